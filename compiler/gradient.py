@@ -1,0 +1,98 @@
+"""Reverse-mode differentiation on the graph: one rule per op, so passes see the backward pass too."""
+
+from __future__ import annotations
+
+from typing import Mapping, Sequence
+
+
+from .errors import GradientError
+from .ir import Node, TensorType, TupleType, topological
+from .ops import arithmetic, shape
+from .ops.registry import VJP, item, vjp_op
+from .ir import node as make_node
+
+
+def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:
+    """Gradients of the sum of ``<output, cotangent>`` for each node in `wrt`; None where nothing depends on it.
+
+    Args:
+        cotangents: for each output node, the node that arrives as its gradient (same type).
+        wrt: nodes of float type.
+
+    Raises:
+        GradientError: a path to a `wrt` node goes through an op without a gradient.
+    """
+    order = topological(cotangents)
+    depends: set[Node] = set()
+    targets = set(wrt)
+    for n in order:
+        if n in targets or any(i in depends for i in n.inputs):
+            depends.add(n)
+    grads: dict[Node, object] = {}
+    for out, dy in cotangents.items():
+        _add(grads, out, dy)
+    for n in reversed(order):
+        dy = grads.get(n)
+        if n not in depends or dy is None or not n.inputs:
+            continue
+        for i, (source, dx) in enumerate(zip(n.inputs, _rule(n, dy, depends))):
+            if dx is None or source not in depends:
+                continue
+            if isinstance(source.type, TensorType):
+                if not source.type.is_float:
+                    continue
+                if dx.type != source.type:
+                    raise GradientError(
+                        f"the gradient of {n.op.name} for input {i} has type {dx.type}, expected {source.type}"
+                    )
+            _add(grads, source, dx)
+    return [grads.get(w) if not isinstance(grads.get(w), tuple) else None for w in wrt]  # type: ignore[misc]
+
+
+def _rule(n: Node, dy, depends) -> tuple:
+    if n.op.gradient is VJP:
+        return vjp(n, dy, depends)
+    if n.op.gradient is None:
+        if isinstance(n.type, TensorType) and not n.type.is_float:
+            return (None,) * len(n.inputs)
+        raise GradientError(f"op {n.op.name!r}{' of ' + n.source if n.source else ''} has no gradient")
+    dxs = n.op.gradient(n, dy)
+    if len(dxs) != len(n.inputs):
+        raise GradientError(f"the gradient of {n.op.name} gave {len(dxs)} results for {len(n.inputs)} inputs")
+    return dxs
+
+
+def vjp(n: Node, dy, depends=None) -> tuple:
+    """The rule `VJP`: JAX's vector-Jacobian product of the lowering, as one node."""
+    wrt = tuple(
+        i
+        for i, x in enumerate(n.inputs)
+        if isinstance(x.type, TensorType) and x.type.is_float and (depends is None or x in depends)
+    )
+    if not wrt:
+        return (None,) * len(n.inputs)
+    if isinstance(n.type, TupleType):
+        cots = [d if d is not None else zeros_like_type(n, i) for i, d in enumerate(dy)]
+    else:
+        cots = [dy]
+    attrs = {"of": n.op.name, "attrs": tuple(n.attrs.items()), "wrt": wrt, "count": len(n.inputs)}
+    packed = make_node(vjp_op, (*n.inputs, *cots), attrs)
+    out: list = [None] * len(n.inputs)
+    for k, i in enumerate(wrt):
+        out[i] = item(packed, k)
+    return tuple(out)
+
+
+def zeros_like_type(n: Node, index: int) -> Node:
+    """A zero of the type of result `index` of `n`."""
+    return shape.zeros_like(item(n, index))
+
+
+def _add(grads: dict, key: Node, dy) -> None:
+    old = grads.get(key)
+    if old is None:
+        grads[key] = dy
+    elif isinstance(dy, tuple):
+        grads[key] = tuple(b if a is None else a if b is None else arithmetic.add(a, b) for a, b in zip(old, dy))
+    else:
+        grads[key] = arithmetic.add(old, dy)

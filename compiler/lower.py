@@ -1,0 +1,154 @@
+"""Lowering: a graph becomes a JAX function, whole or cut into stages at its `all_reduce` nodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import CompilerError, ShapeError
+from .ir import Graph, Node, bind
+
+
+def sizes_of(nodes: Sequence[Node], arrays: Sequence[Any]) -> dict[str, int]:
+    """The number behind each unknown size, read off the arrays given for `nodes`.
+
+    Raises:
+        ShapeError: an array does not fit its node's type; names the input, both shapes.
+    """
+    sizes: dict[str, int] = {}
+    for n, a in zip(nodes, arrays):
+        fits = len(n.shape) == len(a.shape)
+        for want, got in zip(n.shape, a.shape):
+            if isinstance(want, int):
+                fits = fits and want == got
+            elif str(want).isidentifier():
+                fits = fits and sizes.setdefault(str(want), int(got)) == got
+        if not fits:
+            raise ShapeError(f"{n.attrs.get('name', n.op.name)} needs {n.type}, got shape {tuple(a.shape)}")
+    return sizes
+
+
+def evaluate(nodes: Sequence[Node], known: dict[Node, Any], sizes: Mapping[str, int]) -> dict[Node, Any]:
+    """Computes `nodes` (in topological order) with JAX, reading and extending `known`."""
+    for n in nodes:
+        if n not in known:
+            try:
+                known[n] = n.op.lower(*(known[i] for i in n.inputs), **{k: bind(v, sizes) for k, v in n.attrs.items()})
+            except KeyError as error:
+                raise CompilerError(f"{n!r} needs {error.args[0]!r}, which is neither an input nor computed") from error
+    return known
+
+
+def function(graph: Graph, bound: Sequence[Node] | None = None) -> Callable[..., tuple]:
+    """``f(*arrays) -> outputs``: one array for each node of `bound` (the graph's inputs and params by default)."""
+    bound = list(bound) if bound is not None else [*graph.inputs, *graph.params]
+    nodes = graph.nodes
+
+    def run(*arrays):
+        arrays = [jnp.asarray(a) for a in arrays]
+        sizes = sizes_of(bound, arrays)
+        known = evaluate(nodes, dict(zip(bound, arrays)), sizes)
+        return tuple(known[o] for o in graph.outputs)
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One part of a graph cut at its `all_reduce` nodes.
+
+    Attributes:
+        carried_in: nodes computed by earlier stages that this one or a later one reads.
+        reduced_in: `all_reduce` nodes whose sums this stage is the first to read, in flat order.
+        carried_out: what the next stage gets.
+        reduce: the nodes whose values are summed over replicas after this stage, in flat order; empty in the last.
+    """
+
+    carried_in: tuple[Node, ...]
+    reduced_in: tuple[Node, ...]
+    carried_out: tuple[Node, ...]
+    reduce: tuple[Node, ...]
+
+
+def split_stages(graph: Graph) -> list[Stage]:
+    """The graph cut at its `all_reduce` nodes; one stage when it has none."""
+    nodes = graph.nodes
+    level: dict[Node, int] = {}
+    for n in nodes:
+        level[n] = max((level[i] + (i.op.name == "all_reduce") for i in n.inputs), default=0)
+    last = max([level[n] + (n.op.name == "all_reduce") for n in nodes], default=0)
+    final_use: dict[Node, int] = {}
+    for n in nodes:
+        for i in n.inputs:
+            final_use[i] = max(final_use.get(i, 0), level[n])
+    for o in graph.outputs:
+        final_use[o] = last
+    sums = [tuple(n for n in nodes if n.op.name == "all_reduce" and level[n] == k) for k in range(last)]
+    leaves = {"input", "param", "constant"}
+
+    def live(k: int) -> tuple[Node, ...]:
+        """Nodes ready before stage k that stage k or a later one reads, but for leaves and the sums that k brings in."""
+        fresh = set(sums[k - 1])
+        return tuple(
+            n
+            for n in nodes
+            if n.op.name not in leaves
+            and n not in fresh
+            and (level[n] < k - 1 if n.op.name == "all_reduce" else level[n] < k)
+            and final_use.get(n, -1) >= k
+        )
+
+    carries = [()] + [live(k) for k in range(1, last + 1)] + [()]
+    return [
+        Stage(
+            carried_in=carries[k],
+            reduced_in=sums[k - 1] if k else (),
+            carried_out=carries[k + 1],
+            reduce=sums[k] if k < last else (),
+        )
+        for k in range(last + 1)
+    ]
+
+
+def stage_function(graph: Graph, stages: Sequence[Stage], k: int, bound: Sequence[Node]) -> Callable[..., tuple]:
+    """Stage `k` as ``f(bound arrays, carried, reduced_flat) -> (carried_out, to_reduce_flat | outputs)``.
+
+    `reduced_flat` and `to_reduce_flat` are float32 vectors: the summed values flattened and concatenated.
+    """
+    stage = stages[k]
+    final = k == len(stages) - 1
+    nodes = graph.nodes
+
+    def run(arrays, carried, reduced):
+        arrays = [jnp.asarray(a) for a in arrays]
+        sizes = sizes_of(bound, arrays)
+        known = dict(zip(bound, arrays))
+        known.update(zip(stage.carried_in, carried))
+        offset = 0
+        for n in stage.reduced_in:
+            shape = bind(n.shape, sizes)
+            size = int(np.prod(shape, dtype=np.int64))
+            known[n] = reduced[offset : offset + size].reshape(shape).astype(n.dtype)
+            offset += size
+        wanted = graph.outputs if final else (*stage.carried_out, *(n.inputs[0] for n in stage.reduce))
+        known = evaluate(_needed(nodes, wanted, known), known, sizes)
+        if final:
+            return (), tuple(known[o] for o in graph.outputs)
+        flat = [jnp.ravel(known[n.inputs[0]]).astype(jnp.float32) for n in stage.reduce]
+        return tuple(known[n] for n in stage.carried_out), jnp.concatenate(flat)
+
+    return run
+
+
+def _needed(order: Sequence[Node], wanted: Sequence[Node], known: Mapping[Node, Any]) -> list[Node]:
+    need: set[Node] = set()
+    stack = list(wanted)
+    while stack:
+        n = stack.pop()
+        if n not in need and n not in known:
+            need.add(n)
+            stack.extend(n.inputs)
+    return [n for n in order if n in need]
