@@ -1,0 +1,43 @@
+# make demo: set up and run the main job.   make test: set up and run all tests.   See README.md.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test soak lint types benchmarks clean java
+
+demo: java $(VENV)/.demo
+	$(BIN)/python examples/digits.py
+
+test: java $(VENV)/.dev lint types
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: java $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow the package-dir map in a checkout: it reads the package installed (not editable) in its own folder.
+types: $(VENV)/.dev
+	rm -rf build $(VENV)/types && $(BIN)/pip install --quiet --no-deps --no-compile --target $(VENV)/types .
+	rm -rf build kerasoft.egg-info/.types
+	cd $(VENV)/types && MYPYPATH=. ../bin/python -m mypy --config-file ../../pyproject.toml -p kerasoft.compiler -p kerasoft.runtime
+
+java:
+	@$(PYTHON) runtime/java.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet -e '.[examples]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build dist kerasoft.egg-info out logs
