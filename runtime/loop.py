@@ -108,12 +108,13 @@ class EpochEnd:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What the hooks want after an epoch.
+    """What the hooks want after some steps or an epoch.
 
     Attributes:
-        stop: end the training now.
+        stop: end the training; asked for within an epoch, its remaining steps are left out and its end is reported.
         learning_rate: to go on with; None = keep.
-        weights: (params, state) to go on with (a callback restored the best ones); None = keep.
+        weights: (params, state) to go on with (a callback set them); None = keep. Several processes honour this only
+            at an epoch's end.
     """
 
     stop: bool = False
@@ -143,8 +144,8 @@ class Hooks(Protocol):
     def on_epoch_begin(self, epoch: int) -> float | None:
         """Before the epoch's first step. Returns the learning rate to use, None = keep."""
 
-    def on_steps(self, reports: list[StepReport]) -> bool | None:
-        """After one or more steps. True asks for the end of the epoch and of the training as soon as possible."""
+    def on_steps(self, reports: list[StepReport]) -> Decision | None:
+        """After one or more steps; None = go on as before. Several processes follow it as soon as they can."""
 
     def on_epoch_end(self, end: EpochEnd) -> Decision:
         """After the epoch's validation."""
