@@ -1,10 +1,10 @@
 """Shards, the plan of an epoch, and who computes what: pure functions, the same on the driver and on every worker.
 
-Training data is S logical shards, fixed by the data, not by the workers. An epoch of ``ceil(total / batch)`` steps takes
-in step t from shard s the rows ``[c_s(t), c_s(t + 1))`` of that shard's permutation, where c(t) apportions
+Training data is S logical shards, fixed by the data, not by the workers. An epoch of ``ceil(total / batch)`` steps
+takes in step t from shard s the rows ``[c_s(t), c_s(t + 1))`` of that shard's permutation, where c(t) apportions
 ``min(t * batch, total)`` rows over the shards by Webster's method: imagine row i of a shard of n rows at the place
-``(2 i + 1) / n``, walk along the line, ties to the lower shard, and stop after that many rows. So every row comes once an
-epoch, each step holds its exact share of every shard, and nothing depends on the number of workers.
+``(2 i + 1) / n``, walk along the line, ties to the lower shard, and stop after that many rows. So every row comes once
+an epoch, each step holds its exact share of every shard, and nothing depends on the number of workers.
 
 Source: house-monotone apportionment by divisors, M. L. Balinski and H. P. Young, *Fair Representation* (1982).
 """
@@ -12,9 +12,11 @@ Source: house-monotone apportionment by divisors, M. L. Balinski and H. P. Young
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import heapq
 import itertools
-from typing import Any, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +70,50 @@ class ShardTable:
         return cls(tuple(value["rows"]), tuple(value["fingerprints"]), tuple(value["bytes"]))
 
 
+class Fingerprint:
+    """Digest of a shard's rows in order, whatever blocks they came in.
+
+    >>> one, two = Fingerprint(), Fingerprint()
+    >>> one.add({"x/0": np.arange(4.0)})
+    >>> two.add({"x/0": np.arange(2.0)}); two.add({"x/0": np.arange(2.0, 4.0)})
+    >>> one.hexdigest() == two.hexdigest()
+    True
+    """
+
+    def __init__(self):
+        self._digests: dict[str, Any] = {}
+        self._rows = 0
+
+    def add(self, block: Block) -> None:
+        """Takes in the next rows."""
+        for name, array in block.items():
+            array = np.ascontiguousarray(array)
+            if name not in self._digests:
+                self._digests[name] = hashlib.sha256(f"{name} {array.dtype.str} {array.shape[1:]} ".encode())
+            self._digests[name].update(array.reshape(-1).view(np.uint8))
+        self._rows += len(next(iter(block.values()))) if block else 0
+
+    def hexdigest(self) -> str:
+        """64 hex digits; of no rows at all it is the digest of the number 0."""
+        if not self._rows:
+            return hashlib.sha256(b"0").hexdigest()
+        parts = b"".join(self._digests[name].digest() for name in sorted(self._digests))
+        return hashlib.sha256(str(self._rows).encode() + parts).hexdigest()
+
+
+def table_of(shards: Sequence[Sequence[Block]]) -> ShardTable:
+    """The table of shards that are at hand as lists of blocks."""
+    rows, digests, sizes = [], [], []
+    for blocks in shards:
+        digest = Fingerprint()
+        for block in blocks:
+            digest.add(block)
+        rows.append(sum(len(next(iter(b.values()))) for b in blocks))
+        digests.append(digest.hexdigest())
+        sizes.append(sum(a.nbytes for b in blocks for a in b.values()))
+    return ShardTable(tuple(rows), tuple(digests), tuple(sizes))
+
+
 class Plan:
     """The steps of one epoch: how many rows each step takes from each shard.
 
@@ -105,7 +151,7 @@ class Plan:
         return self.iterate(0)
 
     def iterate(self, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(c(t), c(t + 1)) for t from `first` to the end of the epoch, int64[S] each. Memory: about 65,536 rows' keys."""
+        """(c(t), c(t + 1)) for t from `first` to the end of the epoch, int64[S] each. Memory: 65,536 rows' keys."""
         shards = np.arange(len(self.rows))
         stride = max(1, _CHUNK_ROWS // self.batch_size)
         start = self.counts(first)
@@ -174,7 +220,7 @@ def apportion(rows: np.ndarray, count: int) -> np.ndarray:
         t -= high
     excess = int(t.sum()) - count
     if excess > 0:
-        heap = [(-_key(a - 1, b), -i) for i, (a, b) in enumerate(zip(t.tolist(), n.tolist())) if a > 0]
+        heap = [(-_key(a - 1, b), -i) for i, (a, b) in enumerate(zip(t.tolist(), n.tolist(), strict=True)) if a > 0]
         heapq.heapify(heap)
         for _ in range(excess):
             i = -heap[0][1]
@@ -184,7 +230,7 @@ def apportion(rows: np.ndarray, count: int) -> np.ndarray:
             else:
                 heapq.heappop(heap)
     elif excess < 0:
-        heap = [(_key(a, b), i) for i, (a, b) in enumerate(zip(t.tolist(), n.tolist())) if a < b]
+        heap = [(_key(a, b), i) for i, (a, b) in enumerate(zip(t.tolist(), n.tolist(), strict=True)) if a < b]
         heapq.heapify(heap)
         for _ in range(-excess):
             i = heap[0][1]

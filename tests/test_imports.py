@@ -37,7 +37,9 @@ ALL = list(modules())
 
 
 def violations(rule):
-    return sorted({f"{name} imports {other}" for name, file in ALL for other in imported(name, file) if rule(name, other)})
+    return sorted(
+        {f"{name} imports {other}" for name, file in ALL for other in imported(name, file) if rule(name, other)}
+    )
 
 
 def under(name, *packages):
@@ -46,27 +48,33 @@ def under(name, *packages):
 
 def test_compiler_imports_neither_of_the_others():
     assert not violations(
-        lambda name, other: under(name, "kerasoft.compiler")
-        and under(other, "kerasoft")
-        and other != "kerasoft"
-        and not under(other, "kerasoft.compiler")
+        lambda name, other: (
+            under(name, "kerasoft.compiler")
+            and under(other, "kerasoft")
+            and other != "kerasoft"
+            and not under(other, "kerasoft.compiler")
+        )
     )
 
 
 def test_runtime_knows_only_programs():
     allowed = ("kerasoft.compiler.program", "kerasoft.compiler.errors", "kerasoft.runtime")
     assert not violations(
-        lambda name, other: under(name, "kerasoft.runtime")
-        and under(other, "kerasoft")
-        and other not in ("kerasoft", "kerasoft.compiler", "kerasoft.__version__")
-        and not under(other, *allowed)
+        lambda name, other: (
+            under(name, "kerasoft.runtime")
+            and under(other, "kerasoft")
+            and other not in ("kerasoft", "kerasoft.compiler", "kerasoft.__version__")
+            and not under(other, *allowed)
+        )
     )
 
 
 def test_only_training_and_data_import_the_runtime():
     assert not violations(
-        lambda name, other: under(other, "kerasoft.runtime")
-        and not under(name, "kerasoft.runtime", "kerasoft.training", "kerasoft.data", "kerasoft.doctor")
+        lambda name, other: (
+            under(other, "kerasoft.runtime")
+            and not under(name, "kerasoft.runtime", "kerasoft.training", "kerasoft.data", "kerasoft.doctor")
+        )
     )
 
 

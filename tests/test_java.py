@@ -1,7 +1,6 @@
 """One clear sentence when Java is missing or of a wrong version."""
 
 import pytest
-
 from kerasoft.runtime import java
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from kerasoft.runtime import shards
 from kerasoft.runtime.shards import Plan, ShardTable, apportion, assign, capacity, ladder, permutation
 
@@ -49,7 +48,7 @@ def test_every_row_comes_once_in_batches_of_the_right_size(rows, batch, first):
     for (a, b), (c, d) in itertools.zip_longest(plan.iterate(first), bounds[first:]):
         np.testing.assert_array_equal(a, c)
         np.testing.assert_array_equal(b, d)
-    for counts, s in zip(plan.row_counts(), range(len(rows))):
+    for counts, s in zip(plan.row_counts(), range(len(rows)), strict=True):
         assert counts.tolist() == sorted({int((b - a)[s]) for a, b in bounds})
 
 
@@ -72,7 +71,7 @@ def test_the_bound_for_huge_data_is_never_exceeded(monkeypatch):
         monkeypatch.setattr(shards, "_SIMULATED_ROWS", 0)
         loose = plan.row_counts(owners), plan.row_counts()
         monkeypatch.undo()
-        for e, bound in zip(itertools.chain(*exact), itertools.chain(*loose)):
+        for e, bound in zip(itertools.chain(*exact), itertools.chain(*loose), strict=True):
             assert e[-1] <= bound[-1]
 
 
@@ -103,7 +102,7 @@ def test_assignment_is_contiguous_and_balanced(rows, world):
     ranks = assign(rows, world)
     assert list(ranks) == sorted(ranks) and all(0 <= r < world for r in ranks)
     for rank in range(world):
-        load = sum(n for n, r in zip(rows, ranks) if r == rank)
+        load = sum(n for n, r in zip(rows, ranks, strict=True) if r == rank)
         assert load <= sum(rows) / world + max(rows)
 
 
