@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Mapping, Sequence
-
+from collections.abc import Mapping, Sequence
 
 from .errors import GradientError
 from .ir import Node, TensorType, TupleType, topological
+from .ir import node as make_node
 from .ops import arithmetic, shape
 from .ops.registry import VJP, item, vjp_op
-from .ir import node as make_node
 
 
 def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:

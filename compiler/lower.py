@@ -3,42 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from .errors import CompilerError, ShapeError
-from .ir import Graph, Node, bind
+from .ir import Dim, Graph, Node, bind, is_static
 
 
-def sizes_of(nodes: Sequence[Node], arrays: Sequence[Any]) -> dict[str, int]:
+def sizes_of(nodes: Sequence[Node], arrays: Sequence[Any]) -> dict[str, Dim]:
     """The number behind each unknown size, read off the arrays given for `nodes`.
+
+    While JAX traces with symbolic sizes (`jax.export`), these are the symbolic sizes of the arrays.
 
     Raises:
         ShapeError: an array does not fit its node's type; names the input, both shapes.
     """
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Dim] = {}
     for n, a in zip(nodes, arrays):
         fits = len(n.shape) == len(a.shape)
         for want, got in zip(n.shape, a.shape):
-            if isinstance(want, int):
+            if is_static(want):
                 fits = fits and want == got
             elif str(want).isidentifier():
-                fits = fits and sizes.setdefault(str(want), int(got)) == got
+                got = int(got) if is_static(got) else got
+                fits = fits and sizes.setdefault(str(want), got) == got
         if not fits:
             raise ShapeError(f"{n.attrs.get('name', n.op.name)} needs {n.type}, got shape {tuple(a.shape)}")
     return sizes
 
 
-def evaluate(nodes: Sequence[Node], known: dict[Node, Any], sizes: Mapping[str, int]) -> dict[Node, Any]:
-    """Computes `nodes` (in topological order) with JAX, reading and extending `known`."""
+def evaluate(nodes: Sequence[Node], known: dict[Node, Any], sizes: Mapping[str, Dim]) -> dict[Node, Any]:
+    """Computes `nodes` (in topological order) with JAX, reading and extending `known`.
+
+    Raises:
+        CompilerError: a node reads a value that is neither in `known` nor in `nodes`; or an unknown size has no number.
+    """
     for n in nodes:
-        if n not in known:
-            try:
-                known[n] = n.op.lower(*(known[i] for i in n.inputs), **{k: bind(v, sizes) for k, v in n.attrs.items()})
-            except KeyError as error:
-                raise CompilerError(f"{n!r} needs {error.args[0]!r}, which is neither an input nor computed") from error
+        if n in known:
+            continue
+        try:
+            inputs = [known[i] for i in n.inputs]
+        except KeyError as error:
+            raise CompilerError(f"{n!r} needs {error.args[0]!r}, which is neither an input nor computed") from None
+        try:
+            attrs = {name: bind(value, sizes) for name, value in n.attrs.items()}
+        except KeyError as error:
+            raise CompilerError(f"{n!r}: the size {error.args[0]!r} is unknown; known are {dict(sizes)}") from None
+        known[n] = n.op.lower(*inputs, **attrs)
     return known
 
 
@@ -48,6 +62,9 @@ def function(graph: Graph, bound: Sequence[Node] | None = None) -> Callable[...,
     nodes = graph.nodes
 
     def run(*arrays):
+        if len(arrays) != len(bound):
+            names = [n.attrs.get("name", n.op.name) for n in bound]
+            raise ShapeError(f"expected {len(bound)} arrays ({', '.join(map(str, names))}), got {len(arrays)}")
         arrays = [jnp.asarray(a) for a in arrays]
         sizes = sizes_of(bound, arrays)
         known = evaluate(nodes, dict(zip(bound, arrays)), sizes)
@@ -113,28 +130,43 @@ def split_stages(graph: Graph) -> list[Stage]:
     ]
 
 
-def stage_function(graph: Graph, stages: Sequence[Stage], k: int, bound: Sequence[Node]) -> Callable[..., tuple]:
-    """Stage `k` as ``f(bound arrays, carried, reduced_flat) -> (carried_out, to_reduce_flat | outputs)``.
+def stage_leaves(graph: Graph, stages: Sequence[Stage], k: int) -> list[Node]:
+    """The `input` and `param` nodes that stage `k` reads."""
+    stage = stages[k]
+    given = {*stage.carried_in, *stage.reduced_in}
+    needed = _needed(graph.nodes, _wanted(graph, stages, k), given)
+    return [n for n in needed if n.op.name in ("input", "param")]
 
-    `reduced_flat` and `to_reduce_flat` are float32 vectors: the summed values flattened and concatenated.
+
+def stage_function(
+    graph: Graph, stages: Sequence[Stage], k: int, sizes: Mapping[str, Dim]
+) -> Callable[[Mapping[Node, Any], Sequence[Any], Any], tuple]:
+    """Stage `k` as ``f(leaves, carried, reduced) -> (carried_out, to_reduce | outputs)``.
+
+    Args:
+        graph, stages: a graph and its `split_stages`.
+        k: which stage.
+        sizes: the number behind each unknown size.
+
+    The function takes an array for each node of `stage_leaves`, what the stage before carried out, and the sums as one
+    float32 vector (None for k = 0). It gives what the next stage needs and a float32 vector to be summed over
+    replicas; the last stage gives ``()`` and the tuple of the graph's outputs.
     """
     stage = stages[k]
     final = k == len(stages) - 1
-    nodes = graph.nodes
+    wanted = _wanted(graph, stages, k)
+    order = graph.nodes
 
-    def run(arrays, carried, reduced):
-        arrays = [jnp.asarray(a) for a in arrays]
-        sizes = sizes_of(bound, arrays)
-        known = dict(zip(bound, arrays))
+    def run(leaves, carried, reduced):
+        known = dict(leaves)
         known.update(zip(stage.carried_in, carried))
         offset = 0
         for n in stage.reduced_in:
             shape = bind(n.shape, sizes)
-            size = int(np.prod(shape, dtype=np.int64))
+            size = math.prod(shape)
             known[n] = reduced[offset : offset + size].reshape(shape).astype(n.dtype)
             offset += size
-        wanted = graph.outputs if final else (*stage.carried_out, *(n.inputs[0] for n in stage.reduce))
-        known = evaluate(_needed(nodes, wanted, known), known, sizes)
+        known = evaluate(_needed(order, wanted, known), known, sizes)
         if final:
             return (), tuple(known[o] for o in graph.outputs)
         flat = [jnp.ravel(known[n.inputs[0]]).astype(jnp.float32) for n in stage.reduce]
@@ -143,7 +175,13 @@ def stage_function(graph: Graph, stages: Sequence[Stage], k: int, bound: Sequenc
     return run
 
 
-def _needed(order: Sequence[Node], wanted: Sequence[Node], known: Mapping[Node, Any]) -> list[Node]:
+def _wanted(graph: Graph, stages: Sequence[Stage], k: int) -> tuple[Node, ...]:
+    if k == len(stages) - 1:
+        return graph.outputs
+    return (*stages[k].carried_out, *(n.inputs[0] for n in stages[k].reduce))
+
+
+def _needed(order: Sequence[Node], wanted: Sequence[Node], known: Container[Node]) -> list[Node]:
     need: set[Node] = set()
     stack = list(wanted)
     while stack:

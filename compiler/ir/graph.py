@@ -19,11 +19,12 @@ import contextlib
 import contextvars
 import dataclasses
 import weakref
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from .types import TensorType, TupleType, Type
+from .types import Type
 
 _source: contextvars.ContextVar[str | None] = contextvars.ContextVar("source", default=None)
 
@@ -83,7 +84,7 @@ class Node:
     __array_priority__ = 1000
 
     op: Any
-    inputs: tuple["Node", ...]
+    inputs: tuple[Node, ...]
     attrs: Mapping[str, Any]
     type: Type
     source: str | None
@@ -178,7 +179,7 @@ class Graph:
     def params(self) -> list[Node]:
         return [n for n in self.nodes if n.op.name == "param"]
 
-    def replace(self, mapping: Mapping[Node, Node]) -> "Graph":
+    def replace(self, mapping: Mapping[Node, Node]) -> Graph:
         """The graph with each key node replaced by its value, users rebuilt; the same object when nothing changes."""
         if not mapping:
             return self

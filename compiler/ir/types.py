@@ -7,7 +7,8 @@ abstract evaluation of any JAX function over them work without shape rules of ou
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Mapping, Union
+from collections.abc import Mapping
+from typing import Any, Union
 
 import numpy as np
 from jax import export
@@ -26,12 +27,19 @@ def is_static(dim: Dim) -> bool:
     return isinstance(dim, (int, np.integer))
 
 
-def bind(value: Any, sizes: Mapping[str, int]) -> Any:
-    """`value` (a size, or tuples of anything) with every symbolic size replaced by its number in `sizes`."""
+def bind(value: Any, sizes: Mapping[str, Dim]) -> Any:
+    """`value` (a size, or tuples of anything) with every unknown size replaced by what `sizes` holds for its name.
+
+    `sizes` maps names to numbers; a name may also map to a symbolic size, which then stays symbolic.
+
+    Raises:
+        KeyError: `value` holds a name that `sizes` does not.
+    """
     if isinstance(value, tuple):
         return tuple(bind(item, sizes) for item in value)
     if export.is_symbolic_dim(value):
-        return int(value._evaluate(sizes))
+        bound = value._evaluate(sizes)
+        return bound if export.is_symbolic_dim(bound) else int(bound)
     return value
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from ..ir import Node
-from .registry import op
 from . import shape
+from .registry import op
 
 # Filled by the family's author: add, subtract, multiply, divide, power, negative, ... with gradients that sum over
 # broadcast axes through `shape.unbroadcast`.

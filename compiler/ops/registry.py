@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import functools
 import numbers
-from typing import Any, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from ..errors import CompilerError, ShapeError
-from ..ir import Constant, Node, TensorType, TupleType, Type, bind, node
+from ..ir import Constant, Node, TensorType, TupleType, Type, node
 
-REGISTRY: dict[str, "Op"] = {}
+REGISTRY: dict[str, Op] = {}
 VJP = object()  # gradient=VJP: JAX's own vector-Jacobian product of the lowering
 
 

@@ -1,0 +1,401 @@
+"""What travels and what runs: `StepSource` (graphs), `LocalStep` (one process), `StepProgram` (bytes for executors).
+
+A `StepProgram` needs none of the user's code where it runs: it holds StableHLO, the layout and the specifications.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import export as jax_export
+
+from . import wireformat
+from .compile_cache import cache_hits, compilations, use_compile_cache
+from .errors import ProgramError, ShapeError
+from .ir import Graph, bind, symbol
+from .layout import Entry, Flags, InputSpec, Layout, SlotSpec, StepArgs, UpdateArgs
+from .local import LocalStep
+from .options import DETERMINISTIC, compiler_options
+from .packing import PackedStage, pack_step, pack_update, unknown_sizes
+from .passes import optimise
+
+__all__ = [
+    "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
+    "UpdateArgs", "cache_hits", "compilations", "use_compile_cache",
+]  # fmt: skip
+
+_export_lock = threading.Lock()
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSource:
+    """A model's graphs and what its arrays are; see docs/design/0001-architecture.md for the graphs' inputs and outputs.
+
+    Attributes:
+        layout: the flat vector. inputs: the arrays of a batch. outputs: names of the model's outputs.
+        train, test, predict, update: graphs, or None where not needed.
+        slots: the optimiser's vectors. flags: how the runtime may cut a step.
+    """
+
+    layout: Layout
+    inputs: tuple[InputSpec, ...] = ()
+    outputs: tuple[str, ...] = ()
+    train: Graph | None = None
+    test: Graph | None = None
+    predict: Graph | None = None
+    update: Graph | None = None
+    slots: tuple[SlotSpec, ...] = ()
+    flags: Flags = Flags()
+
+    @functools.cached_property
+    def _optimised(self) -> dict[str, Graph]:
+        return {}
+
+    def optimised(self, kind: str) -> Graph:
+        """The graph `kind` ("train", "test", "predict", "update") after the passes.
+
+        Raises:
+            ProgramError: there is no such graph.
+        """
+        if kind not in self._optimised:
+            graph: Graph | None = getattr(self, kind)
+            if graph is None:
+                raise ProgramError(f"this StepSource has no {kind} graph")
+            self._optimised[kind] = optimise(graph, kind)
+        return self._optimised[kind]
+
+    def local(self) -> LocalStep:
+        """The steps of one process."""
+        return LocalStep(self)
+
+    def slot_vectors(self, size: int | None = None) -> tuple[np.ndarray, ...]:
+        """The slots at the start of training, for `size` elements (all P by default)."""
+        return tuple(np.full(self.layout.P if size is None else size, s.fill, np.float32) for s in self.slots)
+
+    def export(
+        self,
+        train_rows: Sequence[int] = (),
+        test_rows: Sequence[int] = (),
+        predict_rows: Sequence[int] = (),
+        lengths: Mapping[str, int] | None = None,
+    ) -> StepProgram:
+        """The program for these row counts.
+
+        Args:
+            train_rows, test_rows, predict_rows: numbers of rows that a call will be made for.
+            lengths: a number for each other unknown size of the inputs, e.g. ``{"n1": 40}``.
+
+        Raises:
+            ProgramError: an unknown size without a number; a graph that does not fit the layout.
+        """
+        stages: list[dict[str, Any]] = []
+        blobs: list[bytes] = []
+        for kind, counts in (("train", train_rows), ("test", test_rows), ("predict", predict_rows)):
+            for rows in dict.fromkeys(int(r) for r in counts):
+                graph = self.optimised(kind)
+                sizes = {**(lengths or {}), "b": rows}
+                missing = sorted(unknown_sizes(graph) - set(sizes))
+                if missing:
+                    raise ProgramError(
+                        f"{kind} graph: the inputs have variable sizes {', '.join(missing)}; "
+                        f"give export(lengths={{{', '.join(f'{m!r}: ...' for m in missing)}}})"
+                    )
+                if rows < 1:
+                    raise ProgramError(f"{kind}: a call needs at least one row, got {rows}")
+                _export(kind, rows, pack_step(graph, kind, self.layout, sizes), compiler_options(graph), stages, blobs)
+        if self.update is not None:
+            graph = self.optimised("update")
+            symbolic = unknown_sizes(graph)
+            packed = pack_update(graph, self.slots, {name: symbol(name) for name in symbolic})
+            _export("update", 0 if symbolic else self.layout.P, packed, compiler_options(graph), stages, blobs)
+        header = {
+            "layout": self.layout.to_json(),
+            "inputs": [[i.name, [None if d is None else _size(d) for d in i.shape], i.dtype] for i in self.inputs],
+            "outputs": list(self.outputs),
+            "slots": [[s.name, s.fill] for s in self.slots],
+            "flags": dataclasses.asdict(self.flags),
+            "lengths": dict(lengths or {}),
+            "stages": stages,
+        }
+        return StepProgram.from_bytes(wireformat.write(header, blobs))
+
+
+def _size(dim: Any) -> Any:
+    return int(dim) if isinstance(dim, (int, np.integer)) else str(dim)
+
+
+def _export(kind: str, rows: int, packed: Sequence[PackedStage], options, stages: list, blobs: list[bytes]) -> None:
+    """Appends the StableHLO of each stage to `blobs` and its description to `stages`."""
+    for k, stage in enumerate(packed):
+        count, carried = len(stage.types), len(stage.carried)
+
+        def flat(*arrays, stage=stage, count=count, carried=carried):
+            reduced = arrays[count + carried] if stage.reduced is not None else None
+            carry, out = stage.function(arrays[:count], arrays[count : count + carried], reduced)
+            return (*carry, *out) if isinstance(out, tuple) else (*carry, out)
+
+        flat.__name__ = flat.__qualname__ = f"{kind}_{k}"
+        avals = [*stage.types, *stage.carried]
+        if stage.reduced is not None:
+            avals.append(jax.ShapeDtypeStruct((stage.reduced,), "float32"))
+        with _export_lock, jax._src.config.traceback_in_locations_limit(0):  # no paths of this machine inside
+            exported = jax_export.export(jax.jit(flat, keep_unused=True), platforms=["cpu"])(*avals)
+        following = packed[k + 1] if k + 1 < len(packed) else None
+        stages.append(
+            {
+                "kind": kind,
+                "rows": rows,
+                "stage": k,
+                "names": list(stage.names),
+                "types": [[[_size(d) for d in t.shape], t.dtype.name] for t in avals],
+                "carried": len(following.carried) if following else 0,
+                "single": kind in ("train", "test") or following is not None,
+                "options": options,
+            }
+        )
+        blobs.append(bytes(exported.serialize()))
+
+
+class StepProgram:
+    """A model's compiled steps as bytes: what an executor gets.
+
+    Attributes:
+        layout, inputs, outputs, slots, flags: as in `StepSource`.
+        train_rows, test_rows, predict_rows: the row counts that it was exported for.
+        lengths: the numbers given for variable sizes.
+        fingerprint: SHA-256 of the bytes, in hex.
+    """
+
+    def __init__(self, data: bytes):
+        header, blobs = wireformat.read(data)
+        self._data = bytes(data)
+        self.fingerprint = hashlib.sha256(self._data).hexdigest()
+        try:
+            self.layout = Layout.from_json(header["layout"])
+            self.inputs = tuple(InputSpec(n, tuple(s), d) for n, s, d in header["inputs"])
+            self.outputs = tuple(header["outputs"])
+            self.slots = tuple(SlotSpec(n, f) for n, f in header["slots"])
+            self.flags = Flags(**header["flags"])
+            self.lengths: dict[str, int] = dict(header["lengths"])
+            self._stages: dict[tuple[str, int], list[_StageBytes]] = {}
+            for described, blob in zip(header["stages"], blobs, strict=True):
+                stages = self._stages.setdefault((described["kind"], described["rows"]), [])
+                stages.append(_StageBytes.from_json(described, blob))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ProgramError(f"the StepProgram's header is damaged: {error!r}") from None
+        self._calls: dict[tuple, Call] = {}
+
+    def __repr__(self) -> str:
+        return f"<StepProgram {self.fingerprint[:12]}, {len(self._data)} bytes, {self.layout.P} parameters>"
+
+    def to_bytes(self) -> bytes:
+        return self._data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> StepProgram:
+        """The program in `data`. Reads only: nothing is compiled or executed.
+
+        Raises:
+            ProgramError: not a program of this version, cut short, or damaged.
+        """
+        return cls(data)
+
+    def rows_of(self, kind: str) -> tuple[int, ...]:
+        return tuple(rows for k, rows in self._stages if k == kind)
+
+    train_rows = property(lambda self: self.rows_of("train"))
+    test_rows = property(lambda self: self.rows_of("test"))
+    predict_rows = property(lambda self: self.rows_of("predict"))
+
+    def train(self, rows: int, deterministic: bool = False) -> Call:
+        """The gradient call for `rows` rows, compiled once.
+
+        Args:
+            deterministic: the same bits whatever number of threads XLA has (docs/design/0003-determinism.md).
+
+        Raises:
+            ProgramError: the program was not exported for so many rows.
+        """
+        return self._call("train", rows, rows, deterministic)
+
+    def test(self, rows: int, deterministic: bool = False) -> Call:
+        """The evaluation call for `rows` rows, compiled once."""
+        return self._call("test", rows, rows, deterministic)
+
+    def predict(self, rows: int, deterministic: bool = False) -> Call:
+        """The prediction call for `rows` rows, compiled once."""
+        return self._call("predict", rows, rows, deterministic)
+
+    def update(self, n: int, deterministic: bool = False) -> Call:
+        """The optimiser's call for a slice of `n` parameters, compiled once."""
+        if ("update", 0) in self._stages:
+            return self._call("update", 0, n, deterministic)
+        return self._call("update", n, n, deterministic)
+
+    def _call(self, kind: str, rows: int, n: int, deterministic: bool) -> Call:
+        key = (kind, n, deterministic)
+        if key not in self._calls:
+            stages = self._stages.get((kind, rows))
+            if stages is None:
+                there = ", ".join(map(str, self.rows_of(kind))) or "none"
+                raise ProgramError(f"this StepProgram has no {kind} call for {rows} rows; it has {there}")
+            self._calls[key] = Call(kind, stages, n, deterministic, tuple(s.name for s in self.slots))
+        return self._calls[key]
+
+
+@dataclasses.dataclass(frozen=True)
+class _StageBytes:
+    """One exported stage; `types` are of the named arguments, then of the carry, then of the vector of sums."""
+
+    names: tuple[str, ...]
+    types: tuple[tuple[tuple, str], ...]
+    carried: int
+    single: bool
+    options: tuple[tuple[str, str], ...]
+    blob: bytes
+    digest: str
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], blob: bytes) -> _StageBytes:
+        return cls(
+            tuple(value["names"]),
+            tuple((tuple(s), str(np.dtype(d).name)) for s, d in value["types"]),
+            int(value["carried"]),
+            bool(value["single"]),
+            tuple(sorted(value["options"].items())),
+            blob,
+            hashlib.sha256(blob).hexdigest(),
+        )
+
+
+_executables: collections.OrderedDict[tuple, Any] = collections.OrderedDict()
+_executables_lock = threading.Lock()
+_EXECUTABLES_KEPT = 128
+
+
+def _executable(stage: _StageBytes, types: Sequence[jax.ShapeDtypeStruct], options: Mapping[str, str]) -> Any:
+    """The compiled stage; kept for the process, so that a program read a second time does not compile again."""
+    key = (stage.digest, tuple((t.shape, t.dtype.name) for t in types), tuple(sorted(options.items())))
+    with _executables_lock:
+        if key in _executables:
+            _executables.move_to_end(key)
+            return _executables[key]
+        try:
+            exported = jax_export.deserialize(bytearray(stage.blob))
+        except Exception as error:
+            raise ProgramError(f"a stage of the StepProgram cannot be read: {error}") from error
+        lowered = jax.jit(exported.call, keep_unused=True).lower(*types)
+        _executables[key] = compiled = lowered.compile(compiler_options=dict(options) or None)
+        while len(_executables) > _EXECUTABLES_KEPT:
+            _executables.popitem(last=False)
+        return compiled
+
+
+class Call:
+    """One call of a program, compiled: `stages` executables with sums over replicas between them.
+
+    Thread-safe: a call keeps nothing between runs.
+    """
+
+    def __init__(self, kind: str, stages: Sequence[_StageBytes], n: int, deterministic: bool, slots: tuple[str, ...]):
+        self.kind, self.rows, self.stages = kind, n, len(stages)
+        self._parts = []
+        for stage in stages:
+            types = [jax.ShapeDtypeStruct(tuple(_bound(d, n) for d in s), dtype) for s, dtype in stage.types]
+            options = {**dict(stage.options), **(DETERMINISTIC if deterministic else {})}
+            self._parts.append((stage, types, _executable(stage, types, options)))
+        self._getters = [[_getter(name, kind, slots) for name in stage.names] for stage in stages]
+
+    def run(self, k: int, args: StepArgs | UpdateArgs, carry: tuple = (), reduced: Any = None) -> tuple[tuple, Any]:
+        """Stage `k`.
+
+        Args:
+            args: the call's arguments, the same for all stages.
+            carry: what stage k - 1 gave; () for k = 0.
+            reduced: float32 vector, the sum over replicas of what stage k - 1 gave; None for k = 0.
+
+        Returns:
+            ``(carry, out)``: out is the vector to be summed over replicas (k < stages - 1), or the result: float32[V]
+            (train), float32[M] (test), a tuple of arrays (predict), ``(param, *slots)`` (update).
+
+        Raises:
+            ShapeError: an array of another shape or dtype than the program was exported for.
+        """
+        stage, types, executable = self._parts[k]
+        arrays = [get(args) for get in self._getters[k]]
+        arrays += carry
+        if k:
+            arrays.append(reduced)
+        try:
+            out = executable(*arrays)
+        except (TypeError, ValueError) as error:
+            self._explain(stage, types, arrays)
+            raise ShapeError(f"{self.kind}({self.rows}), stage {k}: {error}") from error
+        return tuple(out[: stage.carried]), out[stage.carried] if stage.single else tuple(out[stage.carried :])
+
+    def whole(self, args: StepArgs | UpdateArgs) -> Any:
+        """All stages one after another with one replica: sums are their own input."""
+        carry, out = self.run(0, args)
+        for k in range(1, self.stages):
+            carry, out = self.run(k, args, carry, out)
+        return out
+
+    def _explain(self, stage: _StageBytes, types: Sequence[jax.ShapeDtypeStruct], arrays: Sequence[Any]) -> None:
+        names = [*stage.names, *("carry",) * (len(types) - len(stage.names))]
+        if len(arrays) != len(types):
+            raise ShapeError(f"{self.kind}({self.rows}): needs {len(types)} arrays, got {len(arrays)}: wrong carry?")
+        for name, want, got in zip(names, types, arrays):
+            there = None if got is None else (tuple(np.shape(got)), getattr(got, "dtype", type(got).__name__))
+            if there != (want.shape, want.dtype):
+                found = "nothing" if there is None else f"{there[1]}{list(there[0])}"
+                raise ShapeError(f"{self.kind}({self.rows}): {name} needs {want.dtype}{list(want.shape)}, got {found}")
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the largest stage: arguments, outputs, temporaries, code."""
+        fields = {"arguments": "argument", "outputs": "output", "temporaries": "temp", "code": "generated_code"}
+        stats = [part[2].memory_analysis() for part in self._parts]
+        return {name: max(getattr(s, f"{field}_size_in_bytes") for s in stats) for name, field in fields.items()}
+
+
+_NUMBERS = {"rows": np.float32, "share": np.float32, "learning_rate": np.float32, "iteration": np.int32}
+
+
+def _bound(dim: int | str, n: int) -> int:
+    return dim if isinstance(dim, int) else bind(symbol(dim), {"n": n})
+
+
+def _getter(name: str, kind: str, slots: tuple[str, ...]):
+    """How an argument is read off `StepArgs` or `UpdateArgs`."""
+    if name in _NUMBERS:
+        dtype = _NUMBERS[name]
+
+        def number(args):
+            value = getattr(args, name)
+            if value is None:
+                raise ShapeError(f"the {kind} call needs {name!r}, got nothing")
+            return value if isinstance(value, (np.ndarray, jax.Array)) else dtype(value)
+
+        return number
+    if kind == "update":
+        if name.startswith("slot/"):
+            position = slots.index(name.removeprefix("slot/"))
+            return lambda args: args.slots[position]
+        return lambda args: getattr(args, name)
+    if name in ("params", "state", "valid", "row_id", "key"):
+        return lambda args: getattr(args, name)
+
+    def array(args):
+        try:
+            return args.batch[name]
+        except KeyError:
+            raise ShapeError(f"the batch has no {name!r}; it holds {', '.join(map(str, args.batch))}") from None
+
+    return array
