@@ -110,7 +110,8 @@ class ShardStore:
         raise DataChanged(
             f"{self._where}: shard {shard} is not what it was when the data was counted: "
             f"expected {expected}, got {got}. Spark computed the RDD again and it came out differently (random or "
-            "time-dependent transformations, changed files, unordered sources). Make it repeatable, or write it out and read it back, before fit."
+            "time-dependent transformations, changed files, unordered sources). "
+            "Make it repeatable, or write it out and read it back, before fit."
         )
 
     def _allocate(self, shard: int, name: str, like: np.ndarray) -> np.ndarray:
