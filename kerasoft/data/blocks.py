@@ -1,0 +1,161 @@
+"""RDDs and DataFrames become a `BlockRDD`: blocks on the executors, and on the driver a table of what they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from kerasoft.runtime.shards import Block, Record, ShardTable, fingerprint
+
+from .errors import DataError, EmptyDataError
+from .reader import RowReader
+
+_ERROR = -1  # the sequence number of a record that holds an error text instead of a block
+
+
+@dataclasses.dataclass
+class BlockRDD:
+    """A data set on the executors, ready to train on.
+
+    Attributes:
+        rdd: of `(shard, sequence, block)` records, persisted.
+        table: rows, fingerprints and bytes of each shard.
+    """
+
+    rdd: Any
+    table: ShardTable
+
+    def unpersist(self) -> None:
+        """Frees the blocks."""
+        self.rdd.unpersist()
+
+
+def is_rdd(data: Any) -> bool:
+    """Whether `data` is a Spark RDD, told without importing Spark."""
+    return _is_spark(data, "RDD")
+
+
+def is_dataframe(data: Any) -> bool:
+    """Whether `data` is a Spark DataFrame (classic or Connect), told without importing Spark."""
+    return _is_spark(data, "DataFrame")
+
+
+def _is_spark(data: Any, name: str) -> bool:
+    return any(c.__module__.startswith("pyspark") and c.__name__ == name for c in type(data).__mro__)
+
+
+def first_row(rdd: Any) -> Any:
+    """The first row of an RDD, by a job over as few partitions as needed.
+
+    Raises:
+        EmptyDataError: there is none.
+    """
+    rows = rdd.take(1)
+    if not rows:
+        raise EmptyDataError(
+            f"the RDD is empty: expected at least one row, got 0 rows in {rdd.getNumPartitions()} partitions. "
+            "Check the path it was read from and the filters on the way."
+        )
+    return rows[0]
+
+
+def blocks_of_rdd(rdd: Any, reader: RowReader, shards: int | None = None) -> BlockRDD:
+    """The rows of an RDD as blocks; each partition is a shard, or the rows are cut into `shards` equal ones.
+
+    One Spark job converts and checks every row and persists the blocks (memory and disk).
+
+    Raises:
+        DataError: a row that does not fit: names the partition, the row, what was expected and what came.
+        EmptyDataError: there is no row.
+    """
+    read = rdd.mapPartitionsWithIndex(lambda index, rows: _read(index, reader.blocks(rows, f"partition {index}")))
+    return persisted(read, shards)
+
+
+def persisted(records: Any, shards: int | None = None) -> BlockRDD:
+    """Persists an RDD of records, reads its table and raises the first error it holds."""
+    from pyspark import StorageLevel
+
+    records = records.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        table = _table(records)
+        if not table.total:
+            raise EmptyDataError(
+                f"the data set is empty: expected at least one row, got 0 rows in {len(table.rows)} partitions. "
+                "Check the path it was read from and the filters on the way."
+            )
+    except BaseException:
+        records.unpersist()
+        raise
+    if shards is None or shards == len(table.rows):
+        return BlockRDD(records, table)
+    even = _recut(records, table, shards).persist(StorageLevel.MEMORY_AND_DISK)
+    made = BlockRDD(even, _table(even, shards))
+    records.unpersist()
+    return made
+
+
+def _read(index: int, blocks: Iterator[Block]) -> Iterator[Record]:
+    try:
+        for sequence, block in enumerate(blocks):
+            yield index, sequence, block
+    except DataError as error:  # carried to the driver as a value: no stack trace of Spark around it
+        yield index, _ERROR, {"error": np.frombuffer(str(error).encode(), np.uint8)}
+
+
+def _table(records: Any, shards: int | None = None) -> ShardTable:
+    """One job: rows, fingerprint and bytes of every shard."""
+
+    def summarise(index: int, part: Iterator[Record]) -> Iterator[tuple]:
+        blocks: dict[int, list[tuple[int, Block]]] = {} if shards is not None else {index: []}
+        for shard, sequence, block in part:
+            if sequence == _ERROR:
+                yield shard, None, block["error"].tobytes().decode(), 0
+                return
+            blocks.setdefault(shard, []).append((sequence, block))
+        for shard, found in blocks.items():
+            ordered = [block for _, block in sorted(found, key=lambda pair: pair[0])]
+            rows = sum(len(next(iter(b.values()))) for b in ordered)
+            size = sum(a.nbytes for b in ordered for a in b.values())
+            yield shard, rows, fingerprint(ordered), size
+
+    found = sorted(records.mapPartitionsWithIndex(summarise).collect(), key=lambda entry: entry[0])
+    for _, rows, text, _ in found:
+        if rows is None:
+            raise DataError(text)
+    entries = {shard: (rows, digest, size) for shard, rows, digest, size in found}
+    number = shards if shards is not None else records.getNumPartitions()
+    every = [entries.get(s, (0, fingerprint([]), 0)) for s in range(number)]
+    return ShardTable(tuple(e[0] for e in every), tuple(e[1] for e in every), tuple(e[2] for e in every))
+
+
+def _recut(records: Any, table: ShardTable, shards: int) -> Any:
+    """The same rows in the same order as `shards` shards whose sizes differ by at most one row."""
+    offsets, total = table.offsets, table.total
+    bounds = [total * s // shards for s in range(shards + 1)]
+
+    def cut(part: Iterator[Record]) -> Iterator[Record]:
+        seen: dict[int, int] = {}
+        for shard, _, block in part:
+            rows = len(next(iter(block.values())))
+            first = offsets[shard] + seen.get(shard, 0)
+            seen[shard] = seen.get(shard, 0) + rows
+            target = max(s for s in range(shards) if bounds[s] <= first)
+            start = first
+            while start < first + rows:
+                end = min(bounds[target + 1], first + rows)
+                if end > start:
+                    piece = {k: np.ascontiguousarray(v[start - first : end - first]) for k, v in block.items()}
+                    yield target, start, piece  # the first row's ordinal orders the pieces of a shard
+                start, target = end, target + 1
+
+    return records.mapPartitions(cut).map(lambda r: (r[0], r)).partitionBy(shards, _itself).values()
+
+
+def _itself(shard: int) -> int:
+    return shard
+
+
