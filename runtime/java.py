@@ -36,7 +36,9 @@ def java_version(command: str) -> int:
     try:
         out = subprocess.run([command, "-version"], capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise JavaError(f"Spark needs Java {MINIMUM} or newer, but {command} does not start ({error}). {_fix()}") from error
+        raise JavaError(
+            f"Spark needs Java {MINIMUM} or newer, but {command} does not start ({error}). {_fix()}"
+        ) from error
     found = re.search(r'version "(?:1\.)?(\d+)', out.stderr + out.stdout)
     if not found:
         raise JavaError(f"Spark needs Java {MINIMUM} or newer, but {command} -version prints no version. {_fix()}")

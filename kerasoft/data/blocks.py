@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,19 +110,30 @@ def _read(index: int, blocks: Iterator[Block]) -> Iterator[Record]:
 def _table(records: Any, shards: int | None = None) -> ShardTable:
     """One job: rows, fingerprint and bytes of every shard."""
 
-    def summarise(index: int, part: Iterator[Record]) -> Iterator[tuple]:
-        blocks: dict[int, list[tuple[int, Block]]] = {} if shards is not None else {index: []}
-        for shard, sequence, block in part:
-            if sequence == _ERROR:
-                yield shard, None, block["error"].tobytes().decode(), 0
-                return
-            blocks.setdefault(shard, []).append((sequence, block))
-        for shard, found in blocks.items():
-            ordered = [block for _, block in sorted(found, key=lambda pair: pair[0])]
-            rows = sum(len(next(iter(b.values()))) for b in ordered)
-            size = sum(a.nbytes for b in ordered for a in b.values())
-            yield shard, rows, fingerprint(ordered), size
+    def in_order(index: int, part: Iterator[Record]) -> Iterator[tuple]:
+        rows = size = 0
+        error = None
 
+        def blocks() -> Iterator[Block]:
+            nonlocal rows, size, error
+            for _, sequence, block in part:
+                if sequence == _ERROR:
+                    error = block["error"].tobytes().decode()
+                    return
+                rows += len(next(iter(block.values())))
+                size += sum(a.nbytes for a in block.values())
+                yield block
+
+        digest = fingerprint(blocks())
+        yield (index, None, error, 0) if error is not None else (index, rows, digest, size)
+
+    def shuffled(_: int, part: Iterator[Record]) -> Iterator[tuple]:
+        for shard, found in itertools.groupby(sorted(part, key=lambda r: r[:2]), key=lambda r: r[0]):
+            blocks = [block for _, _, block in found]
+            rows = sum(len(next(iter(b.values()))) for b in blocks)
+            yield shard, rows, fingerprint(blocks), sum(a.nbytes for b in blocks for a in b.values())
+
+    summarise = in_order if shards is None else shuffled
     found = sorted(records.mapPartitionsWithIndex(summarise).collect(), key=lambda entry: entry[0])
     for _, rows, text, _ in found:
         if rows is None:
@@ -157,5 +169,3 @@ def _recut(records: Any, table: ShardTable, shards: int) -> Any:
 
 def _itself(shard: int) -> int:
     return shard
-
-

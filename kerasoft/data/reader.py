@@ -116,7 +116,10 @@ class RowReader:
             raise DataError(
                 f"{where} is {described(row)}; expected {tuples}, a dict or a Row. Map the RDD to such rows first."
             )
-        parts = [self._part(row[i], of_kind(columns, kind), where) for i, kind in enumerate(("x", "y", "sample_weight")[:needs])]
+        parts = [
+            self._part(row[i], of_kind(columns, kind), where)
+            for i, kind in enumerate(("x", "y", "sample_weight")[:needs])
+        ]
         if len(columns) == needs and all(p is _itself for p in parts):
             return (lambda r: (r[0], r[1])) if needs == 2 else (lambda r: (r[0], r[1], r[2]))
         positions = [of_kind(columns, kind) for kind in ("x", "y", "sample_weight")[:needs]]
@@ -183,7 +186,9 @@ class RowReader:
                 elif len(wanted) == 1:
                     takers.append(_joiner(chosen))
                 else:
-                    raise DataError(f"{len(chosen)} columns {list(chosen)} were given for the {len(wanted)} arrays {keys}.")
+                    raise DataError(
+                        f"{len(chosen)} columns {list(chosen)} were given for the {len(wanted)} arrays {keys}."
+                    )
             elif all(k in row for k in keys):
                 takers.append(_picker(keys))
             elif kind in row:
@@ -203,18 +208,31 @@ class RowReader:
     def _is_block(self, values: Sequence[Any]) -> bool:
         """Whether the arrays have a leading axis of rows more than the columns say."""
         return all(
-            isinstance(v, np.ndarray) and v.ndim == len(c.shape) + 1 and v.shape[1:] == c.shape
-            or isinstance(v, np.ndarray) and v.ndim == 1 and c.shape == (1,) and len(values) > 1
+            isinstance(v, np.ndarray)
+            and v.ndim == len(c.shape) + 1
+            and v.shape[1:] == c.shape
+            or isinstance(v, np.ndarray)
+            and v.ndim == 1
+            and c.shape == (1,)
+            and len(values) > 1
             for c, v in zip(self.columns, values, strict=True)
         ) and not all(matches(c, v) for c, v in zip(self.columns, values, strict=True))
 
     def _ready(self, values: Sequence[np.ndarray], start: int, where: str) -> Block:
         sizes = {len(v) for v in values}
         if len(sizes) != 1:
-            raise DataError(f"the arrays of a block have {sorted(sizes)} rows; expected equal numbers (row {start} of {where})")
+            raise DataError(
+                f"the arrays of a block have {sorted(sizes)} rows; expected equal numbers (row {start} of {where})"
+            )
         made = {}
         for column, value in zip(self.columns, values, strict=True):
-            whole = Column(column.name, value.shape if value.ndim > len(column.shape) else (len(value), *column.shape), column.dtype, None, column.owner)
+            whole = Column(
+                column.name,
+                value.shape if value.ndim > len(column.shape) else (len(value), *column.shape),
+                column.dtype,
+                None,
+                column.owner,
+            )
             made[column.name] = np.ascontiguousarray(fitted(whole, value.reshape(whole.shape)), dtype=column.dtype)
         return made
 

@@ -1,0 +1,152 @@
+"""Scoring on the executors: evaluation and lazy prediction over RDDs and DataFrames with a shipped `StepProgram`.
+
+The program and the weights travel once as Spark broadcasts; a Python worker compiles the program once and keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .blocks import BlockRDD
+from .columns import Column
+from .reader import RowReader
+
+_programs: dict[str, Any] = {}  # by fingerprint, in one Python worker: best effort, rebuilt when it is not there
+
+
+def program_of(data: bytes, fingerprint: str) -> Any:
+    """The `StepProgram` behind `data`, decoded and compiled once in this process."""
+    found = _programs.get(fingerprint)
+    if found is None:
+        from kerasoft.compiler.program import StepProgram
+
+        if len(_programs) > 8:
+            _programs.clear()
+        found = _programs[fingerprint] = StepProgram.from_bytes(data)
+    return found
+
+
+class Scorer:
+    """What a scoring task needs; made on the driver, cheap to ship.
+
+    Args:
+        context: the SparkContext.
+        program: a `StepProgram` with a test or a predict step.
+        params, state: float32[P] and float32[S].
+        rows: rows of one call; shorter batches are padded.
+    """
+
+    def __init__(self, context: Any, program: Any, params: np.ndarray, state: np.ndarray, rows: int):
+        self.shipped = context.broadcast((program.to_bytes(), np.asarray(params), np.asarray(state)))
+        self.fingerprint = program.fingerprint
+        self.rows = rows
+
+    def __getstate__(self) -> dict:
+        return {"shipped": self.shipped, "fingerprint": self.fingerprint, "rows": self.rows}
+
+    def predict(self) -> Callable[[dict[str, np.ndarray]], tuple[np.ndarray, ...]]:
+        """On an executor: the function from a block of any number of rows to its outputs."""
+        data, params, state = self.shipped.value
+        call = program_of(data, self.fingerprint).predict(self.rows)
+
+        def run(block: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+            total = len(next(iter(block.values())))
+            parts = []
+            for start in range(0, total, self.rows):
+                piece, valid = padded(block, start, self.rows)
+                outputs = finished(call, params, state, piece, valid)
+                parts.append([np.asarray(o)[: min(self.rows, total - start)] for o in outputs])
+            return tuple(np.concatenate(p) for p in zip(*parts, strict=True))
+
+        return run
+
+    def sums(self, blocks: Iterator[dict[str, np.ndarray]]) -> np.ndarray:
+        """On an executor: float64[M], the sums of the test step over all rows of `blocks`."""
+        data, params, state = self.shipped.value
+        program = program_of(data, self.fingerprint)
+        call = program.test(self.rows)
+        total: np.ndarray | None = None
+        for batch in rebatched(blocks, self.rows):
+            piece, valid = padded(batch, 0, self.rows)
+            part = np.asarray(finished(call, params, state, piece, valid), np.float64)
+            total = part if total is None else total + part
+        return total if total is not None else np.zeros(program.layout.M)
+
+
+def padded(block: dict[str, np.ndarray], start: int, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Rows ``[start, start + rows)`` of a block, zeros after its end, and float32[rows] that is 1 on real rows."""
+    piece = {k: v[start : start + rows] for k, v in block.items()}
+    real = len(next(iter(piece.values())))
+    if real < rows:
+        piece = {k: np.concatenate([v, np.zeros((rows - real, *v.shape[1:]), v.dtype)]) for k, v in piece.items()}
+    valid = np.zeros(rows, np.float32)
+    valid[:real] = 1
+    return piece, valid
+
+
+def rebatched(blocks: Iterator[dict[str, np.ndarray]], rows: int) -> Iterator[dict[str, np.ndarray]]:
+    """The rows of all blocks, in order, `rows` at a time."""
+    left: dict[str, np.ndarray] | None = None
+    for block in blocks:
+        if left is not None:
+            block = {k: np.concatenate([left[k], v]) for k, v in block.items()}
+        size = len(next(iter(block.values())))
+        whole = size - size % rows
+        for start in range(0, whole, rows):
+            yield {k: v[start : start + rows] for k, v in block.items()}
+        left = {k: v[whole:] for k, v in block.items()} if whole < size else None
+    if left is not None:
+        yield left
+
+
+def finished(call: Any, params: np.ndarray, state: np.ndarray, batch: dict[str, np.ndarray], valid: np.ndarray) -> Any:
+    """The result of all stages of `call` on one replica."""
+    from kerasoft.compiler.program import StepArgs
+
+    real = float(valid.sum())
+    args = StepArgs(
+        params=params,
+        state=state,
+        batch=batch,
+        valid=valid,
+        row_id=np.zeros(len(valid), np.uint32),
+        key=np.zeros(2, np.uint32),
+        rows=np.float32(real),
+        share=np.float32(1),
+        iteration=np.int32(0),
+    )
+    carry, out = call.run(0, args, (), None)
+    for stage in range(1, call.stages):
+        carry, out = call.run(stage, args, carry, out)
+    return out
+
+
+def evaluate_blocks(data: BlockRDD, scorer: Scorer) -> np.ndarray:
+    """float64[M]: the sums of the test step over the data set, merged in the order of the partitions."""
+    parts = data.rdd.mapPartitions(lambda records: [scorer.sums(block for _, _, block in records)]).collect()
+    return np.sum(np.stack(parts), axis=0)
+
+
+def predict_rows(
+    rdd: Any, columns: Sequence[Column], scorer: Scorer, restore: Callable[[Sequence[np.ndarray]], Any]
+) -> Any:
+    """A lazy RDD of one prediction a row, in the order and the partitions of `rdd`.
+
+    Args:
+        rdd: of x, or of (x, y[, weight]).
+        restore: from one row's outputs to what the user gets (an array, a list, a dict).
+    """
+    reader = RowReader(columns)
+
+    def score(index: int, rows: Iterator[Any]) -> Iterator[Any]:
+        predict = None
+        for block in reader.blocks(rows, f"partition {index}"):
+            predict = predict or scorer.predict()
+            outputs = predict(block)
+            for row in range(len(outputs[0])):
+                yield restore([o[row] for o in outputs])
+
+    return rdd.mapPartitionsWithIndex(score, preservesPartitioning=True)
