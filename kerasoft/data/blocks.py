@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasoft.runtime.shards import Block, Record, ShardTable, fingerprint
+from kerasoft.runtime.shards import Block, Fingerprint, Record, ShardTable, table_of
 
 from .errors import DataError, EmptyDataError
 from .reader import RowReader
@@ -111,27 +111,20 @@ def _table(records: Any, shards: int | None = None) -> ShardTable:
     """One job: rows, fingerprint and bytes of every shard."""
 
     def in_order(index: int, part: Iterator[Record]) -> Iterator[tuple]:
-        rows = size = 0
-        error = None
-
-        def blocks() -> Iterator[Block]:
-            nonlocal rows, size, error
-            for _, sequence, block in part:
-                if sequence == _ERROR:
-                    error = block["error"].tobytes().decode()
-                    return
-                rows += len(next(iter(block.values())))
-                size += sum(a.nbytes for a in block.values())
-                yield block
-
-        digest = fingerprint(blocks())
-        yield (index, None, error, 0) if error is not None else (index, rows, digest, size)
+        rows, size, digest = 0, 0, Fingerprint()
+        for _, sequence, block in part:
+            if sequence == _ERROR:
+                yield index, None, block["error"].tobytes().decode(), 0
+                return
+            digest.add(block)
+            rows += len(next(iter(block.values())))
+            size += sum(a.nbytes for a in block.values())
+        yield index, rows, digest.hexdigest(), size
 
     def shuffled(_: int, part: Iterator[Record]) -> Iterator[tuple]:
         for shard, found in itertools.groupby(sorted(part, key=lambda r: r[:2]), key=lambda r: r[0]):
-            blocks = [block for _, _, block in found]
-            rows = sum(len(next(iter(b.values()))) for b in blocks)
-            yield shard, rows, fingerprint(blocks), sum(a.nbytes for b in blocks for a in b.values())
+            table = table_of([[block for _, _, block in found]])
+            yield shard, table.rows[0], table.fingerprints[0], table.bytes[0]
 
     summarise = in_order if shards is None else shuffled
     found = sorted(records.mapPartitionsWithIndex(summarise).collect(), key=lambda entry: entry[0])
@@ -140,7 +133,7 @@ def _table(records: Any, shards: int | None = None) -> ShardTable:
             raise DataError(text)
     entries = {shard: (rows, digest, size) for shard, rows, digest, size in found}
     number = shards if shards is not None else records.getNumPartitions()
-    every = [entries.get(s, (0, fingerprint([]), 0)) for s in range(number)]
+    every = [entries.get(s, (0, Fingerprint().hexdigest(), 0)) for s in range(number)]
     return ShardTable(tuple(e[0] for e in every), tuple(e[1] for e in every), tuple(e[2] for e in every))
 
 
