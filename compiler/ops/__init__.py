@@ -1,1 +1,8 @@
-"""The op families. An op's lowering, gradient and checks stand together in its family's file."""
+"""The op families. An op's lowering, gradient and checks stand together in its family's file.
+
+Importing this package fills `registry.REGISTRY`.
+"""
+
+from . import activations, arithmetic, collective, creation, indexing, linalg, reduce, registry, shape
+
+__all__ = ["activations", "arithmetic", "collective", "creation", "indexing", "linalg", "reduce", "registry", "shape"]

@@ -37,10 +37,10 @@ class Op:
         has_effect: never removed, merged or moved (collectives, callbacks).
     """
 
-    def __init__(self, name, lower, gradient, check, flops, has_effect):
+    def __init__(self, name, lower, gradient, check, flops, has_effect, doc=None):
         self.name, self.lower, self.gradient = name, lower, gradient
         self.check, self.flops, self.has_effect = check, flops, has_effect
-        self.__name__, self.__doc__ = name, lower.__doc__
+        self.__name__, self.__doc__ = name, doc or lower.__doc__
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -88,7 +88,9 @@ def _infer(op: Op, types: tuple[Type, ...], attrs: _Attrs) -> Type:
     except Exception as error:
         got = ", ".join(map(str, types))
         reason = str(error).strip().splitlines()
-        raise ShapeError(f"{op.name} cannot take ({got}){_shown(attrs.attrs)}: {reason[0] if reason else error!r}") from error
+        raise ShapeError(
+            f"{op.name} cannot take ({got}){_shown(attrs.attrs)}: {reason[0] if reason else error!r}"
+        ) from error
     return _type_of(out)
 
 
@@ -110,11 +112,12 @@ def op(
     check: Callable | None = None,
     flops: Callable | None = None,
     has_effect: bool = False,
+    doc: str | None = None,
 ) -> Op:
-    """Registers and returns the op `name`. See `Op` for the arguments."""
+    """Registers and returns the op `name`. See `Op` for the arguments; `doc` replaces the lowering's docstring."""
     if name in REGISTRY:
         raise ValueError(f"op {name!r} is defined twice")
-    REGISTRY[name] = made = Op(name, lower, gradient, check, flops, has_effect)
+    REGISTRY[name] = made = Op(name, lower, gradient, check, flops, has_effect, doc)
     return made
 
 
@@ -176,7 +179,9 @@ def as_nodes(inputs: Sequence[Any]) -> list[Node]:
         elif isinstance(i, bool):
             made.append(constant(i, "bool"))
         elif isinstance(i, numbers.Integral):
-            made.append(constant(i, floats[0] if floats else nodes[0].dtype if nodes and nodes[0].dtype != "bool" else "int32"))
+            made.append(
+                constant(i, floats[0] if floats else nodes[0].dtype if nodes and nodes[0].dtype != "bool" else "int32")
+            )
         elif isinstance(i, numbers.Real) and not isinstance(i, np.generic):
             made.append(constant(i, floats[0] if floats else "float32"))
         else:
