@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any, Callable, Mapping, Protocol, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -174,7 +175,7 @@ class Profile:
     by_worker: tuple[Mapping[str, float], ...] = ()
 
     @classmethod
-    def of(cls, wall_s: float, seconds: Mapping[str, float], **counts: Any) -> "Profile":
+    def of(cls, wall_s: float, seconds: Mapping[str, float], **counts: Any) -> Profile:
         """A profile whose phase "other" is what the given phases leave of `wall_s`."""
         known = {phase: s for phase, s in seconds.items() if phase != "other"}
         return cls(wall_s, {**known, "other": max(wall_s - sum(known.values()), 0.0)}, **counts)

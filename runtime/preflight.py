@@ -1,0 +1,231 @@
+"""What must hold before any data is touched: rules over plain facts about the cluster.
+
+`runtime/spark_preflight.py` collects the facts; nothing here knows Spark.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from .errors import ClusterError
+
+BASE_BYTES = 330 << 20
+"""Resident memory of a worker with JAX started and nothing else, measured (jax 0.10.2: 253 MB bare, 320 MB compiled)."""
+
+LEAST_ADDRESS_SPACE = 2 << 30
+"""`spark.executor.pyspark.memory` limits address space; JAX reserves 1.5 GB of it and crashes below this."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HostFacts:
+    """What one worker said of itself.
+
+    Attributes:
+        rank: of the probe task.
+        host: its name.
+        versions: of python, jax, jaxlib, numpy and kerasoft; "missing" where it cannot be imported.
+        cores: the task may use.
+        memory_bytes: free on the host, or the container's limit where that is smaller.
+        cpu: model name.
+    """
+
+    rank: int
+    host: str
+    versions: Mapping[str, str]
+    cores: int
+    memory_bytes: int
+    cpu: str
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryNeed:
+    """What a worker will hold, in bytes; see `estimate` for the rule.
+
+    Attributes:
+        params: P, elements of the parameter vector.
+        vector: V, elements of the reduced vector (gradients, states, sums).
+        slots: vectors of the optimiser (Adam: 2).
+        data_bytes: the whole training and validation data as blocks.
+        step_bytes: temporaries of one compiled step, inputs included.
+        cap_bytes: above this much data a worker maps files instead of holding arrays; None = no cap.
+    """
+
+    params: int
+    vector: int
+    slots: int
+    data_bytes: int
+    step_bytes: int
+    cap_bytes: int | None = None
+
+
+def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
+    """Bytes that one of `world_size` workers will need, and the rule with its numbers.
+
+    330 MB for Python with JAX
+    + 2 P × 4 (weights; the copy the next step is computed into) + 3 V × 4 (gradient, exchange, result)
+    + slots × P × 4 / workers (each worker updates the slice it owns)
+    + temporaries of the compiled step + the worker's share of the data (or the cap, if smaller) × 1.25.
+    """
+    weights = 2 * need.params * 4 + 3 * need.vector * 4
+    slots = -(-need.slots * need.params * 4 // world_size)
+    data = int(1.25 * need.data_bytes / world_size)
+    if need.cap_bytes is not None:
+        data = min(data, need.cap_bytes)
+    total = BASE_BYTES + weights + slots + need.step_bytes + data
+    text = (
+        f"{_mb(total)} = {_mb(BASE_BYTES)} Python with JAX + {_mb(weights)} weights and gradients "
+        f"(2 × {need.params:,} + 3 × {need.vector:,} floats) + {_mb(slots)} optimiser "
+        f"({need.slots} × {need.params:,} floats / {world_size} workers) + {_mb(need.step_bytes)} temporaries of a step "
+        f"+ {_mb(data)} data"
+    )
+    return total, text
+
+
+@dataclasses.dataclass
+class Report:
+    """What was found: one line each.
+
+    Attributes:
+        passed: what holds.
+        warnings: what will cost time or may fail.
+        failures: what makes this fit impossible; each with the fix.
+    """
+
+    passed: list[str] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"ok       {line}" for line in self.passed]
+        lines += [f"warning  {line}" for line in self.warnings]
+        lines += [f"FAILED   {line}" for line in self.failures]
+        return "\n".join(lines)
+
+    def require(self) -> None:
+        """Raises what failed.
+
+        Raises:
+            ClusterError: with every failure and its fix.
+        """
+        if self.failures:
+            raise ClusterError("the cluster cannot run this fit:\n" + "\n".join(f"- {line}" for line in self.failures))
+
+
+def check_configuration(conf: Mapping[str, str], slots: int, workers: int | None, report: Report) -> None:
+    """Slots against workers, dynamic allocation and memory settings.
+
+    Args:
+        conf: Spark's configuration.
+        slots: tasks that can run at once (one for each executor when a rank takes the whole executor).
+        workers: asked for; None = all slots.
+    """
+    if _true(conf.get("spark.dynamicAllocation.enabled")):
+        report.failures.append(
+            "dynamic allocation is on, which Spark does not allow for barrier stages [SPARK-24942]. "
+            "Start with --conf spark.dynamicAllocation.enabled=false, or use strategy=ShuffleAllReduce()."
+        )
+    else:
+        report.passed.append("dynamic allocation is off")
+    if slots < 1:
+        report.failures.append(
+            "no executor has registered with the driver. Start workers, or check spark.executor.memory and "
+            "spark.executor.cores against what the workers offer."
+        )
+    elif workers is not None and workers > slots:
+        report.failures.append(
+            f"{workers} workers were asked for and {slots} can run at once. "
+            f"Use AllReduce(workers={slots}) or less, or add executors (--num-executors, spark.cores.max)."
+        )
+    else:
+        report.passed.append(f"{workers or slots} of {slots} slots are used")
+    limit = conf.get("spark.executor.pyspark.memory")
+    if limit and parse_bytes(limit, "m") < LEAST_ADDRESS_SPACE:
+        report.failures.append(
+            f"spark.executor.pyspark.memory={limit} limits the address space and kills JAX, which reserves 1.5 GB. "
+            "Unset it, or give at least 2g; size the executor with spark.executor.memoryOverhead."
+        )
+
+
+def check_versions(driver: Mapping[str, str], hosts: Sequence[HostFacts], report: Report) -> None:
+    """The same kerasoft, JAX and Python on every executor as on the driver."""
+    bad = False
+    for fact in hosts:
+        for name, want in driver.items():
+            got = fact.versions.get(name, "missing")
+            if _comparable(name, got) == _comparable(name, want):
+                continue
+            bad = True
+            if got == "missing":
+                report.failures.append(
+                    f"{fact.host} (rank {fact.rank}) has no {name}; the driver has {want}. Install it there "
+                    f"(pip install {name}=={want}), or ship an environment with --archives env.tar.gz#env and "
+                    "PYSPARK_PYTHON=./env/bin/python."
+                )
+            else:
+                report.failures.append(
+                    f"{fact.host} (rank {fact.rank}) has {name} {got}; the driver has {want}. "
+                    f"Install the same version on both (pip install {name}=={want})."
+                )
+    if hosts and not bad:
+        report.passed.append("the same " + ", ".join(f"{n} {v}" for n, v in driver.items()) + " on every worker")
+    models = sorted({fact.cpu for fact in hosts})
+    if len(models) > 1:
+        report.warnings.append(
+            f"workers have different CPUs ({'; '.join(models)}): the slowest sets the pace of every step"
+        )
+
+
+def check_memory(conf: Mapping[str, str], hosts: Sequence[HostFacts], need: MemoryNeed, report: Report) -> None:
+    """The estimate against what each worker may use; the rule and its numbers are in the report."""
+    world_size = max(len(hosts), 1)
+    total, rule = estimate(need, world_size)
+    report.passed.append(f"memory per worker, estimated: {rule}")
+    overhead = conf.get("spark.executor.memoryOverhead")
+    limited = conf.get("spark.master", "").startswith(("yarn", "k8s"))
+    on_host: dict[str, int] = {}
+    for fact in hosts:
+        on_host[fact.host] = on_host.get(fact.host, 0) + 1
+    for fact in hosts:
+        limit, of = (
+            fact.memory_bytes // on_host[fact.host],
+            f"free on {fact.host} for each of its {on_host[fact.host]} workers",
+        )
+        if limited:
+            heap = parse_bytes(conf.get("spark.executor.memory", "1g"), "m")
+            granted = parse_bytes(overhead, "m") if overhead else max(384 << 20, heap // 10)
+            limit, of = min(limit, granted), "spark.executor.memoryOverhead"
+        if total > limit:
+            line = (
+                f"a worker needs {rule}; {_mb(limit)} are {of} (rank {fact.rank}). Raise spark.executor.memoryOverhead, "
+                "use more workers, a smaller batch, or AllReduce(memory_cap_bytes=...)."
+            )
+            (report.failures if limited else report.warnings).append(line)
+            return
+    if hosts:
+        report.passed.append("every worker has that much")
+
+
+def parse_bytes(text: str, unit: str) -> int:
+    """Bytes of a Spark size such as ``512m`` or ``2g``; a bare number counts in `unit`.
+
+    >>> parse_bytes("2g", "m"), parse_bytes("384", "m")
+    (2147483648, 402653184)
+    """
+    text = text.strip().lower().removesuffix("b")
+    shifts = {"k": 10, "m": 20, "g": 30, "t": 40}
+    if text and text[-1] in shifts:
+        return int(float(text[:-1]) * (1 << shifts[text[-1]]))
+    return int(text) << shifts.get(unit, 0)
+
+
+def _comparable(name: str, version: str) -> str:
+    return ".".join(version.split(".")[:2]) if name == "python" else version
+
+
+def _true(value: str | None) -> bool:
+    return str(value).lower() == "true"
+
+
+def _mb(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MB"

@@ -1,0 +1,161 @@
+"""Collects the facts that `runtime/preflight.py` judges: from Spark's configuration, and by one short job."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import ClusterError
+from .preflight import HostFacts, MemoryNeed, Report, check_configuration, check_memory, check_versions
+
+PACKAGES = ("kerasoft", "jax", "jaxlib", "numpy")
+
+
+def preflight(context: Any, workers: int | None = None, need: MemoryNeed | None = None, barrier: bool = True) -> Report:
+    """Everything that can be known before data is touched.
+
+    Args:
+        context: the SparkContext.
+        workers: ranks asked for; None = one for each slot.
+        need: what a worker will hold; None leaves memory out.
+        barrier: whether the strategy needs barrier stages (`ShuffleAllReduce` does not).
+
+    Returns:
+        A `Report`; `report.require()` raises its failures.
+    """
+    report = Report()
+    conf = configuration(context)
+    slots = slots_of(context)
+    check_configuration(
+        conf if barrier else {**conf, "spark.dynamicAllocation.enabled": "false"}, slots, workers, report
+    )
+    if report.failures:
+        return report
+    try:
+        hosts = probe(context, workers or slots, barrier)
+    except ClusterError as error:
+        report.failures.append(str(error))
+        return report
+    check_versions(versions(), hosts, report)
+    if need is not None:
+        check_memory(conf, hosts, need, report)
+    return report
+
+
+def configuration(context: Any) -> dict[str, str]:
+    """Spark's configuration as a plain dict."""
+    return dict(context.getConf().getAll())
+
+
+def executor_cores(context: Any) -> int:
+    """Cores of one executor."""
+    conf = configuration(context)
+    if conf.get("spark.executor.cores"):
+        return int(conf["spark.executor.cores"])
+    executors = executor_count(context)
+    return max(1, int(context.defaultParallelism) // max(executors, 1))
+
+
+def executor_count(context: Any, wait_s: float = 30.0) -> int:
+    """Executors registered now; waits for the first one. `local[n]` counts as one executor."""
+    if str(context.master).startswith("local") and not str(context.master).startswith("local-cluster"):
+        return 1
+    tracker = context._jsc.sc().statusTracker()
+    deadline = time.monotonic() + wait_s
+    while True:
+        count = len(tracker.getExecutorInfos()) - 1  # the driver is listed too
+        if count > 0 or time.monotonic() > deadline:
+            return max(count, 0)
+        time.sleep(0.1)
+
+
+def slots_of(context: Any) -> int:
+    """Ranks that can run at once: one for each executor; in `local[n]`, n."""
+    master = str(context.master)
+    if master.startswith("local") and not master.startswith("local-cluster"):
+        return int(context.defaultParallelism)
+    return executor_count(context)
+
+
+def versions() -> dict[str, str]:
+    """Versions on this machine, without importing anything heavy."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    if found["kerasoft"] == "missing":  # a bare checkout, or shipped with --py-files
+        from kerasoft import __version__
+
+        found["kerasoft"] = __version__
+    return found
+
+
+def probe(context: Any, workers: int, barrier: bool = True) -> list[HostFacts]:
+    """Asks `workers` tasks for the facts of their hosts, by one job that imports nothing of ours.
+
+    Raises:
+        ClusterError: the tasks could not run; says why.
+    """
+
+    def look(index: int, _: Any) -> Any:
+        # Nested, so that it is shipped by value: a worker without kerasoft must be able to say so.
+        import importlib
+        import importlib.metadata as metadata
+        import os
+        import platform as machine
+        import socket
+
+        found = {"python": machine.python_version()}
+        for name in ("kerasoft", "jax", "jaxlib", "numpy"):
+            try:
+                found[name] = metadata.version(name)
+            except Exception:
+                found[name] = "missing"
+        try:
+            found["kerasoft"] = importlib.import_module("kerasoft").__version__
+        except Exception:
+            found["kerasoft"] = "missing"
+        cpu, free = machine.processor() or machine.machine(), 0
+        try:
+            with open("/proc/cpuinfo") as file:
+                cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), cpu)
+            with open("/proc/meminfo") as file:
+                free = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable"))
+            with open("/sys/fs/cgroup/memory.max") as file:
+                free = min(free, int(file.read()))
+        except (OSError, StopIteration, ValueError):
+            pass
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        yield (index, socket.gethostname(), found, cores, free, cpu)
+
+    tasks = context.parallelize(range(workers), workers)
+    try:
+        if barrier:
+            rows = tasks.barrier().mapPartitionsWithIndex(look).collect()
+        else:
+            rows = tasks.mapPartitionsWithIndex(look).collect()
+    except Exception as error:
+        raise ClusterError(_reason(str(error))) from error
+    return [_fact(row) for row in sorted(rows)]
+
+
+def _fact(row: tuple[int, str, Mapping[str, str], int, int, str]) -> HostFacts:
+    return HostFacts(*row)
+
+
+def _reason(text: str) -> str:
+    if "PYTHON_VERSION_MISMATCH" in text or "Python in worker has different version" in text:
+        line = next((x.strip() for x in text.splitlines() if "VERSION_MISMATCH" in x or "different version" in x), "")
+        return (
+            f"the executors run another Python than the driver: {line} Set PYSPARK_PYTHON (executors) and "
+            "PYSPARK_DRIVER_PYTHON to the same version."
+        )
+    if "SPARK-24819" in text or "BarrierJobSlotsNumberCheckFailed" in text:
+        return "there are fewer free slots than workers [SPARK-24819]. Stop other jobs, add executors or ask for fewer workers."
+    last = [x for x in text.splitlines() if x.strip()]
+    return f"the probe job failed: {last[0] if last else text}"
