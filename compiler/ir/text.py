@@ -6,8 +6,7 @@
     ref      ::= '%' digits
     type     ::= dtype '[' [dim (',' dim)*] ']' | '(' [type (',' type)* [',']] ')'
     dim      ::= integer | unknown size such as b, 4*b, floordiv(n1, 2)
-    value    ::= 'None' | 'True' | 'False' | integer | float | string | '<' dim '>' | slice | array | '(' value, ... ')'
-    slice    ::= 'slice' '(' value ',' value ',' value ')'
+    value    ::= 'None' | 'True' | 'False' | integer | float | string | '<' dim '>' | array | opaque | '(' value, ... ')'
     array    ::= dtype '[' dims ']' ('(' number, ... ')' | '@' digest)
     opaque   ::= '&' digest                      -- a function or another Python object
 
@@ -70,8 +69,6 @@ def _print_value(value: Any, table: dict[str, Any]) -> str:
         return repr(value)
     if isinstance(value, tuple):
         return f"({', '.join(_print_value(v, table) for v in value)}{',' if len(value) == 1 else ''})"
-    if isinstance(value, slice):
-        return f"slice({', '.join(_print_value(v, table) for v in (value.start, value.stop, value.step))})"
     if isinstance(value, Constant):
         return _print_array(value, table)
     if type(value).__name__ == "_DimExpr":
@@ -241,7 +238,7 @@ class _Parser:
         return name, self.value(line)
 
     def value(self, line: _Line) -> Any:
-        kind, word, column = line.tokens[line.at]
+        kind, word, _ = line.tokens[line.at]
         if kind == "string":
             return self.string(line)
         if kind == "number":
@@ -257,12 +254,6 @@ class _Parser:
         if word in ("None", "True", "False"):
             line.take()
             return {"None": None, "True": True, "False": False}[word]
-        if line.accept("slice"):
-            line.take("(")
-            parts = line.listed(")", lambda: self.value(line))
-            if len(parts) != 3:
-                raise line.error(f"a slice has three parts, got {len(parts)}", column)
-            return slice(*parts)
         if kind == "name":
             return self.array(line)
         raise line.error(f"expected a value, got {word or 'the end of the line'!r}")
