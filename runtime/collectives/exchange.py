@@ -1,0 +1,478 @@
+"""The collective over sockets: direct exchange, one thread, non-blocking, no allocation per step.
+
+1. reduce_scatter: send slice j of the vector to rank j; add what the others send for our slice, in the order of ranks.
+2. all_gather: send our slice to everyone; receive theirs where they belong.
+
+Bytes sent by each rank: (N-1)/N * V * 4 for each half. A rank that dies closes its connections, which ends every wait of
+the others at once; a rank that makes no progress for `timeout_s` is named. Whoever gives up tells the others whose fault
+it was before it closes.
+
+Source of the exchange: Dai et al., "BigDL: A Distributed Deep Learning Framework for Big Data" (2019), algorithm 2.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .. import wire
+from ..errors import PeerAborted, PeerFrozen, PeerLost, WireError, WorkerLost
+from . import bfloat16
+from .base import Collective, Gathered, Stopwatch
+from .links import Link, blame
+from .tree import covers, finish
+
+REDUCE_SCATTER, ALL_GATHER, SMALL, TREE, SMALL_TREE, ABORT = 2, 3, 4, 5, 6, 7
+PHASES = {
+    REDUCE_SCATTER: "reduce_scatter",
+    ALL_GATHER: "all_gather",
+    SMALL: "all_reduce_small",
+    TREE: "reduce_scatter_tree",
+    SMALL_TREE: "all_reduce_small_tree",
+    ABORT: "abort",
+}
+PIECE_BYTES = 512 << 10
+REASONS = {0: PeerAborted, 1: PeerLost, 2: PeerFrozen}
+WIRE_DTYPES = ("float32", "bfloat16")
+
+
+class Lane:
+    """One peer's traffic within one call: what is still to be sent and received."""
+
+    __slots__ = (
+        "link", "sock", "out", "out_left", "header_out", "header_in", "view_in", "target", "got", "want", "moved_at",
+        "untouched", "broken",
+    )  # fmt: skip
+
+    def __init__(self, link: Link):
+        self.link = link
+        self.sock = link.sock
+        self.header_out = bytearray(wire.HEADER_BYTES)
+        self.header_in = bytearray(wire.HEADER_BYTES)
+        self.view_in = memoryview(self.header_in)
+        self.out: list[memoryview] = []
+        self.out_left = 0
+        self.target = memoryview(b"")
+        self.got = self.want = 0
+        self.moved_at = 0.0
+        self.untouched = True  # nothing of this call's frame is on its way
+        self.broken = False  # sending failed
+
+    def begin(
+        self, kind: int, sequence: int, step: int, note: int, out: Sequence[memoryview], target: memoryview
+    ) -> None:
+        size = sum(map(len, out))
+        wire.HEADER.pack_into(self.header_out, 0, wire.MAGIC, kind, 0, sequence, step, note, 0, size)
+        self.out = [memoryview(self.header_out), *out]
+        self.out_left = size + wire.HEADER_BYTES
+        self.target = target
+        self.got = -wire.HEADER_BYTES
+        self.want = len(target)
+        self.untouched = True
+
+    def send(self) -> int:
+        """Sends what the socket takes now, up to a piece."""
+        first = self.out[0]
+        try:
+            if len(self.out) > 1 and len(first) < PIECE_BYTES:
+                count = self.sock.sendmsg([first, self.out[1][: PIECE_BYTES - len(first)]])
+            else:
+                count = self.sock.send(first[:PIECE_BYTES])
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.broken = True  # the peer may have said why: go on reading until its end
+            return 0
+        self.untouched = False
+        self.out_left -= count
+        self.out = wire.advance(self.out, count)
+        return count
+
+    def receive(self) -> int:
+        """Takes what has arrived, up to a piece. -1 at the end of the connection."""
+        got = self.got
+        try:
+            if got < 0:
+                count = self.sock.recvmsg_into([self.view_in[got:], self.target[:PIECE_BYTES]])[0]
+            else:
+                count = self.sock.recv_into(self.target[got : got + PIECE_BYTES])
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return -1
+        self.got = got + count
+        return count or -1
+
+
+class Exchange(Collective):
+    """Everyone exchanges with everyone over sockets. Made by `connect`.
+
+    Args:
+        links: a link for each other rank.
+        wire_dtype: "float32", or "bfloat16": gradients and gathered weights are rounded on the wire; the sum, the owned
+            slice and elements from `exact_from` on (states and sums, which are counts) stay float32.
+        exact_from: elements from here on are never rounded (P of the layout); None = there are none.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        links: Mapping[int, Link],
+        timeout_s: float = 30.0,
+        wire_dtype: str = "float32",
+        exact_from: int | None = None,
+    ):
+        super().__init__(rank, len(links) + 1, timeout_s)
+        if wire_dtype not in WIRE_DTYPES:
+            raise ValueError(f"wire_dtype should be one of {WIRE_DTYPES}, got {wire_dtype!r}.")
+        self.wire_dtype, self.exact_from = wire_dtype, exact_from
+        self.transport = "+".join(sorted({link.transport for link in links.values()}, reverse=True))
+        self.sequence = 0
+        self._lanes = {other: Lane(links[other]) for other in sorted(links)}
+        self._others = tuple(self._lanes)
+        self._poller = select.poll()
+        self._plans: dict = {}
+        self._closed = False
+
+    # --- the calls --------------------------------------------------------------------------------------------
+
+    def reduce_scatter(self, vector: np.ndarray) -> np.ndarray:
+        self._checked(vector)
+        watch = Stopwatch()
+        cuts = self.slices(vector.size)
+        mine = cuts[self.rank]
+        owned = self._scratch("owned", mine.stop - mine.start)
+        if self.wire_dtype == "bfloat16":
+            self._reduce_rounded(vector, cuts, owned, watch)
+        else:
+            self._reduce_exact(vector, cuts, owned, watch)
+        watch.stop(self.counters)
+        return owned
+
+    def _reduce_exact(self, vector: np.ndarray, cuts: list[slice], owned: np.ndarray, watch: Stopwatch) -> None:
+        flat = wire.byte_view(vector)
+        parts: list[np.ndarray] = [vector[cuts[self.rank]]] * self.world_size
+        for other in self._others:
+            parts[other] = self._scratch(("part", other), owned.size)
+            cut = cuts[other]
+            self._begin(other, REDUCE_SCATTER, [flat[4 * cut.start : 4 * cut.stop]], wire.byte_view(parts[other]))
+        done = 0
+
+        def add_what_came() -> None:
+            nonlocal done
+            ready = min(lane.got for lane in self._lanes.values()) >> 2
+            if ready > done:
+                _add_in_order(parts, slice(done, ready), owned)
+                done = ready
+
+        self._run(REDUCE_SCATTER, watch, add_what_came)
+        if self.world_size == 1 or done < owned.size:
+            _add_in_order(parts, slice(done, owned.size), owned)
+
+    def _reduce_rounded(self, vector: np.ndarray, cuts: list[slice], owned: np.ndarray, watch: Stopwatch) -> None:
+        mine = cuts[self.rank]
+        parts: list[np.ndarray] = [vector[mine]] * self.world_size
+        incoming = {}
+        for other in self._others:
+            out = self._encode(("out", other), vector[cuts[other]], cuts[other])
+            incoming[other] = self._scratch(("in", other), self._rounded_bytes(mine), np.uint8)
+            self._begin(other, REDUCE_SCATTER, [memoryview(out)], memoryview(incoming[other]))
+        self._run(REDUCE_SCATTER, watch)
+        for other in self._others:
+            parts[other] = self._decode(incoming[other], mine, self._scratch(("part", other), owned.size))
+        _add_in_order(parts, slice(0, owned.size), owned)
+
+    def reduce_scatter_tree(
+        self, partials: Mapping[tuple[int, int], np.ndarray], bounds: Sequence[int], elements: int
+    ) -> np.ndarray:
+        watch = Stopwatch()
+        nodes = self._tree(partials, bounds)
+        cuts = self.slices(elements)
+        mine = cuts[self.rank]
+        size = mine.stop - mine.start
+        views = [wire.byte_view(self._checked(partials[node], elements)) for node in nodes[self.rank]]
+        received: dict[tuple[int, int], np.ndarray] = {node: partials[node][mine] for node in nodes[self.rank]}
+        for other in self._others:
+            cut = cuts[other]
+            space = self._scratch(("tree", other), len(nodes[other]) * size).reshape(len(nodes[other]), size)
+            received.update(zip(nodes[other], space, strict=True))
+            self._begin(other, TREE, [view[4 * cut.start : 4 * cut.stop] for view in views], wire.byte_view(space))
+        self._run(TREE, watch)
+        owned = self._finish_tree(received, bounds[-1], self._scratch("owned", size))
+        watch.stop(self.counters)
+        return owned
+
+    def all_gather(
+        self, owned: np.ndarray, elements: int, note: int = 0, out: np.ndarray | None = None, exact: bool = False
+    ) -> Gathered:
+        watch = Stopwatch()
+        cuts = self.slices(elements)
+        mine = cuts[self.rank]
+        self._checked(owned, mine.stop - mine.start)
+        vector = self._scratch("gathered", elements) if out is None else self._checked(out, elements)
+        rounded = self.wire_dtype == "bfloat16" and not exact
+        incoming = {}
+        if rounded:
+            data = memoryview(self._encode("out", owned, mine))
+        else:
+            if vector.ctypes.data + 4 * mine.start != owned.ctypes.data:
+                vector[mine] = owned
+            data = wire.byte_view(owned)
+        flat = wire.byte_view(vector)
+        for other in self._others:
+            cut = cuts[other]
+            if rounded:
+                incoming[other] = self._scratch(("in", other), self._rounded_bytes(cut), np.uint8)
+                target = memoryview(incoming[other])
+            else:
+                target = flat[4 * cut.start : 4 * cut.stop]
+            self._begin(other, ALL_GATHER, [data], target, note)
+        notes = self._run(ALL_GATHER, watch)
+        if rounded:
+            self._decode(np.asarray(data), mine, vector[mine])
+            for other in self._others:
+                self._decode(incoming[other], cuts[other], vector[cuts[other]])
+        notes[self.rank] = note
+        watch.stop(self.counters)
+        return Gathered(vector, tuple(notes[rank] for rank in range(self.world_size)))
+
+    def all_reduce_small(self, vector: np.ndarray) -> np.ndarray:
+        watch = Stopwatch()
+        vector = np.ascontiguousarray(vector)
+        if vector.dtype not in (np.float32, np.float64):
+            raise ValueError(f"all_reduce_small takes float32 or float64, got {vector.dtype} on rank {self.rank}.")
+        data = wire.byte_view(vector)
+        parts = [vector] * self.world_size
+        for other in self._others:
+            parts[other] = self._scratch(("small", other), vector.size, vector.dtype).reshape(vector.shape)
+            self._begin(other, SMALL, [data], wire.byte_view(parts[other]))
+        self._run(SMALL, watch)
+        total = parts[0] + parts[1] if self.world_size > 1 else vector.copy()
+        for part in parts[2:]:
+            total += part
+        watch.stop(self.counters)
+        return total
+
+    def all_reduce_small_tree(
+        self, partials: Mapping[tuple[int, int], np.ndarray], bounds: Sequence[int], elements: int
+    ) -> np.ndarray:
+        watch = Stopwatch()
+        nodes = self._tree(partials, bounds)
+        views = [wire.byte_view(self._checked(partials[node], elements)) for node in nodes[self.rank]]
+        received: dict[tuple[int, int], np.ndarray] = {node: partials[node] for node in nodes[self.rank]}
+        for other in self._others:
+            space = self._scratch(("tree", other), len(nodes[other]) * elements).reshape(len(nodes[other]), elements)
+            received.update(zip(nodes[other], space, strict=True))
+            self._begin(other, SMALL_TREE, views, wire.byte_view(space))
+        self._run(SMALL_TREE, watch)
+        total = self._finish_tree(received, bounds[-1], np.empty(elements, np.float32))
+        watch.stop(self.counters)
+        return total
+
+    # --- moving bytes -----------------------------------------------------------------------------------------
+
+    def _begin(self, other: int, kind: int, out: Sequence[memoryview], target: memoryview, note: int = 0) -> None:
+        self._lanes[other].begin(kind, self.sequence, self.step, note, out, target)
+
+    def _run(self, kind: int, watch: Stopwatch, progress=None) -> dict[int, int]:
+        """Moves everything that `_begin` announced; returns the notes by rank. `progress` is called as bytes come."""
+        if self._closed:
+            raise PeerAborted("this rank has left the group.", rank=self.rank, step=self.step, phase=PHASES[kind])
+        notes: dict[int, int] = {}
+        active = list(self._lanes.values())
+        silent = set(self._others)
+        started = time.monotonic()
+        for lane in active:
+            lane.moved_at = started
+            self.counters.bytes_sent += lane.out_left
+            self.counters.bytes_received += lane.want + wire.HEADER_BYTES
+            self.counters.by_kind[PHASES[kind]] = self.counters.by_kind.get(PHASES[kind], 0) + lane.out_left
+        while active:
+            moved = False
+            finished = False
+            for lane in active:
+                if lane.out_left and not lane.broken and lane.send():
+                    moved = True
+                    lane.moved_at = 0.0
+                if lane.got < lane.want:
+                    before = lane.got
+                    count = lane.receive()
+                    if count < 0:
+                        self._lost(lane, kind)
+                    if count:
+                        moved = True
+                        lane.moved_at = 0.0
+                        if before < 0 <= lane.got:
+                            notes[lane.link.peer.rank] = self._check_header(lane, kind)
+                            silent.discard(lane.link.peer.rank)
+                elif lane.broken:
+                    self._lost(lane, kind)
+                if not lane.out_left and lane.got >= lane.want:
+                    finished = True
+            if progress is not None and moved:
+                progress()
+            if finished:
+                active = [lane for lane in active if lane.out_left or lane.got < lane.want]
+            if not moved and active:
+                self._wait(active, kind, watch, bool(silent))
+        self.sequence += 1
+        return notes
+
+    def _wait(self, active: list[Lane], kind: int, watch: Stopwatch, waiting: bool) -> None:
+        """Sleeps until some byte can move; raises `PeerFrozen` for the lane that stood still for too long."""
+        before = time.perf_counter()
+        now = time.monotonic()
+        oldest = now
+        for lane in active:
+            if not lane.moved_at:
+                lane.moved_at = now
+            oldest = min(oldest, lane.moved_at)
+            sending = select.POLLOUT if lane.out_left and not lane.broken else 0
+            receiving = select.POLLIN if lane.got < lane.want else 0
+            self._poller.register(lane.sock, sending | receiving)
+        ready = {descriptor for descriptor, _ in self._poller.poll(max(0.0, (oldest + self.timeout_s - now) * 1000))}
+        now = time.monotonic()
+        for lane in active:
+            self._poller.unregister(lane.sock)
+            if now - lane.moved_at >= self.timeout_s and lane.sock.fileno() not in ready:
+                self._frozen(lane.link, kind)
+        if waiting:
+            watch.waited += time.perf_counter() - before
+
+    def _check_header(self, lane: Lane, kind: int) -> int:
+        header = wire.unpack_header(lane.header_in)
+        if header.kind == ABORT:
+            self._told(lane.link, header.note, kind)
+        if (header.kind, header.sequence, header.body_bytes) != (kind, self.sequence, lane.want):
+            raise WireError(
+                f"{lane.link.peer} sent {PHASES.get(header.kind, header.kind)} number {header.sequence} of "
+                f"{header.body_bytes} bytes (step {header.step}) where rank {self.rank} expected {PHASES[kind]} number "
+                f"{self.sequence} of {lane.want} bytes (step {self.step}): the ranks do not run the same program."
+            )
+        return header.note
+
+    # --- failures ---------------------------------------------------------------------------------------------
+
+    def _lost(self, lane: Lane, kind: int) -> None:
+        peer = lane.link.peer
+        if lane.got >= lane.want:  # at the end of a frame: what follows may be its farewell
+            try:
+                if lane.sock.recv_into(lane.header_in) == wire.HEADER_BYTES:
+                    header = wire.unpack_header(lane.header_in)
+                    if header.kind == ABORT:
+                        self._told(lane.link, header.note, kind)
+            except OSError:
+                pass
+        raise PeerLost(
+            f"{peer} closed its connection while rank {self.rank} waited for it in {PHASES[kind]} of step {self.step}: "
+            "its process or its host died.",
+            **blame(peer, self.step, PHASES[kind]),
+        )
+
+    def _frozen(self, link: Link, kind: int) -> None:
+        raise PeerFrozen(
+            f"{link.peer} made no progress for {self.timeout_s:g} s while rank {self.rank} waited for it in "
+            f"{PHASES[kind]} of step {self.step}: it hangs, is stopped, or its host cannot be reached. "
+            "If a step may take that long, raise timeout_s.",
+            **blame(link.peer, self.step, PHASES[kind]),
+        )
+
+    def _told(self, link: Link, note: int, kind: int) -> None:
+        """Raises what a peer that gives up has said: whose fault, and what kind."""
+        culprit, reason = divmod(note, len(REASONS))
+        error = REASONS[reason]
+        if culprit == self.rank or culprit == link.peer.rank or culprit not in self._lanes:
+            raise PeerAborted(
+                f"{link.peer} left the group while rank {self.rank} was in {PHASES[kind]} of step {self.step}.",
+                **blame(link.peer, self.step, PHASES[kind]),
+            )
+        peer = self._lanes[culprit].link.peer
+        words = {PeerAborted: "left the group", PeerLost: "died", PeerFrozen: "made no progress"}[error]
+        raise error(
+            f"{peer} {words}, says rank {link.peer.rank}, while rank {self.rank} was in {PHASES[kind]} of step {self.step}.",
+            **blame(peer, self.step, PHASES[kind]),
+        )
+
+    def abort(self, error: BaseException | None = None) -> None:
+        if self._closed:
+            return
+        culprit = error.rank if isinstance(error, WorkerLost) and error.rank >= 0 else self.rank
+        code = next((code for code, kind in REASONS.items() if isinstance(error, kind)), 0)
+        frame = wire.HEADER.pack(wire.MAGIC, ABORT, 0, self.sequence, self.step, culprit * len(REASONS) + code, 0, 0)
+        for lane in self._lanes.values():
+            if lane.untouched or not lane.out_left:
+                try:
+                    lane.sock.send(frame)
+                except OSError:
+                    continue
+        self.close()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for lane in self._lanes.values():
+            wire.hang_up(lane.sock)
+        self._buffers.clear()
+
+    # --- the tree and bfloat16 --------------------------------------------------------------------------------
+
+    def _tree(
+        self, partials: Mapping[tuple[int, int], np.ndarray], bounds: Sequence[int]
+    ) -> list[list[tuple[int, int]]]:
+        key = tuple(bounds)
+        if key not in self._plans:
+            if len(key) != self.world_size + 1:
+                raise ValueError(f"bounds should hold {self.world_size + 1} numbers, got {list(key)}.")
+            self._plans[key] = covers(key)
+        nodes = self._plans[key]
+        if sorted(partials) != sorted(nodes[self.rank]):
+            raise ValueError(
+                f"rank {self.rank} owns the shards {key[self.rank]}..{key[self.rank + 1] - 1} and should give the nodes "
+                f"{nodes[self.rank]}, got {sorted(partials)}."
+            )
+        return nodes
+
+    def _finish_tree(self, nodes: dict[tuple[int, int], np.ndarray], shards: int, out: np.ndarray) -> np.ndarray:
+        ours: set[int] = set()  # sums made here may be added to; what was given or received may not
+
+        def add(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+            total = left if id(left) in ours else self._scratch(("sum", len(ours)), left.size)
+            ours.add(id(total))
+            return np.add(left, right, out=total)
+
+        out[...] = finish(nodes, shards, add)
+        return out
+
+    def _rounded_bytes(self, cut: slice) -> int:
+        return 2 * self._rounded_elements(cut) + 4 * (cut.stop - cut.start - self._rounded_elements(cut))
+
+    def _rounded_elements(self, cut: slice) -> int:
+        return max(0, min(cut.stop, cut.stop if self.exact_from is None else self.exact_from) - cut.start)
+
+    def _encode(self, name, values: np.ndarray, cut: slice) -> np.ndarray:
+        """uint8: elements before `exact_from` as bfloat16, the others as they are."""
+        count = self._rounded_elements(cut)
+        data = self._scratch(("encoded", name), self._rounded_bytes(cut), np.uint8)
+        bfloat16.encode(
+            values[:count], data[: 2 * count].view(np.uint16), self._scratch("bits", bfloat16.CHUNK, np.uint32)
+        )
+        data[2 * count :] = values[count:].view(np.uint8)
+        return data
+
+    def _decode(self, data: np.ndarray, cut: slice, out: np.ndarray) -> np.ndarray:
+        count = self._rounded_elements(cut)
+        bfloat16.decode(data[: 2 * count].view(np.uint16), out[:count])
+        out[count:].view(np.uint8)[...] = data[2 * count :]
+        return out
+
+
+def _add_in_order(parts: Sequence[np.ndarray], piece: slice, out: np.ndarray) -> None:
+    """out[piece] = parts[0][piece] + parts[1][piece] + ..., left to right."""
+    total = out[piece]
+    np.add(parts[0][piece], parts[1][piece], out=total)
+    for part in parts[2:]:
+        np.add(total, part[piece], out=total)
