@@ -1,0 +1,85 @@
+"""Preflight: each failure names the fix, before any data is touched."""
+
+import pytest
+
+from kerasoft.runtime import preflight
+from kerasoft.runtime.preflight import HostFacts, MemoryNeed, Report
+
+DRIVER = {"python": "3.11.7", "jax": "0.10.2", "kerasoft": "0.1.0"}
+
+
+def host(rank=0, name="node-1", memory=8 << 30, cpu="EPYC", **versions):
+    return HostFacts(rank, name, {**DRIVER, **versions}, 2, memory, cpu)
+
+
+def configuration(conf, slots=2, workers=None):
+    report = Report()
+    preflight.check_configuration(conf, slots, workers, report)
+    return report
+
+
+def test_a_good_cluster_passes():
+    report = configuration({}, slots=4)
+    preflight.check_versions(DRIVER, [host(0), host(1, "node-2", python="3.11.9")], report)
+    preflight.check_memory({}, [host()], MemoryNeed(10**6, 10**6, 2, 10**6, 10**6), report)
+    assert not report.failures and not report.warnings
+    report.require()
+
+
+@pytest.mark.parametrize(
+    "conf, slots, workers, text",
+    [
+        ({"spark.dynamicAllocation.enabled": "true"}, 2, None, "use strategy=ShuffleAllReduce()"),
+        ({}, 0, None, "no executor has registered with the driver"),
+        ({}, 2, 3, "3 workers were asked for and 2 can run at once. Use AllReduce(workers=2) or less"),
+        ({"spark.executor.pyspark.memory": "1g"}, 2, 2, "Unset it, or give at least 2g"),
+    ],
+)
+def test_configuration_failures_name_the_fix(conf, slots, workers, text):
+    report = configuration(conf, slots, workers)
+    assert any(text in line for line in report.failures)
+    with pytest.raises(preflight.ClusterError) as error:
+        report.require()
+    assert text in str(error.value)
+
+
+def test_versions_name_host_and_both_versions():
+    report = Report()
+    preflight.check_versions(
+        DRIVER, [host(), host(1, "node-2", jax="0.9.0"), host(2, "node-3", kerasoft="missing")], report
+    )
+    assert report.failures == [
+        "node-2 (rank 1) has jax 0.9.0; the driver has 0.10.2. Install the same version on both (pip install jax==0.10.2).",
+        "node-3 (rank 2) has no kerasoft; the driver has 0.1.0. Install it there (pip install kerasoft==0.1.0), or ship an "
+        "environment with --archives env.tar.gz#env and PYSPARK_PYTHON=./env/bin/python.",
+    ]
+
+
+def test_memory_rule_and_its_numbers_are_printed():
+    need = MemoryNeed(params=10**8, vector=10**8, slots=2, data_bytes=4 << 30, step_bytes=1 << 20)
+    total, rule = preflight.estimate(need, 2)
+    assert total == preflight.BASE_BYTES + 5 * 4 * 10**8 + 4 * 10**8 + (1 << 20) + int(1.25 * (2 << 30))
+    assert "2 × 100,000,000 + 3 × 100,000,000 floats" in rule
+    report = Report()
+    preflight.check_memory({"spark.master": "yarn"}, [host(), host(1)], need, report)
+    assert any("384 MB are spark.executor.memoryOverhead" in line and "Raise" in line for line in report.failures)
+    report = Report()
+    preflight.check_memory({"spark.master": "spark://a:7077"}, [host(memory=1 << 30)], need, report)
+    assert not report.failures and "free on node-1" in report.warnings[0]
+
+
+def test_a_cap_bounds_the_data():
+    loose = MemoryNeed(10, 10, 0, 8 << 30, 0)
+    tight = MemoryNeed(10, 10, 0, 8 << 30, 0, cap_bytes=1 << 20)
+    assert preflight.estimate(loose, 1)[0] - preflight.estimate(tight, 1)[0] == int(1.25 * (8 << 30)) - (1 << 20)
+
+
+def test_different_cpus_are_a_warning():
+    report = Report()
+    preflight.check_versions(DRIVER, [host(cpu="A"), host(1, cpu="B")], report)
+    assert not report.failures and "different CPUs (A; B)" in report.warnings[0]
+
+
+@pytest.mark.parametrize("text, count", [("512m", 512 << 20), ("2g", 2 << 30), ("1024", 1 << 30), ("1gb", 1 << 30)])
+def test_sizes(text, count):
+    assert preflight.parse_bytes(text, "m") == count
