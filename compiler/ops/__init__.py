@@ -3,6 +3,30 @@
 Importing this package fills `registry.REGISTRY`.
 """
 
-from . import activations, arithmetic, collective, creation, indexing, linalg, reduce, registry, shape
+from . import (
+    activations,
+    arithmetic,
+    collective,
+    convolution,
+    creation,
+    indexing,
+    linalg,
+    pooling,
+    reduce,
+    registry,
+    shape,
+)
 
-__all__ = ["activations", "arithmetic", "collective", "creation", "indexing", "linalg", "reduce", "registry", "shape"]
+__all__ = [
+    "activations",
+    "arithmetic",
+    "collective",
+    "convolution",
+    "creation",
+    "indexing",
+    "linalg",
+    "pooling",
+    "reduce",
+    "registry",
+    "shape",
+]

@@ -21,7 +21,7 @@ __all__ = ["sum", "unbroadcast"]
 
 dimension_op = op(
     "dimension",
-    lower=lambda *, size, dtype: jnp.zeros((), dtype) if not is_static(size) else jnp.asarray(size, dtype),
+    lower=lambda *, size, dtype: jnp.asarray(size, dtype),
     doc="A size, known or unknown, as a number: -> ().",
 )
 
