@@ -279,8 +279,7 @@ class Exchange(Collective):
 
     def _run(self, kind: int, watch: Stopwatch, progress=None) -> dict[int, int]:
         """Moves everything that `_begin` announced; returns the notes by rank. `progress` is called as bytes come."""
-        if self._closed:
-            raise PeerAborted("this rank has left the group.", rank=self.rank, step=self.step, phase=PHASES[kind])
+        self._living(kind)
         notes: dict[int, int] = {}
         active = list(self._lanes.values())
         silent = set(self._others)
@@ -353,6 +352,12 @@ class Exchange(Collective):
                 f"{self.sequence} of {lane.want} bytes (step {self.step}): the ranks do not run the same program."
             )
         return header.note
+
+    def _living(self, kind: int) -> None:
+        if self._closed:
+            raise PeerAborted(
+                f"rank {self.rank} has left the group.", rank=self.rank, step=self.step, phase=PHASES[kind]
+            )
 
     # --- failures ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from ..errors import DistributedError
 from .base import Collective, Peer
 from .exchange import Exchange
 from .links import PeerListener, connect_all
+from .shared import SharedMemory, open_segment
 from .solo import Solo
 
 TRANSPORTS = ("shm", "unix", "tcp")
@@ -53,7 +54,8 @@ def connect(
     if "shm" not in transports:
         return exchange
     try:
-        return exchange
+        descriptor = open_segment(rank, links, timeout_s)
     except DistributedError as error:
         exchange.abort(error)
         raise
+    return exchange if descriptor is None else SharedMemory(rank, links, descriptor, timeout_s)
