@@ -46,7 +46,8 @@ class Op:
         return f"<op {self.name}>"
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
-        """A node if an input is a node, else the computed array(s)."""
+        """A node if an input is a node, else the computed array(s). Variables stand for their node or value."""
+        inputs = tuple(i.__graph_value__() if hasattr(i, "__graph_value__") else i for i in inputs)
         if any(isinstance(i, Node) for i in inputs):
             return node(self, as_nodes(inputs), attrs)
         return self.lower(*inputs, **attrs)

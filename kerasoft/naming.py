@@ -1,0 +1,62 @@
+"""Names that are made for the user: `dense`, `dense_1`, ... and paths such as `encoder/dense/kernel`."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import re
+from collections.abc import Iterator
+
+_counts: dict[str, int] = {}
+_path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("path", default=())
+
+
+def to_snake_case(name: str) -> str:
+    """Keras's snake case.
+
+    >>> [to_snake_case(n) for n in ("Dense", "Conv2D", "MaxPooling2D", "PReLU", "LSTM", "TimeDistributed")]
+    ['dense', 'conv2d', 'max_pooling2d', 'p_re_lu', 'lstm', 'time_distributed']
+    """
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+def auto_name(prefix: str) -> str:
+    """`prefix` in snake case with a counter from the second use on."""
+    return unique(to_snake_case(prefix), _counts)
+
+
+def unique(name: str, counts: dict[str, int]) -> str:
+    """`name`, `name_1`, `name_2`, ... for repeated calls with the same `counts`."""
+    if name in counts:
+        counts[name] += 1
+        return f"{name}_{counts[name]}"
+    counts[name] = 0
+    return name
+
+
+def clear_session() -> None:
+    """Starts the counters of automatic names again.
+
+    >>> import kerasoft as ks
+    >>> ks.utils.clear_session()
+    >>> ks.Input((3,)).name, ks.Input((3,)).name
+    ('keras_tensor', 'keras_tensor_1')
+    """
+    _counts.clear()
+
+
+@contextlib.contextmanager
+def name_scope(name: str) -> Iterator[None]:
+    """Variables made inside have `name` in their path."""
+    token = _path.set((*_path.get(), name))
+    try:
+        yield
+    finally:
+        _path.reset(token)
+
+
+def current_path() -> str:
+    """The names of the scopes that are open, joined by ``/``."""
+    return "/".join(_path.get())

@@ -1,0 +1,221 @@
+"""Ops element by element: arithmetic, functions, comparisons, logic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from .dispatch import dtype_of, kernel, public, tensor
+
+
+def _unary(
+    name: str, class_name: str, text: str, module: str = "numpy", kernel_name: str | None = None, floats: bool = True
+):
+    def function(x: Any) -> Any:
+        x = tensor(x)
+        return kernel(kernel_name or name)(_as_float(x) if floats else x)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = text
+    function.__module__ = __name__
+    return public(module, class_name)(function)
+
+
+def _binary(name: str, class_name: str, text: str, kernel_name: str | None = None):
+    def function(x1: Any, x2: Any) -> Any:
+        return kernel(kernel_name or name)(tensor(x1), tensor(x2))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = text
+    function.__module__ = __name__
+    return public("numpy", class_name, "x1 x2")(function)
+
+
+def _as_float(x: Any) -> Any:
+    if dtype_of(x) in dtypes.FLOATS or dtype_of(x).startswith("complex"):
+        return x
+    return kernel("cast", _cast)(x, dtype="float32")
+
+
+def _cast(x: Any, *, dtype: str) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.asarray(x).astype(dtype)
+
+
+def _as_bool(x: Any) -> Any:
+    x = tensor(x)
+    return x if dtype_of(x) == "bool" else kernel("cast", _cast)(x, dtype="bool")
+
+
+absolute = _unary("absolute", "Absolute", "|x|.", kernel_name="abs", floats=False)
+abs = _unary("abs", "Abs", "|x|.", floats=False)
+negative = _unary("negative", "Negative", "-x.", floats=False)
+square = _unary("square", "Square", "x * x.", floats=False)
+sign = _unary("sign", "Sign", "-1, 0 or 1.", floats=False)
+exp = _unary("exp", "Exp", "e to the power of x.")
+exp2 = _unary("exp2", "Exp2", "2 to the power of x.")
+expm1 = _unary("expm1", "Expm1", "exp(x) - 1, exact near 0.")
+log = _unary("log", "Log", "Natural logarithm.")
+log1p = _unary("log1p", "Log1p", "log(1 + x), exact near 0.")
+log2 = _unary("log2", "Log2", "Logarithm to base 2.")
+log10 = _unary("log10", "Log10", "Logarithm to base 10.")
+sqrt = _unary("sqrt", "Sqrt", "Square root.")
+cbrt = _unary("cbrt", "Cbrt", "Cube root.")
+sin = _unary("sin", "Sin", "Sine of radians.")
+cos = _unary("cos", "Cos", "Cosine of radians.")
+tan = _unary("tan", "Tan", "Tangent of radians.")
+arcsin = _unary("arcsin", "Arcsin", "Inverse sine.")
+arccos = _unary("arccos", "Arccos", "Inverse cosine.")
+arctan = _unary("arctan", "Arctan", "Inverse tangent.")
+sinh = _unary("sinh", "Sinh", "Hyperbolic sine.")
+cosh = _unary("cosh", "Cosh", "Hyperbolic cosine.")
+tanh = _unary("tanh", "Tanh", "Hyperbolic tangent.")
+arcsinh = _unary("arcsinh", "Arcsinh", "Inverse hyperbolic sine.")
+arccosh = _unary("arccosh", "Arccosh", "Inverse hyperbolic cosine.")
+arctanh = _unary("arctanh", "Arctanh", "Inverse hyperbolic tangent.")
+ceil = _unary("ceil", "Ceil", "Smallest integer not below x, as a float.")
+floor = _unary("floor", "Floor", "Largest integer not above x, as a float.")
+trunc = _unary("trunc", "Trunc", "x without its fraction.", floats=False)
+reciprocal = _unary("reciprocal", "Reciprocal", "1 / x.")
+isfinite = _unary("isfinite", "Isfinite", "Whether neither infinite nor NaN.")
+isinf = _unary("isinf", "Isinf", "Whether infinite.")
+isnan = _unary("isnan", "Isnan", "Whether NaN.")
+deg2rad = _unary("deg2rad", "Deg2rad", "Degrees to radians.")
+rad2deg = _unary("rad2deg", "Rad2deg", "Radians to degrees.")
+
+add = _binary("add", "Add", "x1 + x2.")
+subtract = _binary("subtract", "Subtract", "x1 - x2.")
+multiply = _binary("multiply", "Multiply", "x1 * x2.")
+power = _binary("power", "Power", "x1 to the power of x2.")
+mod = _binary("mod", "Mod", "Remainder with the sign of the divisor.")
+floor_divide = _binary("floor_divide", "FloorDivide", "Largest integer not above x1 / x2.")
+maximum = _binary("maximum", "Maximum", "The greater one.")
+minimum = _binary("minimum", "Minimum", "The smaller one.")
+arctan2 = _binary("arctan2", "Arctan2", "Angle of the point (x2, x1), in radians.")
+hypot = _binary("hypot", "Hypot", "sqrt(x1^2 + x2^2).")
+logaddexp = _binary("logaddexp", "Logaddexp", "log(exp(x1) + exp(x2)).")
+equal = _binary("equal", "Equal", "x1 == x2.")
+not_equal = _binary("not_equal", "NotEqual", "x1 != x2.")
+greater = _binary("greater", "Greater", "x1 > x2.")
+greater_equal = _binary("greater_equal", "GreaterEqual", "x1 >= x2.")
+less = _binary("less", "Less", "x1 < x2.")
+less_equal = _binary("less_equal", "LessEqual", "x1 <= x2.")
+
+
+@public("numpy", "Divide", "x1 x2")
+def divide(x1: Any, x2: Any) -> Any:
+    """x1 / x2, a float."""
+    x1, x2 = tensor(x1), tensor(x2)
+    if hasattr(x1, "shape"):
+        return kernel("divide")(_as_float(x1), x2 if not hasattr(x2, "shape") else _as_float(x2))
+    return kernel("divide")(x1, _as_float(x2))
+
+
+@public("numpy", "TrueDivide", "x1 x2")
+def true_divide(x1: Any, x2: Any) -> Any:
+    """x1 / x2, a float."""
+    return divide(x1, x2)
+
+
+@public("numpy", "DivideNoNan", "x1 x2")
+def divide_no_nan(x1: Any, x2: Any) -> Any:
+    """x1 / x2, and 0 where x2 is 0.
+
+    >>> divide_no_nan([1.0, 2.0], [0.0, 4.0]).tolist()
+    [0.0, 0.5]
+    """
+    x1, x2 = tensor(x1), tensor(x2)
+    zero = equal(x2, 0)
+    return where(zero, 0.0, divide(x1, where(zero, 1.0, x2)))
+
+
+@public("numpy", "LogicalAnd", "x1 x2")
+def logical_and(x1: Any, x2: Any) -> Any:
+    """Whether both are true."""
+    return kernel("logical_and")(_as_bool(x1), _as_bool(x2))
+
+
+@public("numpy", "LogicalOr", "x1 x2")
+def logical_or(x1: Any, x2: Any) -> Any:
+    """Whether one is true."""
+    return kernel("logical_or")(_as_bool(x1), _as_bool(x2))
+
+
+@public("numpy", "LogicalXor", "x1 x2")
+def logical_xor(x1: Any, x2: Any) -> Any:
+    """Whether exactly one is true."""
+    return not_equal(_as_bool(x1), _as_bool(x2))
+
+
+@public("numpy", "LogicalNot")
+def logical_not(x: Any) -> Any:
+    """Whether false."""
+    return kernel("logical_not")(_as_bool(x))
+
+
+@public("numpy", "Where", "condition x1 x2")
+def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
+    """x1 where `condition`, else x2.
+
+    Raises:
+        ValueError: one of x1 and x2 is missing, or both (positions of true values have no fixed shape).
+    """
+    if x1 is None or x2 is None:
+        raise ValueError("`where` needs both `x1` and `x2`: the number of true values is not a fixed shape")
+    return kernel("where")(_as_bool(condition), tensor(x1), tensor(x2))
+
+
+@public("numpy", "Clip")
+def clip(x: Any, x_min: Any, x_max: Any) -> Any:
+    """x, at least `x_min` and at most `x_max` (None is no bound)."""
+    x = tensor(x)
+    if x_min is not None:
+        x = maximum(x, x_min)
+    return x if x_max is None else minimum(x, x_max)
+
+
+@public("numpy", "Round")
+def round(x: Any, decimals: int = 0) -> Any:
+    """x to the nearest multiple of ``10**-decimals``, halves to even."""
+    x = tensor(x)
+    if decimals:
+        scale = 10.0**decimals
+        return divide(round(multiply(x, scale)), scale)
+    return kernel("round")(x) if dtypes.is_float(dtype_of(x)) else x
+
+
+@public("numpy", "NanToNum")
+def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
+    """x with NaN replaced by `nan`, infinities by `posinf` and `neginf` (None: the largest finite values)."""
+    x = tensor(x)
+    limits = np.finfo(np.float32)
+    x = where(isnan(x), nan, x)
+    x = where(equal(x, float("inf")), float(limits.max) if posinf is None else posinf, x)
+    return where(equal(x, float("-inf")), float(limits.min) if neginf is None else neginf, x)
+
+
+@public("numpy", "Isclose", "x1 x2")
+def isclose(x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
+    """Whether |x1 - x2| <= atol + rtol * |x2|."""
+    x1, x2 = _as_float(tensor(x1)), _as_float(tensor(x2))
+    close = less_equal(abs(subtract(x1, x2)), add(atol, multiply(rtol, abs(x2))))
+    close = logical_or(logical_and(close, isfinite(x2)), equal(x1, x2))
+    return logical_or(close, logical_and(isnan(x1), isnan(x2))) if equal_nan else close
+
+
+@public("core", "Cast")
+def cast(x: Any, dtype: Any) -> Any:
+    """x in another dtype.
+
+    >>> cast([1.7, -1.7], "int32").tolist()
+    [1, -1]
+    """
+    x = tensor(x)
+    return kernel("cast", _cast)(x, dtype=dtypes.narrowed(dtype))
+
+
+rsqrt = _unary("rsqrt", "Rsqrt", "1 / sqrt(x).", "math")
+erf = _unary("erf", "Erf", "The error function.", "math")

@@ -1,0 +1,127 @@
+"""Products of matrices and tensors, and norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import elementwise as e
+from .dispatch import kernel, public, rank, shape_of, tensor
+from .manipulation import _one_dtype, moveaxis, ravel, reshape
+
+
+@public("numpy", "Matmul", "x1 x2")
+def matmul(x1: Any, x2: Any) -> Any:
+    """Matrix products over the last two axes; vectors count as a row on the left, a column on the right."""
+    x1, x2 = _one_dtype([tensor(x1), tensor(x2)])
+    return kernel("matmul")(x1, x2)
+
+
+@public("numpy", "Dot", "x1 x2")
+def dot(x1: Any, x2: Any) -> Any:
+    """NumPy's dot: the last axis of x1 with the last but one of x2."""
+    x1, x2 = _one_dtype([tensor(x1), tensor(x2)])
+    if rank(x1) == 0 or rank(x2) == 0:
+        return e.multiply(x1, x2)
+    return tensordot(x1, x2, [[rank(x1) - 1], [max(rank(x2) - 2, 0)]])
+
+
+@public("numpy", "Tensordot", "x1 x2")
+def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
+    """The sum of products over pairs of axes."""
+    x1, x2 = _one_dtype([tensor(x1), tensor(x2)])
+    if isinstance(axes, int):
+        left, right = list(range(rank(x1) - axes, rank(x1))), list(range(axes))
+    else:
+        left, right = (list(a) if isinstance(a, (list, tuple)) else [a] for a in axes)
+    left, right = [a % rank(x1) for a in left], [a % rank(x2) for a in right]
+    names = "abcdefghijklmnopqrstuvwxyz"
+    first = list(names[: rank(x1)])
+    second = list(names[rank(x1) : rank(x1) + rank(x2)])
+    for a, b in zip(left, right, strict=True):
+        second[b] = first[a]
+    result = [c for i, c in enumerate(first) if i not in left] + [c for i, c in enumerate(second) if i not in right]
+    return einsum(f"{''.join(first)},{''.join(second)}->{''.join(result)}", x1, x2)
+
+
+@public("numpy", "Einsum", "")
+def einsum(subscripts: str, *operands: Any) -> Any:
+    """Einstein's summation: ``einsum("bi,ij->bj", x, w)``."""
+    operands = _one_dtype([tensor(x) for x in operands])
+    return kernel("einsum", _einsum)(*operands, subscripts=subscripts)
+
+
+def _einsum(*xs: Any, subscripts: str) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.einsum(subscripts, *xs)
+
+
+@public("numpy", "Outer", "x1 x2")
+def outer(x1: Any, x2: Any) -> Any:
+    """The products of each element of x1 with each of x2."""
+    return e.multiply(reshape(x1, (-1, 1)), reshape(x2, (1, -1)))
+
+
+@public("numpy", "Inner", "x1 x2")
+def inner(x1: Any, x2: Any) -> Any:
+    """The sum of products over the last axes."""
+    x1, x2 = tensor(x1), tensor(x2)
+    if rank(x1) == 0 or rank(x2) == 0:
+        return e.multiply(x1, x2)
+    return tensordot(x1, x2, [[rank(x1) - 1], [rank(x2) - 1]])
+
+
+@public("numpy", "Vdot", "x1 x2")
+def vdot(x1: Any, x2: Any) -> Any:
+    """The sum of products of all elements."""
+    from .reduction import sum
+
+    return sum(e.multiply(ravel(x1), ravel(x2)))
+
+
+@public("numpy", "Cross", "x1 x2")
+def cross(x1: Any, x2: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    """The vector product."""
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    x1, x2 = moveaxis(tensor(x1), axisa, -1), moveaxis(tensor(x2), axisb, -1)
+    result = kernel("cross")(x1, x2)
+    return moveaxis(result, -1, axisc) if rank(result) > 1 else result
+
+
+@public("linalg", "Norm")
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    """Vector norms over `axis`: 2 by default, any number, or infinity; ``"fro"`` over two axes.
+
+    >>> float(norm([3.0, 4.0]))
+    5.0
+    """
+    from .reduction import axes_of, max, min, sum
+
+    x = e._as_float(tensor(x))
+    axes = axes_of(x, axis)
+    if ord in (None, "fro") or (ord == 2 and len(axes) == 1):
+        return e.sqrt(sum(e.square(x), axes, keepdims))
+    if len(axes) != 1:
+        raise ValueError(f"norm of order {ord!r} over the axes {axes} of {shape_of(x)} is not supported; give one axis")
+    size = e.abs(x)
+    if ord == float("inf"):
+        return max(size, axes, keepdims)
+    if ord == float("-inf"):
+        return min(size, axes, keepdims)
+    if ord == 0:
+        return sum(e.cast(e.not_equal(x, 0), "float32"), axes, keepdims)
+    return sum(size, axes, keepdims) if ord == 1 else e.power(sum(e.power(size, ord), axes, keepdims), 1.0 / ord)
+
+
+@public("nn", "Normalize")
+def normalize(x: Any, axis: int = -1, order: int = 2, epsilon: float | None = None) -> Any:
+    """x divided by its norm over `axis` (at least `epsilon`)."""
+    from .reduction import max, sum
+
+    x = e._as_float(tensor(x))
+    epsilon = 1e-7 if epsilon is None else epsilon
+    if order == 2:
+        return e.multiply(x, e.rsqrt(e.maximum(sum(e.square(x), axis, True), epsilon**2)))
+    size = norm(x, order, axis, True) if order != float("inf") else max(e.abs(x), axis, True)
+    return e.divide(x, e.maximum(size, epsilon))

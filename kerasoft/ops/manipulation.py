@@ -1,0 +1,517 @@
+"""Ops that move, repeat or pick elements without computing with them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from . import elementwise as e
+from .dispatch import dtype_of, is_static, kernel, public, rank, shape_of, tensor
+
+
+def _axis(x: Any, axis: int, extra: int = 0) -> int:
+    n = rank(x) + extra
+    if not -n <= axis < n:
+        raise ValueError(f"axis {axis} is out of bounds for a tensor of rank {n}, shape {shape_of(x)}")
+    return int(axis) % n
+
+
+@public("numpy", "Reshape")
+def reshape(x: Any, newshape: Any) -> Any:
+    """The same elements, row-major, in another shape; one size may be -1, None stands for the unknown batch size.
+
+    >>> reshape([[1, 2, 3], [4, 5, 6]], (3, -1)).tolist()
+    [[1, 2], [3, 4], [5, 6]]
+    """
+    x = tensor(x)
+    newshape = (newshape,) if not isinstance(newshape, (list, tuple)) else tuple(newshape)
+    wanted = tuple(-1 if s is None else int(s) if is_static(s) else s for s in newshape)
+    if builtins.sum(is_static(s) and s == -1 for s in wanted) > 1:
+        raise ValueError(f"reshape of {shape_of(x)} to {newshape}: more than one size is unknown")
+    return kernel("reshape")(x, shape=_with_known_sizes(shape_of(x), wanted))
+
+
+def _with_known_sizes(have: tuple, wanted: tuple) -> tuple:
+    """`wanted` with its -1 replaced when it is the unknown batch size (so that 0 rows reshape too)."""
+    hidden = [i for i, s in enumerate(wanted) if is_static(s) and s == -1]
+    if not hidden:
+        return wanted
+    symbolic = [s for s in have if not is_static(s)]
+    known = int(np.prod([s for s in have if is_static(s)], dtype=np.int64))
+    others = [s for i, s in enumerate(wanted) if i not in hidden]
+    size: Any = None
+    if builtins.all(is_static(s) for s in others):
+        rest = int(np.prod(others, dtype=np.int64))
+        if rest and known % rest == 0:
+            size = known // rest
+            for s in symbolic:
+                size = s * size
+        elif rest and not symbolic:
+            raise ValueError(f"cannot reshape {have} to {wanted}: {known} elements do not fit")
+    if size is None:
+        return wanted
+    return tuple(size if i in hidden else s for i, s in enumerate(wanted))
+
+
+@public("numpy", "Ravel")
+def ravel(x: Any) -> Any:
+    """All elements on one axis."""
+    return reshape(x, (-1,))
+
+
+@public("numpy", "Transpose")
+def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
+    """Axes in the order `axes`; reversed by default."""
+    x = tensor(x)
+    order = tuple(reversed(range(rank(x)))) if axes is None else tuple(_axis(x, a) for a in axes)
+    if sorted(order) != list(range(rank(x))):
+        raise ValueError(f"transpose of a tensor of rank {rank(x)} needs each axis once, got {axes}")
+    return kernel("transpose")(x, axes=order)
+
+
+@public("numpy", "Swapaxes")
+def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+    """x with two axes exchanged."""
+    x = tensor(x)
+    order = list(range(rank(x)))
+    a, b = _axis(x, axis1), _axis(x, axis2)
+    order[a], order[b] = b, a
+    return transpose(x, order)
+
+
+@public("numpy", "Moveaxis")
+def moveaxis(x: Any, source: Any, destination: Any) -> Any:
+    """x with the axes `source` moved to `destination`."""
+    x = tensor(x)
+    source = [_axis(x, a) for a in (source if isinstance(source, (list, tuple)) else [source])]
+    destination = [_axis(x, a) for a in (destination if isinstance(destination, (list, tuple)) else [destination])]
+    order = [a for a in range(rank(x)) if a not in source]
+    for d, s in sorted(zip(destination, source, strict=True)):
+        order.insert(d, s)
+    return transpose(x, order)
+
+
+@public("numpy", "ExpandDims")
+def expand_dims(x: Any, axis: Any) -> Any:
+    """x with axes of size 1 inserted at `axis`."""
+    x = tensor(x)
+    axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
+    places = {_axis(x, a, len(axes)) for a in axes}
+    sizes = iter(shape_of(x))
+    return kernel("reshape")(x, shape=tuple(1 if i in places else next(sizes) for i in range(rank(x) + len(axes))))
+
+
+@public("numpy", "Squeeze")
+def squeeze(x: Any, axis: Any = None) -> Any:
+    """x without its axes of size 1 (or without `axis`)."""
+    x = tensor(x)
+    sizes = shape_of(x)
+    if axis is None:
+        places = {i for i, s in enumerate(sizes) if is_static(s) and s == 1}
+    else:
+        places = {_axis(x, a) for a in (axis if isinstance(axis, (list, tuple)) else [axis])}
+        for i in places:
+            if is_static(sizes[i]) and sizes[i] != 1:
+                raise ValueError(f"Cannot squeeze axis={axis}, because the dimension is not 1: shape {sizes}")
+    return kernel("reshape")(x, shape=tuple(s for i, s in enumerate(sizes) if i not in places))
+
+
+@public("numpy", "BroadcastTo")
+def broadcast_to(x: Any, shape: Any) -> Any:
+    """x repeated along new axes and axes of size 1 until it has `shape`."""
+    return kernel("broadcast_to")(tensor(x), shape=tuple(shape))
+
+
+@public("numpy", "Concatenate", "xs")
+def concatenate(xs: Any, axis: int = 0) -> Any:
+    """Tensors put behind one another along `axis`."""
+    xs = [tensor(x) for x in xs]
+    if len(xs) == 1:
+        return xs[0]
+    return kernel("concatenate", _concatenate)(*_one_dtype(xs), axis=_axis(xs[0], axis))
+
+
+def _concatenate(*xs: Any, axis: int) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.concatenate(xs, axis=axis)
+
+
+def _one_dtype(xs: list) -> list:
+    kinds = {dtype_of(x) for x in xs}
+    if len(kinds) == 1:
+        return xs
+    import jax.numpy as jnp
+
+    wanted = jnp.result_type(*kinds).name
+    return [x if dtype_of(x) == wanted else e.cast(x, wanted) for x in xs]
+
+
+@public("numpy", "Stack")
+def stack(x: Any, axis: int = 0) -> Any:
+    """Tensors of one shape put along a new axis."""
+    xs = [tensor(item) for item in x]
+    axis = _axis(xs[0], axis, 1)
+    return concatenate([expand_dims(item, axis) for item in xs], axis)
+
+
+@public("numpy", "Hstack", "xs")
+def hstack(xs: Any) -> Any:
+    """Tensors put side by side: along axis 1, vectors along axis 0."""
+    xs = [tensor(x) for x in xs]
+    xs = [reshape(x, (1,)) if rank(x) == 0 else x for x in xs]
+    return concatenate(xs, 0 if rank(xs[0]) == 1 else 1)
+
+
+@public("numpy", "Vstack", "xs")
+def vstack(xs: Any) -> Any:
+    """Tensors put below one another: along axis 0, vectors as rows."""
+    xs = [tensor(x) for x in xs]
+    return concatenate([reshape(x, (1, -1)) if rank(x) < 2 else x for x in xs], 0)
+
+
+@public("core", "Unstack")
+def unstack(x: Any, num: int | None = None, axis: int = 0) -> Any:
+    """A list of the tensors along `axis`, without that axis."""
+    x = tensor(x)
+    axis = _axis(x, axis)
+    num = shape_of(x)[axis] if num is None else num
+    if not is_static(num):
+        raise ValueError(f"unstack along axis {axis} of {shape_of(x)} needs `num`: that size is unknown")
+    return [squeeze(_range(x, axis, i, i + 1), axis) for i in range(num)]
+
+
+@public("numpy", "Split")
+def split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
+    """A list of parts along `axis`: so many equal ones, or cut at the given places.
+
+    Raises:
+        ValueError: the axis has no known size, or is not divided by the number of parts.
+    """
+    x = tensor(x)
+    axis = _axis(x, axis)
+    size = shape_of(x)[axis]
+    if isinstance(indices_or_sections, (int, np.integer)):
+        parts = int(indices_or_sections)
+        if not is_static(size) or size % parts:
+            raise ValueError(
+                f"array split does not result in an equal division: axis {axis} of {shape_of(x)} by {parts}"
+            )
+        cuts = [i * (size // parts) for i in range(1, parts)]
+    else:
+        cuts = [int(i) for i in indices_or_sections]
+        if not is_static(size):
+            raise ValueError(f"split needs a known size on axis {axis}, got {shape_of(x)}")
+        cuts = [builtins.max(0, builtins.min(size, c + size if c < 0 else c)) for c in cuts]
+    bounds = [0, *cuts, size]
+    return [_range(x, axis, a, builtins.max(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+def _range(x: Any, axis: int, start: int, stop: int) -> Any:
+    return get_item(x, (slice(None),) * axis + (slice(start, stop),))
+
+
+@public("numpy", "Repeat")
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
+    """Each element along `axis` so many times; None flattens."""
+    x = tensor(x)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = _axis(x, axis)
+    if isinstance(repeats, (int, np.integer)):
+        sizes = shape_of(x)
+        spread = broadcast_to(expand_dims(x, axis + 1), (*sizes[: axis + 1], int(repeats), *sizes[axis + 1 :]))
+        return kernel("reshape")(spread, shape=(*sizes[:axis], sizes[axis] * int(repeats), *sizes[axis + 1 :]))
+    places = np.repeat(np.arange(shape_of(x)[axis]), np.asarray(repeats))
+    return take(x, places, axis)
+
+
+@public("numpy", "Tile")
+def tile(x: Any, repeats: Any) -> Any:
+    """x so many times along each axis."""
+    x = tensor(x)
+    repeats = (repeats,) if isinstance(repeats, (int, np.integer)) else tuple(repeats)
+    n = builtins.max(len(repeats), rank(x))
+    repeats = (1,) * (n - len(repeats)) + repeats
+    for _ in range(n - rank(x)):
+        x = expand_dims(x, 0)
+    for axis, times in enumerate(repeats):
+        if times != 1:
+            x = concatenate([x] * int(times), axis) if times else _range(x, axis, 0, 0)
+    return x
+
+
+@public("numpy", "Flip")
+def flip(x: Any, axis: Any = None) -> Any:
+    """x with the order along `axis` (all by default) reversed."""
+    from .reduction import axes_of
+
+    x = tensor(x)
+    return kernel("flip")(x, axis=axes_of(x, axis))
+
+
+@public("numpy", "Roll")
+def roll(x: Any, shift: Any, axis: Any = None) -> Any:
+    """x with elements moved by `shift` places along `axis`, those that leave at the end coming in at the start."""
+    x = tensor(x)
+    if axis is None:
+        return reshape(roll(ravel(x), shift, 0), shape_of(x))
+    if isinstance(axis, (list, tuple)):
+        shifts = shift if isinstance(shift, (list, tuple)) else [shift] * len(axis)
+        for s, a in zip(shifts, axis, strict=True):
+            x = roll(x, s, a)
+        return x
+    axis = _axis(x, axis)
+    return kernel("roll")(x, shift=int(shift), axis=axis)
+
+
+@public("numpy", "Pad", "x constant_values")
+def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = None) -> Any:
+    """x with `pad_width` ((before, after) for each axis, or one pair for all) more places.
+
+    Args:
+        mode: ``"constant"`` (0 or `constant_values`), ``"reflect"`` or ``"symmetric"``.
+    """
+    x = tensor(x)
+    pairs = np.broadcast_to(np.asarray(pad_width, int), (rank(x), 2)).tolist()
+    if mode == "constant":
+        value = 0 if constant_values is None else constant_values
+        return kernel("pad", _pad)(x, pad_width=tuple(map(tuple, pairs)), constant_values=value)
+    if constant_values is not None:
+        raise ValueError(
+            f"Argument `constant_values` can only be provided when `mode == 'constant'`. Received: mode={mode}"
+        )
+    if mode not in ("reflect", "symmetric"):
+        raise ValueError(f"pad mode must be 'constant', 'reflect' or 'symmetric', got {mode!r}")
+    for axis, (before, after) in enumerate(pairs):
+        if before or after:
+            x = take(x, np.pad(np.arange(shape_of(x)[axis]), (before, after), mode=mode), axis)
+    return x
+
+
+def _pad(x: Any, *, pad_width: Any, constant_values: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.pad(x, pad_width, constant_values=constant_values)
+
+
+@public("numpy", "GetItem", "x key")
+def get_item(x: Any, key: Any) -> Any:
+    """``x[key]`` with slices, integers, ``...``, None and one array of indices."""
+    x = tensor(x)
+    keys = list(key) if isinstance(key, (tuple, list)) and not _is_index_list(key) else [key]
+    if not builtins.any(hasattr(k, "shape") or isinstance(k, list) for k in keys):
+        return kernel("slice_index", _get_item)(x, key=_frozen_key(keys, shape_of(x)))
+    return _gather_item(x, keys)
+
+
+def _is_index_list(key: Any) -> bool:
+    return isinstance(key, list) and builtins.all(isinstance(k, (int, np.integer)) for k in key)
+
+
+def _frozen_key(keys: list, sizes: tuple) -> tuple:
+    """Keys as hashable tuples: ``("slice", a, b, c)``, ``("index", i)``, ``("new",)``, ``("rest",)``."""
+    made: list[tuple] = []
+    for k in keys:
+        if isinstance(k, slice):
+            made.append(
+                ("slice", *(None if v is None else int(v) if is_static(v) else v for v in (k.start, k.stop, k.step)))
+            )
+        elif k is None:
+            made.append(("new",))
+        elif k is Ellipsis:
+            made.append(("rest",))
+        elif isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)):
+            raise TypeError(f"cannot index a tensor of shape {sizes} with {k!r}")
+        else:
+            made.append(("index", int(k)))
+    used = builtins.sum(k[0] in ("slice", "index") for k in made)
+    if used > len(sizes):
+        raise IndexError(f"too many indices ({used}) for a tensor of shape {sizes}")
+    return tuple(made)
+
+
+def _get_item(x: Any, *, key: tuple) -> Any:
+    kinds = {"slice": lambda *a: slice(*a), "index": lambda i: i, "new": lambda: None, "rest": lambda: Ellipsis}
+    return x[tuple(kinds[k[0]](*k[1:]) for k in key)]
+
+
+def _gather_item(x: Any, keys: list) -> Any:
+    keys = [tensor(k) if isinstance(k, list) else k for k in keys]
+    arrays = [i for i, k in enumerate(keys) if hasattr(k, "shape")]
+    if len(arrays) > 1:
+        raise TypeError("index with one array only; combine indices with ops.take or ops.take_along_axis")
+    where = arrays[0]
+    if dtype_of(keys[where]) == "bool":
+        raise TypeError("a boolean index gives a result of unknown size; use ops.where instead")
+    if Ellipsis in [k for k in keys if not hasattr(k, "shape")]:
+        at = keys.index(Ellipsis)
+        missing = rank(x) - builtins.sum(k is not None and k is not Ellipsis for k in keys)
+        keys[at : at + 1] = [slice(None)] * missing
+        where = next(i for i, k in enumerate(keys) if hasattr(k, "shape"))
+    before = [slice(None) if i == where else k for i, k in enumerate(keys)]
+    axis = builtins.sum(not isinstance(k, (int, np.integer)) for k in keys[:where])
+    return take(kernel("slice_index", _get_item)(x, key=_frozen_key(before, shape_of(x))), keys[where], axis)
+
+
+@public("numpy", "Take", "x indices")
+def take(x: Any, indices: Any, axis: int | None = None) -> Any:
+    """Elements at `indices` along `axis`; None flattens. Negative indices count from the end."""
+    x, indices = tensor(x), tensor(indices)
+    if axis is None:
+        x, axis = ravel(x), 0
+    axis = _axis(x, axis)
+    size = shape_of(x)[axis]
+    if isinstance(indices, (int, np.integer, np.ndarray)):
+        array = np.asarray(indices)
+        indices = np.where(array < 0, array + size, array).astype("int32") if is_static(size) else array
+    else:
+        indices = e.where(e.less(indices, 0), e.add(indices, size), indices) if is_static(size) else indices
+    return kernel("take", _take)(x, indices, axis=axis)
+
+
+def _take(x: Any, indices: Any, *, axis: int) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.take(x, indices, axis=axis, mode="clip")
+
+
+@public("numpy", "TakeAlongAxis", "x indices")
+def take_along_axis(x: Any, indices: Any, axis: int | None = None) -> Any:
+    """For each place, the element of its line along `axis` that `indices` names."""
+    x, indices = tensor(x), tensor(indices)
+    if axis is None:
+        x, indices, axis = ravel(x), ravel(indices), 0
+    return kernel("take_along_axis")(x, indices, axis=_axis(x, axis))
+
+
+@public("numpy", "Tril")
+def tril(x: Any, k: int = 0) -> Any:
+    """x with zeros above the k-th diagonal."""
+    x = tensor(x)
+    return e.where(_triangle(x, k), x, _zero(x))
+
+
+@public("numpy", "Triu")
+def triu(x: Any, k: int = 0) -> Any:
+    """x with zeros below the k-th diagonal."""
+    x = tensor(x)
+    return e.where(_triangle(x, k - 1), _zero(x), x)
+
+
+def _triangle(x: Any, k: int) -> Any:
+    from .creation import arange
+
+    rows, columns = shape_of(x)[-2:]
+    return e.less_equal(arange(columns)[None, :], e.add(arange(rows)[:, None], k))
+
+
+def _zero(x: Any) -> Any:
+    return False if dtype_of(x) == "bool" else 0
+
+
+@public("numpy", "Diag")
+def diag(x: Any, k: int = 0) -> Any:
+    """The k-th diagonal of a matrix, or a matrix with this diagonal."""
+    return kernel("diag", _diag)(tensor(x), k=int(k))
+
+
+def _diag(x: Any, *, k: int) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.diag(x, k)
+
+
+@public("numpy", "Diagonal")
+def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The diagonal over two axes, as the last axis."""
+    return kernel("diagonal", _diagonal)(tensor(x), offset=int(offset), axis1=int(axis1), axis2=int(axis2))
+
+
+def _diagonal(x: Any, *, offset: int, axis1: int, axis2: int) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.diagonal(x, offset, axis1, axis2)
+
+
+@public("numpy", "Trace")
+def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    """The sum of the diagonal over two axes."""
+    from .reduction import sum
+
+    return sum(diagonal(x, offset, axis1, axis2), -1)
+
+
+@public("numpy", "Append", "x1 x2")
+def append(x1: Any, x2: Any, axis: int | None = None) -> Any:
+    """x2 behind x1 along `axis`; None flattens both."""
+    return concatenate([ravel(x1), ravel(x2)], 0) if axis is None else concatenate([x1, x2], axis)
+
+
+@public("numpy", "Copy")
+def copy(x: Any) -> Any:
+    """x."""
+    return tensor(x)
+
+
+@public("core", "Scatter", "indices values")
+def scatter(indices: Any, values: Any, shape: Any) -> Any:
+    """Zeros of `shape` with `values` added at `indices`."""
+    from .creation import zeros
+
+    values = tensor(values)
+    return scatter_update(zeros(shape, dtype_of(values)), indices, values, "add")
+
+
+@public("core", "ScatterUpdate", "inputs indices updates")
+def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | None = None) -> Any:
+    """`inputs` with `updates` put (or added, ...) at `indices` (n, index depth)."""
+    return kernel("scatter_update", _scatter_update)(
+        tensor(inputs), tensor(indices), tensor(updates), reduction=reduction or "set"
+    )
+
+
+def _scatter_update(x: Any, indices: Any, updates: Any, *, reduction: str) -> Any:
+    import jax.numpy as jnp
+
+    at = jnp.asarray(x).at[tuple(jnp.moveaxis(jnp.asarray(indices), -1, 0))]
+    return getattr(at, {"mul": "multiply"}.get(reduction, reduction))(updates)
+
+
+@public("core", "Slice", "inputs start_indices")
+def slice_(inputs: Any, start_indices: Any, shape: Any) -> Any:
+    """The part of `inputs` of `shape` that starts at `start_indices`."""
+    return kernel("dynamic_slice", _dynamic_slice)(tensor(inputs), tensor(start_indices), shape=tuple(shape))
+
+
+def _dynamic_slice(x: Any, start: Any, *, shape: tuple) -> Any:
+    import jax
+
+    return jax.lax.dynamic_slice(x, list(start), shape)
+
+
+@public("core", "SliceUpdate", "inputs start_indices updates")
+def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
+    """`inputs` with `updates` put at `start_indices`."""
+    return kernel("dynamic_update_slice", _dynamic_update_slice)(tensor(inputs), tensor(start_indices), tensor(updates))
+
+
+def _dynamic_update_slice(x: Any, start: Any, updates: Any) -> Any:
+    import jax
+
+    return jax.lax.dynamic_update_slice(x, updates, list(start))
+
+
+@public("numpy", "Array")
+def array(x: Any, dtype: Any = None) -> Any:
+    """x as a tensor of `dtype`."""
+    x = tensor(x)
+    if not hasattr(x, "op"):
+        import jax.numpy as jnp
+
+        return jnp.asarray(x, None if dtype is None else dtypes.narrowed(dtype))
+    return x if dtype is None else e.cast(x, dtype)

@@ -1,0 +1,445 @@
+"""Activations, convolutions, pooling, normalisation, attention and cross-entropies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import elementwise as e
+from . import manipulation as m
+from . import reduction as r
+from .creation import arange, one_hot
+from .dispatch import dtype_of, kernel, public, rank, shape_of, tensor
+from .linear import einsum
+
+EPSILON = 1e-7
+
+
+def _activation(name: str, class_name: str, text: str):
+    def function(x: Any) -> Any:
+        return kernel(name, _of_jax_nn(name))(e._as_float(tensor(x)))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = text
+    function.__module__ = __name__
+    return public("nn", class_name)(function)
+
+
+def _of_jax_nn(name: str) -> Any:
+    def lower(x: Any, **attributes: Any) -> Any:
+        import jax
+
+        return getattr(jax.nn, name)(x, **attributes)
+
+    return lower
+
+
+sigmoid = _activation("sigmoid", "Sigmoid", "1 / (1 + exp(-x)).")
+softplus = _activation("softplus", "Softplus", "log(exp(x) + 1).")
+softsign = _activation("soft_sign", "Softsign", "x / (|x| + 1).")
+silu = _activation("silu", "Silu", "x * sigmoid(x).")
+log_sigmoid = _activation("log_sigmoid", "LogSigmoid", "log(sigmoid(x)).")
+selu = _activation("selu", "Selu", "The self-normalising exponential unit.")
+relu6 = _activation("relu6", "Relu6", "min(max(x, 0), 6).")
+hard_sigmoid = _activation("hard_sigmoid", "HardSigmoid", "relu6(x + 3) / 6.")
+hard_silu = _activation("hard_silu", "HardSilu", "x * hard_sigmoid(x).")
+swish, hard_swish = silu, hard_silu
+
+
+@public("nn", "Relu")
+def relu(x: Any) -> Any:
+    """max(x, 0).
+
+    >>> relu([-1.0, 2.0]).tolist()
+    [0.0, 2.0]
+    """
+    return kernel("relu", _of_jax_nn("relu"))(tensor(x))
+
+
+@public("nn", "LeakyRelu")
+def leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
+    """x, or `negative_slope * x` below 0."""
+    x = tensor(x)
+    return kernel("leaky_relu", _of_jax_nn("leaky_relu"))(x, negative_slope=float(negative_slope))
+
+
+@public("nn", "Elu")
+def elu(x: Any, alpha: float = 1.0) -> Any:
+    """x, or `alpha * (exp(x) - 1)` below 0."""
+    return kernel("elu", _of_jax_nn("elu"))(tensor(x), alpha=float(alpha))
+
+
+@public("nn", "Celu")
+def celu(x: Any, alpha: float = 1.0) -> Any:
+    """x, or `alpha * (exp(x / alpha) - 1)` below 0."""
+    return kernel("celu", _of_jax_nn("celu"))(tensor(x), alpha=float(alpha))
+
+
+@public("nn", "Gelu")
+def gelu(x: Any, approximate: bool = True) -> Any:
+    """x times the normal distribution function of x; by tanh when `approximate`."""
+    return kernel("gelu", _of_jax_nn("gelu"))(tensor(x), approximate=bool(approximate))
+
+
+@public("nn", "Glu")
+def glu(x: Any, axis: int = -1) -> Any:
+    """The first half along `axis` times the sigmoid of the second."""
+    a, b = m.split(x, 2, axis)
+    return e.multiply(a, sigmoid(b))
+
+
+@public("nn", "TanhShrink")
+def tanh_shrink(x: Any) -> Any:
+    """x - tanh(x)."""
+    return e.subtract(x, e.tanh(x))
+
+
+@public("nn", "HardTanh")
+def hard_tanh(x: Any) -> Any:
+    """x, at least -1 and at most 1."""
+    return e.clip(x, -1.0, 1.0)
+
+
+@public("nn", "HardShrink")
+def hard_shrink(x: Any, threshold: float = 0.5) -> Any:
+    """x where |x| > `threshold`, else 0."""
+    x = tensor(x)
+    return e.where(e.greater(e.abs(x), threshold), x, 0.0)
+
+
+@public("nn", "SoftShrink")
+def soft_shrink(x: Any, threshold: float = 0.5) -> Any:
+    """x moved by `threshold` towards 0, not beyond."""
+    x = tensor(x)
+    return e.multiply(e.sign(x), e.maximum(e.subtract(e.abs(x), threshold), 0.0))
+
+
+@public("nn", "Softmax")
+def softmax(x: Any, axis: Any = -1) -> Any:
+    """exp(x) / sum(exp(x)) over `axis`."""
+    x = e._as_float(tensor(x))
+    return kernel("softmax", _of_jax_nn("softmax"))(x, axis=_one_axis(x, axis))
+
+
+@public("nn", "LogSoftmax")
+def log_softmax(x: Any, axis: Any = -1) -> Any:
+    """log(softmax(x)) over `axis`."""
+    x = e._as_float(tensor(x))
+    return kernel("log_softmax", _of_jax_nn("log_softmax"))(x, axis=_one_axis(x, axis))
+
+
+def _one_axis(x: Any, axis: Any) -> Any:
+    axes = r.axes_of(x, axis)
+    return axes[0] if len(axes) == 1 else axes
+
+
+# --- convolution and pooling ---------------------------------------------------------------------------------------
+
+
+def _tuple(value: Any, n: int) -> tuple[int, ...]:
+    return (int(value),) * n if isinstance(value, (int, np.integer)) else tuple(int(v) for v in value)
+
+
+def _channels_last(x: Any, data_format: str | None) -> Any:
+    return m.moveaxis(x, 1, -1) if data_format == "channels_first" else x
+
+
+def _back(x: Any, data_format: str | None) -> Any:
+    return m.moveaxis(x, -1, 1) if data_format == "channels_first" else x
+
+
+@public("nn", "Conv", "inputs kernel")
+def conv(
+    inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None, dilation_rate: Any = 1
+) -> Any:
+    """Convolution of (batch, ..., channels) with a kernel (..., channels / groups, filters).
+
+    Args:
+        padding: ``"valid"``, ``"same"``, or (in one dimension) ``"causal"``.
+        data_format: ``"channels_last"`` (default) or ``"channels_first"``.
+    """
+    x, w = m._one_dtype([_channels_last(tensor(inputs), data_format), tensor(kernel)])
+    n = rank(x) - 2
+    groups, rest = divmod(shape_of(x)[-1], shape_of(w)[-2])
+    if rest or rank(w) != n + 2:
+        raise ValueError(
+            f"The number of input channels must be evenly divisible by kernel's in_channels. Received input channels "
+            f"{shape_of(x)[-1]} and kernel in_channels {shape_of(w)[-2]}. "
+        )
+    strides, dilation = _tuple(strides, n), _tuple(dilation_rate, n)
+    if padding == "causal":
+        before = dilation[0] * (shape_of(w)[0] - 1)
+        x, padding = m.pad(x, [[0, 0], [before, 0], [0, 0]]), "valid"
+    return _back(_conv(x, w, strides, padding.upper(), dilation, groups), data_format)
+
+
+def _conv(x: Any, w: Any, strides: tuple, padding: Any, dilation: tuple, groups: int) -> Any:
+    return kernel("conv", _conv_lower)(x, w, strides=strides, padding=padding, dilation=dilation, groups=groups)
+
+
+def _conv_lower(x: Any, w: Any, *, strides: tuple, padding: Any, dilation: tuple, groups: int) -> Any:
+    import jax
+
+    spatial = {1: "W", 2: "HW", 3: "DHW"}[x.ndim - 2]
+    numbers = jax.lax.conv_dimension_numbers(x.shape, w.shape, (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"))
+    return jax.lax.conv_general_dilated(
+        x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+@public("nn", "DepthwiseConv", "inputs kernel")
+def depthwise_conv(
+    inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None, dilation_rate: Any = 1
+) -> Any:
+    """Each channel convolved with its own kernels (..., channels, multiplier)."""
+    x, w = m._one_dtype([_channels_last(tensor(inputs), data_format), tensor(kernel)])
+    n = rank(x) - 2
+    channels, multiplier = shape_of(w)[-2:]
+    w = m.reshape(w, (*shape_of(w)[:-2], 1, channels * multiplier))
+    return _back(_conv(x, w, _tuple(strides, n), padding.upper(), _tuple(dilation_rate, n), channels), data_format)
+
+
+@public("nn", "SeparableConv", "inputs depthwise_kernel pointwise_kernel")
+def separable_conv(
+    inputs: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: Any = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """A depthwise convolution and then one of size 1."""
+    x = depthwise_conv(inputs, depthwise_kernel, strides, padding, data_format, dilation_rate)
+    return conv(x, pointwise_kernel, 1, "valid", data_format, 1)
+
+
+@public("nn", "ConvTranspose", "inputs kernel")
+def conv_transpose(
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    output_padding: Any = None,
+    data_format: Any = None,
+    dilation_rate: Any = 1,
+) -> Any:
+    """The gradient of a convolution as a layer of its own; kernel (..., filters, channels).
+
+    The result has ``(n-1)*s + k + max(s-k, 0)`` places (valid) or ``n*s`` (same), k counting the dilation.
+    """
+    x, w = m._one_dtype([_channels_last(tensor(inputs), data_format), tensor(kernel)])
+    n = rank(x) - 2
+    strides, dilation = _tuple(strides, n), _tuple(dilation_rate, n)
+    extra = _tuple(output_padding, n) if output_padding is not None else (None,) * n
+    pads = tuple(
+        transpose_padding(k, s, d, padding, o)
+        for k, s, d, o in zip(shape_of(w)[:n], strides, dilation, extra, strict=True)
+    )
+    return _back(_conv_transpose(x, w, strides, pads, dilation), data_format)
+
+
+def transpose_padding(size: int, stride: int, dilation: int, padding: str, extra: int | None) -> tuple[int, int]:
+    """(before, after) zeros on the stride-dilated input of a transposed convolution along one axis."""
+    if padding not in ("valid", "same"):
+        raise ValueError(f"The `padding` argument must be one of 'valid', 'same'. Received: padding={padding}")
+    size = dilation * (size - 1) + 1
+    if padding == "valid":
+        return size - 1, size - 1 + (max(stride - size, 0) if extra is None else extra)
+    both = stride + size - 2 if extra is None else size + size % 2 - 2 + extra
+    before = min(both // 2 + both % 2, size - 1)
+    return before, both - before
+
+
+def _conv_transpose(x: Any, w: Any, strides: tuple, pads: tuple, dilation: tuple) -> Any:
+    return kernel("conv_transpose", _conv_transpose_lower)(x, w, strides=strides, padding=pads, dilation=dilation)
+
+
+def _conv_transpose_lower(x: Any, w: Any, *, strides: tuple, padding: Any, dilation: tuple) -> Any:
+    import jax
+
+    spatial = {1: "W", 2: "HW", 3: "DHW"}[x.ndim - 2]
+    w = jax.numpy.flip(w, tuple(range(x.ndim - 2)))
+    numbers = jax.lax.conv_dimension_numbers(x.shape, w.shape, (f"N{spatial}C", f"{spatial}OI", f"N{spatial}C"))
+    return jax.lax.conv_general_dilated(
+        x, w, (1,) * (x.ndim - 2), padding, lhs_dilation=strides, rhs_dilation=dilation, dimension_numbers=numbers
+    )
+
+
+def _pool(name: str, inputs: Any, pool_size: Any, strides: Any, padding: str, data_format: Any) -> Any:
+    x = _channels_last(tensor(inputs), data_format)
+    n = rank(x) - 2
+    window = _tuple(pool_size, n)
+    strides = window if strides is None else _tuple(strides, n)
+    out = kernel(name, _POOLS[name])(x, window=window, strides=strides, padding=padding.upper())
+    return _back(out, data_format)
+
+
+def _max_pool_lower(x: Any, *, window: tuple, strides: tuple, padding: str) -> Any:
+    import jax
+
+    lowest = -np.inf if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, *window, 1), (1, *strides, 1), padding)
+
+
+def _average_pool_lower(x: Any, *, window: tuple, strides: tuple, padding: str) -> Any:
+    import jax
+
+    def add(v):
+        return jax.lax.reduce_window(v, 0.0, jax.lax.add, (1, *window, 1), (1, *strides, 1), padding)
+
+    if padding == "VALID":
+        return add(x) / float(np.prod(window))
+    return add(x) / add(jax.numpy.ones_like(x[:1, ..., :1]))
+
+
+_POOLS = {"max_pool": _max_pool_lower, "average_pool": _average_pool_lower}
+
+
+@public("nn", "MaxPool", "inputs")
+def max_pool(inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None) -> Any:
+    """The greatest value of each window."""
+    return _pool("max_pool", inputs, pool_size, strides, padding, data_format)
+
+
+@public("nn", "AveragePool", "inputs")
+def average_pool(
+    inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None
+) -> Any:
+    """The mean of each window; with ``"same"``, of its real cells."""
+    return _pool("average_pool", inputs, pool_size, strides, padding, data_format)
+
+
+# --- normalisation and attention -----------------------------------------------------------------------------------
+
+
+@public("nn", "BatchNorm", "x mean variance offset scale")
+def batch_normalization(
+    x: Any, mean: Any, variance: Any, axis: int, offset: Any = None, scale: Any = None, epsilon: float = 1e-3
+) -> Any:
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset, with vectors along `axis`."""
+    x = tensor(x)
+    shape = [1] * rank(x)
+    shape[axis] = -1
+    mean, variance, offset, scale = (
+        None if v is None else m.reshape(v, shape) for v in (mean, variance, offset, scale)
+    )
+    gain = e.rsqrt(e.add(variance, epsilon))
+    gain = gain if scale is None else e.multiply(gain, scale)
+    shift = e.multiply(e.negative(mean), gain)
+    return e.add(e.multiply(x, gain), shift if offset is None else e.add(shift, offset))
+
+
+@public("nn", "LayerNorm", "x gamma beta")
+def layer_normalization(
+    x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: float | None = None
+) -> Any:
+    """x with mean 0 and variance 1 over `axis`, times gamma plus beta."""
+    x = e._as_float(tensor(x))
+    mean, variance = r.moments(x, axis, True)
+    x = e.multiply(e.subtract(x, mean), e.rsqrt(e.add(variance, EPSILON if epsilon is None else epsilon)))
+    x = x if gamma is None else e.multiply(x, gamma)
+    return x if beta is None else e.add(x, beta)
+
+
+@public("nn", "RMSNorm", "x scale")
+def rms_normalization(x: Any, scale: Any = None, axis: Any = -1, epsilon: float | None = None) -> Any:
+    """x divided by the root of its mean square over `axis`, times scale."""
+    x = e._as_float(tensor(x))
+    x = e.multiply(x, e.rsqrt(e.add(r.mean(e.square(x), axis, True), EPSILON if epsilon is None else epsilon)))
+    return x if scale is None else e.multiply(x, scale)
+
+
+@public("nn", "DotProductAttention", "query key value bias mask scale")
+def dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
+    is_causal: bool = False,
+    flash_attention: Any = None,
+    attn_logits_soft_cap: Any = None,
+) -> Any:
+    """softmax(query key' * scale + bias) value, per head: (batch, steps, heads, size) each.
+
+    Args:
+        mask: true where attention is allowed, broadcast to (batch, heads, query steps, key steps).
+        scale: 1 / sqrt(size) by default.
+    """
+    query, key, value = tensor(query), tensor(key), tensor(value)
+    scale = 1.0 / np.sqrt(shape_of(query)[-1]) if scale is None else scale
+    groups = shape_of(query)[2] // shape_of(key)[2]
+    if groups > 1:
+        key, value = m.repeat(key, groups, 2), m.repeat(value, groups, 2)
+    logits = e.multiply(einsum("btnh,bsnh->bnts", query, key), float(scale))
+    if attn_logits_soft_cap is not None:
+        logits = e.multiply(e.tanh(e.divide(logits, attn_logits_soft_cap)), attn_logits_soft_cap)
+    logits = logits if bias is None else e.add(logits, bias)
+    if is_causal:
+        steps, sources = shape_of(logits)[-2:]
+        allowed = e.less_equal(arange(sources)[None, :], arange(steps)[:, None])
+        mask = allowed if mask is None else e.logical_and(mask, allowed)
+    if mask is not None:
+        logits = e.where(mask, logits, -0.7 * float(np.finfo(np.float32).max))
+    return einsum("bnts,bsnh->btnh", softmax(logits, -1), value)
+
+
+# --- cross-entropies -----------------------------------------------------------------------------------------------
+
+
+@public("nn", "BinaryCrossentropy", "target output")
+def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> Any:
+    """-(target log(output) + (1 - target) log(1 - output)), element by element."""
+    target, output = _same_shape("binary_crossentropy", target, output)
+    if from_logits:
+        return e.subtract(
+            e.add(e.maximum(output, 0.0), e.log1p(e.exp(e.negative(e.abs(output))))), e.multiply(output, target)
+        )
+    output = e.clip(output, EPSILON, 1.0 - EPSILON)
+    term = e.multiply(target, e.log(output))
+    return e.negative(e.add(term, e.multiply(e.subtract(1.0, target), e.log(e.subtract(1.0, output)))))
+
+
+def _same_shape(name: str, target: Any, output: Any) -> tuple[Any, Any]:
+    target, output = e._as_float(tensor(target)), e._as_float(tensor(output))
+    if rank(target) != rank(output) or any(
+        isinstance(a, int) and isinstance(b, int) and a != b
+        for a, b in zip(shape_of(target), shape_of(output), strict=False)
+    ):
+        raise ValueError(
+            f"{name}: arguments `target` and `output` must have the same shape. "
+            f"Received: target.shape={shape_of(target)}, output.shape={shape_of(output)}"
+        )
+    return target, output
+
+
+@public("nn", "CategoricalCrossentropy", "target output")
+def categorical_crossentropy(target: Any, output: Any, from_logits: bool = False, axis: int = -1) -> Any:
+    """-sum(target log(output)) over the classes on `axis`; outputs are divided by their sum."""
+    target, output = _same_shape("categorical_crossentropy", target, output)
+    return e.negative(r.sum(e.multiply(target, _log_probabilities(output, from_logits, axis)), axis))
+
+
+def _log_probabilities(output: Any, from_logits: bool, axis: int) -> Any:
+    if from_logits:
+        return log_softmax(output, axis)
+    output = e.divide(output, r.sum(output, axis, True))
+    return e.log(e.clip(output, EPSILON, 1.0 - EPSILON))
+
+
+@public("nn", "SparseCategoricalCrossentropy", "target output")
+def sparse_categorical_crossentropy(target: Any, output: Any, from_logits: bool = False, axis: int = -1) -> Any:
+    """-log(output[target]) over the classes on `axis`, for class numbers `target`."""
+    target, output = e.cast(tensor(target), "int32"), e._as_float(tensor(output))
+    if rank(target) == rank(output) and shape_of(target)[-1] == 1:
+        target = m.squeeze(target, -1)
+    if rank(target) != rank(output) - 1:
+        raise ValueError(
+            "Argument `output` must have rank (ndim) `target.ndim - 1`. "
+            f"Received: target.shape={shape_of(target)}, output.shape={shape_of(output)}"
+        )
+    picked = one_hot(target, shape_of(output)[axis], axis=axis, dtype=dtype_of(output))
+    return e.negative(r.sum(e.multiply(picked, _log_probabilities(output, from_logits, axis)), axis))

@@ -1,0 +1,193 @@
+"""Variable: a named array that a layer keeps between calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import dtypes, naming, scope
+from .errors import SymbolicValueError
+
+
+class Variable:
+    """A weight or a state.
+
+    Args:
+        initializer: an array, or a callable ``(shape, dtype) -> array`` (then `shape` is needed), or the name of one.
+        shape: sizes, all known.
+        dtype: as NumPy's; None is the array's own dtype (float32 for a callable).
+        trainable: whether an optimizer moves it.
+        autocast: whether a layer with a lower compute dtype reads it in that dtype.
+        aggregation, synchronization: accepted for Keras's sake; every state is summed over replicas by its share.
+        name: the last part of its path.
+
+    Raises:
+        ValueError: no shape for a callable initializer, an unknown size, or a name with a slash.
+
+    >>> import kerasoft as ks
+    >>> v = ks.Variable([1.0, 2.0], name="gain")
+    >>> v.assign_add([1.0, 1.0])
+    >>> v.numpy().tolist(), v.shape, v.dtype
+    ([2.0, 3.0], (2,), 'float32')
+    """
+
+    __array_priority__ = 900
+
+    def __init__(
+        self,
+        initializer: Any,
+        shape: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        aggregation: str = "none",
+        synchronization: str = "auto",
+        name: str | None = None,
+    ):
+        self.name = name if name is not None else naming.auto_name(type(self).__name__)
+        if "/" in self.name:
+            raise ValueError(f"Argument `name` must be a string without the character `/`. Received: name={name}")
+        parents = naming.current_path()
+        self.path = f"{parents}/{self.name}" if parents else self.name
+        self.trainable = bool(trainable)
+        self.autocast = bool(autocast)
+        self.aggregation, self.synchronization = aggregation, synchronization
+        self.regularizer: Any = None
+        self.constraint: Any = None
+        self.initializer = initializer if callable(initializer) or isinstance(initializer, str) else None
+        if isinstance(initializer, str):
+            from . import initializers
+
+            self.initializer = initializer = initializers.get(initializer)
+        if callable(initializer):
+            if shape is None:
+                raise ValueError(
+                    "When creating a Variable from an initializer, the `shape` argument should be specified. "
+                    f"Received: initializer={initializer} and shape={shape}"
+                )
+            shape = tuple(shape)
+            if not all(isinstance(d, (int, np.integer)) and d >= 0 for d in shape):
+                raise ValueError(
+                    f"Variable '{self.path}' needs a shape of known sizes, got {shape}. "
+                    "Give the input the missing size."
+                )
+            dtype = dtypes.standardize(dtype)
+            self._value = np.asarray(initializer(shape, dtype=dtype), dtypes_of(dtype))
+            if self._value.shape != shape:
+                raise ValueError(
+                    f"The initializer of variable '{self.path}' gave shape {self._value.shape}, expected {shape}."
+                )
+        else:
+            array = np.asarray(initializer)
+            dtype = dtypes.standardize(dtype) if dtype is not None else dtypes.narrowed(array.dtype)
+            self._value = np.array(array, dtypes_of(dtype))
+        self._value.setflags(write=False)
+
+    # --- what it holds ---
+
+    @property
+    def value(self) -> Any:
+        """The NumPy array; while a graph is traced, the node that stands for it."""
+        current = scope.current_scope()
+        return current.param(self) if current is not None and current.tracing else self._value
+
+    def numpy(self) -> np.ndarray:
+        """The array (read-only)."""
+        return self._value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._value.shape
+
+    @property
+    def ndim(self) -> int:
+        return self._value.ndim
+
+    @property
+    def dtype(self) -> str:
+        return self._value.dtype.name
+
+    @property
+    def size(self) -> int:
+        return self._value.size
+
+    def assign(self, value: Any) -> None:
+        """Sets the value; while a graph is traced, records the new value as a state update.
+
+        Raises:
+            ValueError: another shape.
+        """
+        current = scope.current_scope()
+        if current is not None and current.tracing:
+            current.assign(self, value)
+            return
+        array = np.asarray(value.numpy() if isinstance(value, Variable) else value)
+        if array.shape != self.shape:
+            raise ValueError(
+                "The shape of the target variable and the shape of the target value in `variable.assign(value)` must "
+                f"match. variable.shape={self.shape}, Received: value.shape={array.shape}. Target variable: {self!r}"
+            )
+        array = np.array(array, self._value.dtype)
+        array.setflags(write=False)
+        self._value = array
+
+    def assign_add(self, value: Any) -> None:
+        self.assign(self + value)
+
+    def assign_sub(self, value: Any) -> None:
+        self.assign(self - value)
+
+    def __repr__(self) -> str:
+        return f"<Variable path={self.path}, shape={self.shape}, dtype={self.dtype}>"
+
+    # --- as an array ---
+
+    def __graph_value__(self) -> Any:
+        """What stands for it in an op: its node while a graph is traced, its array otherwise."""
+        return scope.read(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        current = scope.current_scope()
+        if current is not None and current.tracing:
+            raise SymbolicValueError(
+                f"the value of variable '{self.path}' would be frozen into the graph as a constant. "
+                "Use kerasoft.ops on the variable itself, or `variable.numpy()` if the constant is meant."
+            )
+        return np.array(self._value, dtype) if dtype is not None or copy else self._value
+
+    def __jax_array__(self) -> Any:
+        import jax.numpy
+
+        return jax.numpy.asarray(self.__array__())
+
+    def __float__(self) -> float:
+        return float(self.__array__())
+
+    def __int__(self) -> int:
+        return int(self.__array__())
+
+    def __bool__(self) -> bool:
+        raise TypeError("A Keras Variable cannot be used as a boolean.")
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __getitem__(self, key: Any) -> Any:
+        from . import ops
+
+        return ops.get_item(self, key)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self._value)))
+
+    # Arithmetic operators are attached by kerasoft.ops.operators.
+
+
+def dtypes_of(name: str) -> Any:
+    """The NumPy dtype of a dtype name, bfloat16 too."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
