@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import ShapeError
-from ..ir import Node
+from ..ir import Node, TensorType
 from . import shape
 from .registry import op
 
@@ -90,6 +90,7 @@ def _grad_input_gradient(n: Node, ddx: Node) -> tuple:
 conv_grad_input = op(
     "conv_grad_input",
     lower=_grad_input,
+    result=lambda types, attrs: TensorType(attrs["input_shape"], types[0].dtype),
     gradient=_grad_input_gradient,
     flops=lambda types, attrs, result: 2 * _known(types[0].shape) * _known(types[1].shape[:-1]),
 )
@@ -112,6 +113,7 @@ def _grad_kernel_gradient(n: Node, ddk: Node) -> tuple:
 conv_grad_kernel = op(
     "conv_grad_kernel",
     lower=_grad_kernel,
+    result=lambda types, attrs: TensorType(attrs["kernel_shape"], types[1].dtype),
     gradient=_grad_kernel_gradient,
     flops=lambda types, attrs, result: 2 * _known(types[1].shape) * _known(result.shape[:-1]),
 )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ir import Node
+from ..ir import TensorType
 from .convolution import channels_back, channels_last, each
 from .registry import VJP, op
 
@@ -109,7 +109,7 @@ def _max_pool_grad(x: Any, dy: Any, *, window: tuple, strides: tuple, padding: s
     return dy
 
 
-max_pool_grad = op("max_pool_grad", lower=_max_pool_grad, gradient=VJP)
+max_pool_grad = op("max_pool_grad", lower=_max_pool_grad, gradient=VJP, result=lambda types, attrs: types[0])
 
 
 def _counts(sizes: tuple, window: tuple, strides: tuple, padding: str) -> jax.Array:
@@ -151,6 +151,7 @@ average_pool_op = op(
 average_pool_grad = op(
     "average_pool_grad",
     lower=_average_pool_grad,
+    result=lambda types, attrs: TensorType(attrs["input_shape"], types[0].dtype),
     gradient=lambda n, ddx: (average_pool_op(ddx, **{k: v for k, v in n.attrs.items() if k != "input_shape"}),),
 )
 

@@ -35,11 +35,14 @@ class Op:
         check: ``check(types, attrs)`` raises ShapeError with a better text than JAX's, before inference.
         flops: ``flops(types, attrs, result_type) -> int`` multiply-adds counted as two; None means one per element.
         has_effect: never removed, merged or moved (collectives, callbacks).
+        result: ``result(types, attrs) -> type`` where abstract evaluation cannot tell (sizes that JAX cannot reason
+            about); None means abstract evaluation.
     """
 
-    def __init__(self, name, lower, gradient, check, flops, has_effect, doc=None):
+    def __init__(self, name, lower, gradient, check, flops, has_effect, doc=None, result=None):
         self.name, self.lower, self.gradient = name, lower, gradient
         self.check, self.flops, self.has_effect = check, flops, has_effect
+        self.result = result
         self.__name__, self.__doc__ = name, doc or lower.__doc__
 
     def __repr__(self) -> str:
@@ -56,6 +59,8 @@ class Op:
         types = [i.type for i in inputs]
         if self.check is not None:
             self.check(types, attrs)
+        if self.result is not None:
+            return self.result(types, attrs)
         return _infer(self, tuple(types), _Attrs(attrs))
 
 
@@ -114,11 +119,12 @@ def op(
     flops: Callable | None = None,
     has_effect: bool = False,
     doc: str | None = None,
+    result: Callable | None = None,
 ) -> Op:
     """Registers and returns the op `name`. See `Op` for the arguments; `doc` replaces the lowering's docstring."""
     if name in REGISTRY:
         raise ValueError(f"op {name!r} is defined twice")
-    REGISTRY[name] = made = Op(name, lower, gradient, check, flops, has_effect, doc)
+    REGISTRY[name] = made = Op(name, lower, gradient, check, flops, has_effect, doc, result)
     return made
 
 
