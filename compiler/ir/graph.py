@@ -30,7 +30,7 @@ _source: contextvars.ContextVar[str | None] = contextvars.ContextVar("source", d
 
 
 @contextlib.contextmanager
-def source(label: str) -> Iterator[None]:
+def source(label: str | None) -> Iterator[None]:
     """Nodes made inside carry `label` (a layer's name), which errors and `explain()` show."""
     token = _source.set(label)
     try:

@@ -214,7 +214,7 @@ class _Parser:
         op = REGISTRY[op_name]
         is_leaf = op_name in ("input", "param", "constant")
         try:
-            with source(origin):  # type: ignore[arg-type]
+            with source(origin):
                 made = node(op, inputs, attrs, declared if is_leaf else None)
         except (CompilerError, TypeError, ValueError) as error:
             raise line.error(str(error), column) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 from jax import export
@@ -72,4 +72,4 @@ class TupleType:
         return f"({', '.join(map(str, self.items))})"
 
 
-Type = Union[TensorType, TupleType]
+Type = TensorType | TupleType

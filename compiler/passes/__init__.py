@@ -1,5 +1,16 @@
 """The passes: each takes a graph and gives a graph, the very same object when it had nothing to do."""
 
-from .pipeline import optimise
+from .common_subexpressions import CommonSubexpressions
+from .drop_dead_nodes import DropDeadNodes
+from .fold_batch_normalization import FoldBatchNormalization
+from .fold_constants import FoldConstants
+from .pass_base import Pass, Rule, RulePass, bottom_up
+from .pipeline import optimise, passes_for, run_passes
+from .pointwise_convolution_as_dense import PointwiseConvolutionAsDense
+from .simplify_algebra import SimplifyAlgebra
 
-__all__ = ["optimise"]
+__all__ = [
+    "CommonSubexpressions", "DropDeadNodes", "FoldBatchNormalization", "FoldConstants", "Pass",
+    "PointwiseConvolutionAsDense", "Rule", "RulePass", "SimplifyAlgebra", "bottom_up", "optimise", "passes_for",
+    "run_passes",
+]  # fmt: skip

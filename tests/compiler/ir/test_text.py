@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from kerasoft.compiler.errors import ParseError
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, node, source, symbol, text

@@ -1,7 +1,6 @@
 """Each rule of the verifier, broken."""
 
 import pytest
-
 from kerasoft.compiler.errors import VerifyError
 from kerasoft.compiler.ir import Graph, Node, TensorType, symbol
 from kerasoft.compiler.ir.verify import verify, verify_same_interface
