@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .ir import Graph
+from .ir import Graph, Node
 
 CONVOLUTIONS_BY_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
@@ -12,12 +12,19 @@ DETERMINISTIC = {"xla_cpu_multi_thread_eigen": "false"}
 def compiler_options(graph: Graph) -> dict[str, str]:
     """Options for one executable of `graph`.
 
-    XLA's default sends convolutions to a library that is 1.3 to 4 times slower than Eigen's, except when there is one
-    input channel (docs/performance.md); products stay where they are.
+    XLA's default sends convolutions to a library that is 1.3 to 4 times slower than Eigen's when there are several input
+    channels, and faster when there is one; products stay where they are. The choice is for a whole executable: a graph
+    with gradients gains in any case, one without loses if its first convolution has one channel
+    (docs/design/0004-kernel-choice.md).
     """
-    return dict(CONVOLUTIONS_BY_EIGEN) if any(map(_is_wide_convolution, graph.nodes)) else {}
+    channels = [c for c in map(_convolution_channels, graph.nodes) if c is not None]
+    gradients = any(n.op.name in ("conv_grad_input", "conv_grad_kernel") for n in graph.nodes)
+    wide = any(c > 1 for c in channels)
+    return dict(CONVOLUTIONS_BY_EIGEN) if wide and (gradients or min(channels) > 1) else {}
 
 
-def _is_wide_convolution(n) -> bool:
-    name = n.attrs["of"] if n.op.name == "vjp" else n.op.name
-    return name.startswith("conv") and len(n.inputs) >= 2 and n.inputs[0].ndim >= 3 and n.inputs[0].shape[-1] != 1
+def _convolution_channels(n: Node) -> int | None:
+    """Input channels of each group of a convolution or of one of its gradients; None for other nodes."""
+    if n.op.name in ("conv", "conv_grad_input"):
+        return n.inputs[1].shape[-2]
+    return n.attrs["kernel_shape"][-2] if n.op.name == "conv_grad_kernel" else None
