@@ -92,9 +92,8 @@ class Feed:
                 yield self._call(turn % _RING, 0, [(s, rows)])
                 turn += 1
 
-    def empty(self) -> Call:
-        """A call of the smallest size with padding only, zeros throughout."""
-        size = self.sizes[0]
+    def empty(self, size: int) -> Call:
+        """A call of `size` rows with padding only, zeros throughout."""
         return Call(-1, 0, size, self._arrays(size), np.zeros(size, np.float32), np.zeros(size, np.uint32))
 
     def _arrays(self, size: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,296 @@
+"""One synchronous step on one worker: gradient of its rows, sum over workers, update of its slice, all slices to all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .collectives import aligned_empty, slices
+from .collectives.tree import TreeSum
+from .feed import Call, Feed, Step
+from .reports import Stopwatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What a gradient, evaluation or update call of a program reads; `kerasoft.compiler.program.StepArgs` by duck."""
+
+    params: Any = None
+    state: Any = None
+    batch: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    valid: Any = None
+    row_id: Any = None
+    key: Any = None
+    rows: Any = None
+    share: Any = None
+    iteration: Any = None
+    param: Any = None
+    gradient: Any = None
+    slots: tuple[Any, ...] = ()
+    segment: Any = None
+    learning_rate: Any = None
+
+
+class DistributedStep:
+    """The model's state on one worker and the steps that change it.
+
+    1. The gradient call of each group of rows gives float32[V]: gradients, states times share, sums.
+    2. Reduce-scatter of their sum: this rank gets its slice.
+    3. The optimiser updates the slice of the parameters, whose slots and float32 master copy live only here.
+    4. All-gather: everybody has the new parameters, the states and the step's sums.
+
+    A model whose update needs whole vectors ("replicated") gathers the gradients instead and updates everywhere alike.
+
+    Args:
+        program: a `StepProgram` or something that behaves like one.
+        rank: this worker's.
+        bounds: rank r owns the shards ``bounds[r] .. bounds[r + 1] - 1``.
+        sizes: row numbers of gradient calls. test_sizes: of evaluation calls.
+        deterministic: sums over shards run along one fixed tree, so that bits do not depend on the workers.
+        watch: charged with "compute", "sync", "wait", "update".
+    """
+
+    def __init__(
+        self,
+        program: Any,
+        rank: int,
+        bounds: Sequence[int],
+        sizes: Sequence[int],
+        test_sizes: Sequence[int] = (),
+        deterministic: bool = False,
+        watch: Stopwatch | None = None,
+    ):
+        self.program, self.rank, self.bounds, self.deterministic = program, rank, tuple(bounds), deterministic
+        self.collective: Any = None  # given to `load`, when nothing is left to compile
+        self.watch = watch or Stopwatch()
+        layout = program.layout
+        self.P, self.S, self.M, self.V = layout.P, layout.S, layout.M, layout.V
+        own = slices(self.V, len(self.bounds) - 1)
+        self._parts = [slice(min(s.start, self.P), min(s.stop, self.P)) for s in own]
+        self.owned, self.part = own[rank], self._parts[rank]
+        self.calls = {n: program.train(n, deterministic) for n in sizes}
+        self.test_calls = {n: program.test(n, deterministic) for n in test_sizes}
+        self.update, self.replicated = self._update_call()
+        segments = layout.segments()
+        self._segment = segments if self.replicated else np.ascontiguousarray(segments[self.part])
+        self._trees: dict[int, TreeSum] = {}
+        self._waited_s = 0.0
+        self._lengths: dict[str, list[int]] = {}
+        self._send = aligned_empty(self.owned.stop - self.owned.start)
+        self.params = np.zeros(self.P, np.float32)
+        self.state = np.zeros(self.S, np.float32)
+        self._master: Any = None
+        self._slots: tuple[Any, ...] = ()
+        self.iteration = 0
+
+    def _update_call(self) -> tuple[Any, bool]:
+        """The update call, and whether it works on whole vectors. The same on all ranks."""
+        if self.program.flags.update_mode == "replicated":
+            return self.program.update(self.P, self.deterministic), True
+        sizes = [p.stop - p.start for p in self._parts]
+        mine = sizes[self.rank]
+        call = self.program.update(mine, self.deterministic) if mine else None
+        if not all(sizes) or self.deterministic:
+            # A rank without a slice could not take part in sums inside the update, and such sums would be added in
+            # an order that depends on the workers.
+            whole = self.program.update(self.P, self.deterministic) if call is None else call
+            if whole.stages > 1:
+                return self.program.update(self.P, self.deterministic), True
+        return call, False
+
+    def warm_up(self, feed: Feed | None, test_feed: Feed | None) -> None:
+        """Runs every call once on padding: nothing is left to compile, and the lengths of sums inside calls are known."""
+        for kind, calls, of in (("train", self.calls, feed), ("test", self.test_calls, test_feed)):
+            for size, call in calls.items():
+                assert of is not None
+                args = self._arguments(of.empty(size), 1, np.zeros(2, np.uint32))
+                carry, out = call.run(0, args, (), None)
+                lengths = []
+                for k in range(1, call.stages):
+                    lengths.append(int(out.shape[0]))
+                    carry, out = call.run(k, args, carry, np.asarray(out))
+                self._lengths[kind] = lengths
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def load(
+        self, collective: Any, params: np.ndarray, slots: Sequence[np.ndarray], state: np.ndarray, iteration: int
+    ) -> None:
+        """Starts from this rank's slices of the parameters and slots; the other slices come from the other ranks."""
+        self.collective = collective
+        self.state, self.iteration = np.array(state), iteration
+        self.params = self._whole(params)
+        if self.replicated:
+            self._master = self.params
+            self._slots = tuple(self._whole(s) for s in slots)
+        else:
+            self._master, self._slots = np.array(params), tuple(np.array(s) for s in slots)
+
+    def _whole(self, mine: np.ndarray) -> np.ndarray:
+        """A copy of the vector of length P of which every rank has its slice."""
+        self._send[: len(mine)] = mine
+        self._send[len(mine) :] = 0
+        return np.array(self.collective.all_gather(self._send, self.V, exact=True).vector[: self.P])
+
+    def slices(self) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """This rank's slices of the float32 parameters and of the slots."""
+        cut = self.part if self.replicated else slice(None)
+        return np.asarray(self._master)[cut], tuple(np.asarray(s)[cut] for s in self._slots)
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    def begin(self, step: Step, key: np.ndarray) -> Callable[[float, int], tuple[np.ndarray, tuple[int, ...]]]:
+        """Sets the first gradient call going and returns what finishes the step: ``finish(learning_rate, note)``.
+
+        Between the two there is time to prepare the next batch. `finish` returns the step's sums float32[M] over all
+        workers and the notes of all ranks.
+        """
+        jobs = [(call, self._arguments(call, step.rows, key)) for call in step.calls]
+        started = self.calls[jobs[0][0].size].run(0, jobs[0][1], (), None) if jobs else None
+
+        def finish(learning_rate: float, note: int = 0) -> tuple[np.ndarray, tuple[int, ...]]:
+            return self._reduce_and_update(self._results("train", self.calls, jobs, started), learning_rate, note)
+
+        return finish
+
+    def test(self, step: Step) -> list[tuple[Call, np.ndarray]]:
+        """The sums float32[M] of each of this rank's evaluation calls of one step."""
+        jobs = [(call, self._arguments(call, step.rows, None)) for call in step.calls]
+        started = self.test_calls[jobs[0][0].size].run(0, jobs[0][1], (), None) if jobs else None
+        return [(call, np.array(out)) for call, out in self._results("test", self.test_calls, jobs, started)]
+
+    def _arguments(self, call: Call, rows: int, key: np.ndarray | None) -> Arguments:
+        return Arguments(
+            params=self.params,
+            state=self.state,
+            batch=call.batch,
+            valid=call.valid,
+            row_id=call.row_id,
+            key=key,
+            rows=np.float32(rows),
+            share=np.float32(call.rows / rows),
+            iteration=np.int32(self.iteration),
+        )
+
+    def _results(
+        self, kind: str, calls: Mapping[int, Any], jobs: list, started: Any
+    ) -> Iterable[tuple[Call, np.ndarray]]:
+        """Each call of `jobs` with its result, all stages done; one after another if there is one stage, to hold few.
+
+        Ranks without rows take part in the sums between stages with zeros.
+        """
+        lengths = self._lengths.get(kind, ())
+        if not lengths:
+            return self._one_stage(calls, jobs, started)
+        running = []
+        for i, (call, args) in enumerate(jobs):
+            running.append((call, args, started if i == 0 else calls[call.size].run(0, args, (), None)))
+        for k, length in enumerate(lengths, 1):
+            reduced = self._sum_small([(call, np.asarray(out)) for call, _, (_, out) in running], length)
+            running = [
+                (call, args, calls[call.size].run(k, args, carry, reduced)) for call, args, (carry, _) in running
+            ]
+        return [(call, np.asarray(out)) for call, _, (_, out) in running]
+
+    def _one_stage(self, calls: Mapping[int, Any], jobs: list, started: Any) -> Iterator[tuple[Call, np.ndarray]]:
+        for i, (call, _) in enumerate(jobs):
+            out = started[1]
+            if i + 1 < len(jobs):
+                following, args = jobs[i + 1]
+                started = calls[following.size].run(0, args, (), None)
+            yield call, np.asarray(out)
+
+    def _sum_small(self, outs: Iterable[tuple[Call, np.ndarray]], length: int) -> np.ndarray:
+        """The sum of short vectors over all calls of all ranks."""
+        self.watch.lap("compute")
+        if self.deterministic:
+            total = self.collective.all_reduce_small_tree(self._partials(outs, length), self.bounds, length)
+        else:
+            mine = np.zeros(length, np.float32)
+            for _, out in outs:
+                mine += out
+            total = self.collective.all_reduce_small(mine)
+        self._charge_sync()
+        return total
+
+    def _partials(self, outs: Iterable[tuple[Call, np.ndarray]], length: int) -> dict[tuple[int, int], np.ndarray]:
+        """Sums of the nodes of the fixed tree that this rank's shards make up; shards without rows count as zeros."""
+        start, stop = self.bounds[self.rank : self.rank + 2]
+        if length not in self._trees:
+            self._trees[length] = TreeSum(start, stop, self.bounds[-1])
+        tree, following = self._trees[length], start
+        zeros = np.zeros(length, np.float32)
+        for call, out in outs:
+            for _ in range(following, call.shard):
+                tree.add(zeros)
+            tree.add(out)
+            following = call.shard + 1
+        for _ in range(following, stop):
+            tree.add(zeros)
+        return tree.partials()
+
+    def _charge_sync(self) -> None:
+        counters = self.collective.counters
+        waited_s, self._waited_s = counters.wait_s - self._waited_s, counters.wait_s
+        self.watch.lap("wait", max(waited_s, 0.0))
+        self.watch.lap("sync")
+
+    def _reduce_and_update(
+        self, results: Iterable[tuple[Call, np.ndarray]], learning_rate: float, note: int
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
+        owned = self._reduced(results)
+        self._charge_sync()
+        self._send[:] = owned
+        if self.replicated:
+            gathered = self.collective.all_gather(self._send, self.V, note=note, exact=True)
+            self._charge_sync()
+            self._apply(gathered.vector[: self.P], learning_rate)
+            self.params = np.asarray(self._master)
+            self.watch.lap("update")
+        else:
+            size = self.part.stop - self.part.start
+            if size:
+                self._apply(owned[:size], learning_rate)
+                self._send[:size] = self._master
+            self.watch.lap("update")
+            gathered = self.collective.all_gather(self._send, self.V, note=note)
+            self.params = gathered.vector[: self.P]
+        rest = np.array(gathered.vector[self.P :])
+        self.state, sums = rest[: self.S], rest[self.S :]
+        self.iteration += 1
+        self._charge_sync()
+        return sums, gathered.notes
+
+    def _reduced(self, results: Iterable[tuple[Call, np.ndarray]]) -> np.ndarray:
+        """This rank's slice of the sum over all calls of all ranks."""
+        if self.deterministic:
+            partials = self._partials(results, self.V)
+            self.watch.lap("compute")
+            return self.collective.reduce_scatter_tree(partials, self.bounds)
+        total = None
+        for _, vector in results:
+            if total is None:
+                total = vector
+            else:
+                total = total + vector if not total.flags.writeable else np.add(total, vector, out=total)
+        self.watch.lap("compute")
+        return self.collective.reduce_scatter(np.zeros(self.V, np.float32) if total is None else total)
+
+    def _apply(self, gradient: np.ndarray, learning_rate: float) -> None:
+        """The optimiser on this rank's slice (or on the whole vectors)."""
+        args = Arguments(
+            param=self._master,
+            gradient=gradient,
+            slots=self._slots,
+            segment=self._segment,
+            learning_rate=np.float32(learning_rate),
+            iteration=np.int32(self.iteration),
+        )
+        carry, out = self.update.run(0, args, (), None)
+        for k in range(1, self.update.stages):
+            total = np.asarray(out) if self.replicated else self.collective.all_reduce_small(np.asarray(out))
+            carry, out = self.update.run(k, args, carry, total)
+        self._master, self._slots = np.asarray(out[0]), tuple(out[1:])

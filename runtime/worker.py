@@ -1,0 +1,340 @@
+"""What a worker does during a fit: loads its rows, compiles, joins the others, and trains without any Spark call.
+
+The loop speaks with the driver through messages only (docs/design/0002-runtime.md lists them), and with the other ranks
+through a collective. It captures nothing, so tests run it in threads without Spark.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .faults import Script
+from .feed import Feed
+from .loop import step_keys
+from .reports import Stopwatch, add
+from .shards import Plan, ShardTable
+from .step import DistributedStep
+from .store import ShardStore
+from .wire import Message
+
+CHECKPOINT, STOP, RATE = 1, 2, 4  # bits of rank 0's note
+_KEYS = 256  # random keys made at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all workers of a fit know from the start: plain values.
+
+    Attributes:
+        table, validation: of the training and validation data (None: no validation).
+        owners, validation_owners: the rank of each shard.
+        world_size: number of ranks.
+        batch_size, steps_per_epoch, shuffle, seed: as in `kerasoft.runtime.loop.TrainJob`.
+        epochs: one past the last epoch. validates: epochs followed by a validation.
+        validation_batch_size: rows of a validation step over all workers.
+        train_sizes, test_sizes: row numbers that the program was exported for.
+        one_by_one: a gradient call for each shard. deterministic: fixed tree over shards.
+        wire_dtype: "float32" or "bfloat16". timeout_s: longest wait for a peer that makes no progress.
+        checkpoint_every_s: within an epoch. checkpoint_every_steps: the same by count, 0 = never.
+        report_every_s: seconds between reports of steps to the driver.
+        memory_cap_bytes: of each worker's rows; above it they are mapped from disk. None: no cap.
+        transports: ways for ranks to reach one another, see `kerasoft.runtime.collectives.connect`.
+        faults: scripted failures, for tests.
+    """
+
+    table: ShardTable
+    validation: ShardTable | None
+    owners: tuple[int, ...]
+    validation_owners: tuple[int, ...]
+    world_size: int
+    batch_size: int
+    steps_per_epoch: int | None
+    shuffle: bool
+    seed: int
+    epochs: int
+    validates: frozenset[int]
+    validation_batch_size: int
+    train_sizes: tuple[int, ...]
+    test_sizes: tuple[int, ...]
+    one_by_one: bool
+    deterministic: bool
+    wire_dtype: str = "float32"
+    timeout_s: float = 30.0
+    checkpoint_every_s: float = 30.0
+    checkpoint_every_steps: int = 0
+    report_every_s: float = 0.2
+    memory_cap_bytes: int | None = None
+    transports: tuple[str, ...] = ("shm", "unix", "tcp")
+    faults: Script = Script()
+
+    def bounds(self) -> tuple[int, ...]:
+        """Rank r owns the training shards ``bounds[r] .. bounds[r + 1] - 1``."""
+        return bounds_of(self.owners, self.world_size)
+
+
+def bounds_of(owners: Sequence[int], world_size: int) -> tuple[int, ...]:
+    """Where each rank's shards begin, and their number at the end; `owners` ascend."""
+    return tuple(int(b) for b in np.searchsorted(np.asarray(owners, dtype=np.int64), range(world_size + 1)))
+
+
+def shards_of(owners: Sequence[int], rank: int) -> tuple[int, ...]:
+    """The shards of `rank`."""
+    return tuple(s for s, r in enumerate(owners) if r == rank)
+
+
+def pack_note(bits: int, rate: float = 0.0) -> int:
+    """Bits and a float32 learning rate as one int64.
+
+    >>> unpack_note(pack_note(CHECKPOINT | RATE, 0.5))
+    (5, 0.5)
+    """
+    return int(struct.unpack("<q", struct.pack("<If", bits, rate))[0])
+
+
+def unpack_note(note: int) -> tuple[int, float]:
+    bits, rate = struct.unpack("<If", struct.pack("<q", note))
+    return bits, rate
+
+
+class Trainer:
+    """The epochs and steps of one worker.
+
+    Args:
+        settings: of the fit.
+        rank: this worker's.
+        program: the `StepProgram`.
+        store, validation_store: this worker's rows.
+        watch: charged with every moment.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        rank: int,
+        program: Any,
+        store: ShardStore,
+        validation_store: ShardStore | None,
+        watch: Stopwatch,
+    ):
+        self.settings, self.rank, self.watch = settings, rank, watch
+        specs = tuple((i.name, fixed_shape(i, program.lengths), np.dtype(i.dtype)) for i in program.inputs)
+        self.plan = Plan(settings.table.rows, settings.batch_size, settings.steps_per_epoch)
+        one_by_one = settings.one_by_one
+        self.feed = Feed(store, self.plan, settings.train_sizes, one_by_one, specs, settings.seed, settings.shuffle)
+        self.validation_feed = None
+        if validation_store is not None:
+            plan = Plan(validation_store.table.rows, settings.validation_batch_size)
+            self.validation_feed = Feed(validation_store, plan, settings.test_sizes, one_by_one, specs, 0, False)
+        self.step = DistributedStep(
+            program, rank, settings.bounds(), settings.train_sizes, settings.test_sizes, settings.deterministic, watch
+        )
+        self.step.warm_up(self.feed, self.validation_feed)
+        self.epoch = self.done = 0
+        self.learning_rate = 0.0
+        self.sums = np.zeros(program.layout.M, np.float64)
+        self.stopping = False
+        self.phase_totals: dict[str, float] = {}
+
+    # --- from and to the driver --------------------------------------------------------------------------------------
+
+    def run(self, start: Message, control: Any, collective: Any) -> None:
+        """From the state in `start` to the end of the fit."""
+        self.control, self.collective = control, collective
+        slots = [start.arrays[f"slot/{i}"] for i in range(len(self.step.program.slots))]
+        self.watch.take()
+        self.watch.lap("wait")
+        self.step.load(collective, start.arrays["params"], slots, start.arrays["state"], start.fields["iteration"])
+        self.epoch, self.done = start.fields["epoch"], start.fields["step"]
+        self.learning_rate = start.fields["learning_rate"]
+        self.sums[:] = start.arrays["sums"]
+        self._saved_s = time.monotonic()
+        self.watch.lap("sync")
+        while self.epoch < self.settings.epochs and not self.stopping:
+            self._epoch_begin()
+            self._steps()
+            self._epoch_end()
+        self._send("finished", self._checkpoint_fields(), self._checkpoint_arrays(), counters=self._counters())
+
+    def _send(self, kind: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, **more: Any):
+        self.control.send(Message(kind, {**fields, **more}, dict(arrays or {})))
+
+    def _counters(self) -> dict[str, Any]:
+        c = self.collective.counters
+        return {"bytes_sent": c.bytes_sent, "bytes_received": c.bytes_received, "calls": c.calls}
+
+    def _checkpoint_fields(self) -> dict[str, Any]:
+        step = self.step
+        return {
+            "epoch": self.epoch,
+            "step": self.done,
+            "iteration": step.iteration,
+            "learning_rate": self.learning_rate,
+            "start": step.part.start,
+        }
+
+    def _checkpoint_arrays(self) -> dict[str, np.ndarray]:
+        """This rank's slices; rank 0 adds what is the same everywhere."""
+        params, slots = self.step.slices()
+        arrays = {"params": params, **{f"slot/{i}": s for i, s in enumerate(slots)}}
+        if self.rank == 0:
+            arrays |= {"state": self.step.state, "sums": self.sums}
+        return arrays
+
+    def _checkpoint(self) -> None:
+        self.watch.lap("other")
+        self._send("checkpoint", self._checkpoint_fields(), self._checkpoint_arrays())
+        self._saved_s = time.monotonic()
+        self.watch.lap("checkpoint")
+
+    def _await(self, what: str) -> Message:
+        """The driver's next word that is not a wish for slices; those are served at once."""
+        while True:
+            message = self.control.receive(None, what)
+            if message.kind != "pull":
+                return message
+            self._send("slices", {"start": self.step.part.start}, self._checkpoint_arrays())
+
+    # --- an epoch ----------------------------------------------------------------------------------------------------
+
+    def _epoch_begin(self) -> None:
+        self._reports: list[tuple[int, int]] = []
+        self._report_sums: list[np.ndarray] = []
+        self._reported_s = time.monotonic()
+        if self.rank == 0:
+            self._send("epoch_begin", {"epoch": self.epoch, "step": self.done})
+        go = self._await("the driver's word to begin the epoch")
+        self.learning_rate = go.fields["learning_rate"]
+        self.watch.lap("callbacks")
+
+    def _steps(self) -> None:
+        settings, step = self.settings, self.step
+        feed = self.feed.epoch(self.epoch, self.done)
+        batch = next(feed, None)
+        first, keys = step.iteration, np.zeros((0, 2), np.uint32)
+        rate, bits = 0.0, 0
+        while batch is not None and not bits & STOP:
+            settings.faults.at(self.rank, self.epoch, batch.step, "step")
+            self.collective.at(batch.step)
+            if step.iteration - first >= len(keys):
+                first, keys = step.iteration, step_keys(settings.seed, step.iteration, _KEYS)
+            self.watch.lap("input")
+            finish = step.begin(batch, keys[step.iteration - first])
+            following = next(feed, None)
+            self.watch.lap("input")
+            note = self._note(following is None) if self.rank == 0 else 0
+            sums, notes = finish(self.learning_rate, note)
+            self.sums += sums
+            self.done = batch.step + 1
+            bits, rate = unpack_note(notes[0])
+            if bits & RATE:
+                self.learning_rate = rate
+            if self.rank == 0:
+                self._report(batch.step, batch.rows, sums, bits & CHECKPOINT)
+            if bits & CHECKPOINT:
+                self._checkpoint()
+            batch = following
+        self.stopping = bool(bits & STOP)
+
+    def _note(self, last: bool) -> int:
+        """What rank 0 tells everybody with this step: time for a checkpoint, the driver's wishes."""
+        bits, rate = 0, 0.0
+        every = self.settings.checkpoint_every_steps
+        if not last:
+            due = time.monotonic() - self._saved_s >= self.settings.checkpoint_every_s
+            if due or (every and (self.step.iteration + 1) % every == 0):
+                bits |= CHECKPOINT
+        while (message := self.control.poll()) is not None:
+            if message.kind == "adjust":
+                if message.fields.get("stop"):
+                    bits |= STOP
+                if message.fields.get("learning_rate") is not None:
+                    bits, rate = bits | RATE, message.fields["learning_rate"]
+        return pack_note(bits, rate)
+
+    def _report(self, step: int, rows: int, sums: np.ndarray, now: int) -> None:
+        self._reports.append((step, rows))
+        self._report_sums.append(sums)
+        if now or time.monotonic() - self._reported_s >= self.settings.report_every_s:
+            self._flush_reports()
+
+    def _flush_reports(self) -> None:
+        if not self._reports:
+            return
+        self.watch.lap("other")
+        times = self._take_times()
+        steps, rows = zip(*self._reports, strict=True)
+        self._send(
+            "steps",
+            {"epoch": self.epoch, "steps": steps, "rows": rows, "iteration": self.step.iteration, "times": times},
+            {"sums": np.stack(self._report_sums)},
+        )
+        self._reports, self._report_sums, self._reported_s = [], [], time.monotonic()
+
+    def _take_times(self) -> dict[str, float]:
+        times = self.watch.take()
+        add(self.phase_totals, times)
+        return times
+
+    def _epoch_end(self) -> None:
+        if self.rank == 0:
+            self._flush_reports()
+        self.watch.lap("other")
+        arrays = {}
+        if self.epoch in self.settings.validates and self.validation_feed is not None:
+            arrays = dict(zip(("shards", "validation"), self._validate(), strict=True))
+        if self.rank == 0:
+            arrays["sums"] = self.sums
+        self.watch.lap("validation")
+        self._take_times()
+        totals, self.phase_totals = self.phase_totals, {}
+        self._send(
+            "epoch_end",
+            {"epoch": self.epoch, "step": self.done, "iteration": self.step.iteration, "times": totals},
+            arrays,
+        )
+        decision = self._await("the driver's decision at the epoch's end")
+        self.stopping = decision.fields["stop"]
+        self.learning_rate = decision.fields["learning_rate"]
+        if "params" in decision.arrays:
+            state = decision.arrays["state"]
+            self.step.replace(decision.arrays["params"], state)
+        self.epoch, self.done = self.epoch + 1, 0
+        self.sums[:] = 0
+        self.watch.lap("callbacks")
+        if decision.fields["checkpoint"]:
+            self._checkpoint()
+
+    def _validate(self) -> tuple[np.ndarray, np.ndarray]:
+        """Shards (int64[n]) and the sums over their rows (float64[n, M]); shard -1 - rank stands for all of a rank's."""
+        assert self.validation_feed is not None
+        totals: dict[int, np.ndarray] = {}
+        for batch in self.validation_feed.epoch(0):
+            self.settings.faults.at(self.rank, self.epoch, batch.step, "validation")
+            self.collective.at(batch.step)
+            for call, sums in self.step.test(batch):
+                shard = call.shard if self.settings.one_by_one else -1 - self.rank
+                totals.setdefault(shard, np.zeros(self.step.M, np.float64))
+                totals[shard] += sums
+        shards = sorted(totals)
+        return np.array(shards, np.int64), np.array([totals[s] for s in shards]).reshape(len(shards), self.step.M)
+
+
+def fixed_shape(spec: Any, lengths: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of one row of an input, with numbers for variable sizes."""
+    return tuple(d if isinstance(d, int) else int(lengths[str(d)]) for d in spec.shape)
+
+
+def set_threads(cores: Sequence[int] | None) -> None:
+    """Confines this process to `cores`; works only before JAX is imported, which makes its threads then."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+Progress = Callable[[str], None]
