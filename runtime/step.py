@@ -129,6 +129,11 @@ class DistributedStep:
         else:
             self._master, self._slots = np.array(params), tuple(np.array(s) for s in slots)
 
+    def replace(self, params: np.ndarray, state: np.ndarray) -> None:
+        """Goes on from other parameters and states (whole vectors, the same on all ranks); slots stay."""
+        self.params, self.state = np.array(params), np.array(state)
+        self._master = self.params if self.replicated else np.array(params[self.part])
+
     def _whole(self, mine: np.ndarray) -> np.ndarray:
         """A copy of the vector of length P of which every rank has its slice."""
         self._send[: len(mine)] = mine

@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,22 +20,19 @@ _FAULT_BYTES = 1 << 16  # the kernel maps up to so much around a touched page
 class ShardStore:
     """The rows of some shards of one data set, checked against its table.
 
+    Rows come with `add`, in any order; `finish` checks that all of them came.
+
     Args:
-        records: (shard, sequence, block), in any order; blocks of other shards are an error.
         table: of the whole data set.
         shards: the shards that must arrive complete.
         where: names the source in errors, for instance "partition 3 of the training data".
         memory_cap_bytes: above this size the arrays are files below `scratch`, mapped into memory and let go of again,
             so that the process stays within about the cap; None for memory always. The rows are the same.
         scratch: folder for the files; the executor's own (removed with it) or the system's by default.
-
-    Raises:
-        DataChanged: other rows came than the table was made from; names shard and source, what was expected, what came.
     """
 
     def __init__(
         self,
-        records: Iterable[tuple[int, int, Block]],
         table: ShardTable,
         shards: Sequence[int],
         where: str = "the data",
@@ -46,54 +43,58 @@ class ShardStore:
         self._where = where
         self._arrays: dict[int, dict[str, np.ndarray]] = {}
         self._places: dict[int, np.ndarray] = {}
+        self._arrived: dict[int, list[tuple[int, int, int]]] = {s: [] for s in self.shards}  # sequence, first row, rows
+        self._filled = dict.fromkeys(self.shards, 0)
         self._folder: pathlib.Path | None = None
         self._let_go_bytes = 0
         self._touched_bytes = 0
-        size = sum(table.bytes[s] for s in self.shards)
-        if memory_cap_bytes is not None and size > memory_cap_bytes:
+        if memory_cap_bytes is not None and self.bytes > memory_cap_bytes:
             self._folder = pathlib.Path(tempfile.mkdtemp(prefix="kerasoft-rows-", dir=scratch or scratch_folder()))
             self._let_go_bytes = max(memory_cap_bytes // 4, 1 << 20)
-        try:
-            self._fill(records)
-        except BaseException:
-            self.close()
-            raise
+
+    @property
+    def bytes(self) -> int:
+        """Size of the rows."""
+        return sum(self.table.bytes[s] for s in self.shards)
 
     @property
     def mapped(self) -> bool:
         """Whether the rows live in files."""
         return self._folder is not None
 
-    def _fill(self, records: Iterable[tuple[int, int, Block]]) -> None:
-        arrived: dict[int, list[tuple[int, int, int]]] = {s: [] for s in self.shards}  # (sequence, first row, rows)
-        filled = dict.fromkeys(self.shards, 0)
-        for shard, sequence, block in records:
-            if shard not in arrived:
-                raise DataChanged(
-                    f"{self._where}: rows of shard {shard} came to the worker of shards {list(self.shards)}. "
-                    "The data's partitioning changed while it was read; persist or checkpoint the RDD before fit."
-                )
-            rows = len(next(iter(block.values())))
-            first, last = filled[shard], filled[shard] + rows
-            if last > self.table.rows[shard]:
-                self._changed(shard, f"{self.table.rows[shard]} rows", f"at least {last}")
-            if shard not in self._arrays:
-                self._arrays[shard] = {name: self._allocate(shard, name, a) for name, a in block.items()}
-            arrays = self._arrays[shard]
-            if {n: (a.shape[1:], a.dtype) for n, a in arrays.items()} != {
-                n: (np.shape(a)[1:], a.dtype) for n, a in block.items()
-            }:
-                self._changed(shard, f"blocks like {_shapes(arrays)}", f"a block of {_shapes(block)}")
-            for name, array in block.items():
-                arrays[name][first:last] = array
-            self._touch(rows, arrays, scattered=False)
-            arrived[shard].append((sequence, first, rows))
-            filled[shard] = last
+    def add(self, shard: int, sequence: int, block: Block) -> None:
+        """Takes in a block.
+
+        Raises:
+            DataChanged: other rows came than the table was made from; names shard and source, what was expected, what came.
+        """
+        if shard not in self._arrived:
+            raise DataChanged(
+                f"{self._where}: rows of shard {shard} came to the worker of shards {list(self.shards)}. "
+                "The data's partitioning changed while it was read; persist or checkpoint the RDD before fit."
+            )
+        rows = len(next(iter(block.values())))
+        first, last = self._filled[shard], self._filled[shard] + rows
+        if last > self.table.rows[shard]:
+            self._changed(shard, f"{self.table.rows[shard]} rows", f"at least {last}")
+        if shard not in self._arrays:
+            self._arrays[shard] = {name: self._allocate(shard, name, a) for name, a in block.items()}
+        arrays = self._arrays[shard]
+        if _kinds(arrays) != _kinds(block):
+            self._changed(shard, f"blocks like {_shapes(arrays)}", f"a block of {_shapes(block)}")
+        for name, array in block.items():
+            arrays[name][first:last] = array
+        self._touch(rows, arrays, scattered=False)
+        self._arrived[shard].append((sequence, first, rows))
+        self._filled[shard] = last
+
+    def finish(self) -> ShardStore:
+        """Checks that every shard is complete and has the rows it had when it was counted. Raises as `add`."""
         for shard in self.shards:
-            if filled[shard] != self.table.rows[shard]:
-                self._changed(shard, f"{self.table.rows[shard]} rows", f"{filled[shard]}")
-            parts = sorted(arrived[shard])
-            if parts != arrived[shard]:
+            if self._filled[shard] != self.table.rows[shard]:
+                self._changed(shard, f"{self.table.rows[shard]} rows", f"{self._filled[shard]}")
+            parts = sorted(self._arrived[shard])
+            if parts != self._arrived[shard]:
                 self._places[shard] = np.concatenate([np.arange(f, f + n, dtype=np.uint32) for _, f, n in parts])
             digest = Fingerprint()
             for _, first, rows in parts:
@@ -105,6 +106,7 @@ class ShardStore:
                     f"fingerprint {self.table.fingerprints[shard][:16]}…",
                     f"{digest.hexdigest()[:16]}… from the same number of rows",
                 )
+        return self
 
     def _changed(self, shard: int, expected: str, got: str) -> None:
         raise DataChanged(
@@ -138,9 +140,7 @@ class ShardStore:
 
     def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """(shape of a row, dtype) of each array; empty when no shard here has rows."""
-        for arrays in self._arrays.values():
-            return {name: (a.shape[1:], a.dtype) for name, a in arrays.items()}
-        return {}
+        return next((_kinds(arrays) for arrays in self._arrays.values()), {})
 
     def gather(self, shard: int, rows: np.ndarray, into: Mapping[str, np.ndarray], at: int) -> None:
         """Copies `rows` (indices within the shard) to ``into[name][at : at + len(rows)]``."""
@@ -170,6 +170,10 @@ def scratch_folder() -> str | None:
 
 def _mapping(array: np.ndarray) -> mmap.mmap:
     return array._mmap  # type: ignore[attr-defined]
+
+
+def _kinds(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    return {name: (np.shape(a)[1:], a.dtype) for name, a in arrays.items()}
 
 
 def _shapes(arrays: Mapping[str, np.ndarray]) -> str:

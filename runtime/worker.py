@@ -10,14 +10,17 @@ import dataclasses
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .faults import Script
+from .collectives import Collective, PeerListener, connect
+from .errors import DriverLost
+from .faults import Script, describe
 from .feed import Feed
 from .loop import step_keys
+from .rendezvous import ControlClient
 from .reports import Stopwatch, add
 from .shards import Plan, ShardTable
 from .step import DistributedStep
@@ -160,10 +163,18 @@ class Trainer:
             self._epoch_begin()
             self._steps()
             self._epoch_end()
-        self._send("finished", self._checkpoint_fields(), self._checkpoint_arrays(), counters=self._counters())
+        self.watch.lap("other")
+        self._take_times()
+        more = {"times": self.phase_totals, "counters": self._counters()}
+        self._send("finished", self._checkpoint_fields(), self._checkpoint_arrays(), **more)
 
     def _send(self, kind: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, **more: Any):
-        self.control.send(Message(kind, {**fields, **more}, dict(arrays or {})))
+        self.control.send(kind, {**fields, **more}, arrays)
+
+    def _at(self, step: int, phase: str) -> None:
+        """Errors and heartbeats name the step, counted from the epoch's start, and the phase."""
+        self.collective.at(step)
+        self.control.at(step, phase)
 
     def _counters(self) -> dict[str, Any]:
         c = self.collective.counters
@@ -207,11 +218,6 @@ class Trainer:
         self._reports: list[tuple[int, int]] = []
         self._report_sums: list[np.ndarray] = []
         self._reported_s = time.monotonic()
-        if self.rank == 0:
-            self._send("epoch_begin", {"epoch": self.epoch, "step": self.done})
-        go = self._await("the driver's word to begin the epoch")
-        self.learning_rate = go.fields["learning_rate"]
-        self.watch.lap("callbacks")
 
     def _steps(self) -> None:
         settings, step = self.settings, self.step
@@ -221,7 +227,7 @@ class Trainer:
         rate, bits = 0.0, 0
         while batch is not None and not bits & STOP:
             settings.faults.at(self.rank, self.epoch, batch.step, "step")
-            self.collective.at(batch.step)
+            self._at(batch.step, "step")
             if step.iteration - first >= len(keys):
                 first, keys = step.iteration, step_keys(settings.seed, step.iteration, _KEYS)
             self.watch.lap("input")
@@ -317,7 +323,7 @@ class Trainer:
         totals: dict[int, np.ndarray] = {}
         for batch in self.validation_feed.epoch(0):
             self.settings.faults.at(self.rank, self.epoch, batch.step, "validation")
-            self.collective.at(batch.step)
+            self._at(batch.step, "validation")
             for call, sums in self.step.test(batch):
                 shard = call.shard if self.settings.one_by_one else -1 - self.rank
                 totals.setdefault(shard, np.zeros(self.step.M, np.float64))
@@ -337,4 +343,124 @@ def set_threads(cores: Sequence[int] | None) -> None:
         os.sched_setaffinity(0, cores)
 
 
-Progress = Callable[[str], None]
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One attempt at a fit: what every worker is started with.
+
+    Attributes:
+        settings: of the fit.
+        address: of the driver's control server.
+        secret: of the fit. generation: of the attempt.
+        cores: cores for this worker; 0 leaves them to the system.
+        cache: folder of the persistent compilation cache; "" for none.
+    """
+
+    settings: Settings
+    address: tuple[str, int]
+    secret: bytes
+    generation: int
+    cores: int = 0
+    cache: str = ""
+
+
+TRAINING, VALIDATION = 0, 1  # which data set a record belongs to
+
+
+def run_rank(
+    task: Task, rank: int, program: Callable[[], Any], records: Iterable[tuple[int, int, int, dict[str, np.ndarray]]]
+) -> None:
+    """A worker's whole part in one attempt at a fit.
+
+    1. connect to the driver  2. load the rows  3. compile  4. join the other ranks  5. train  6. send the end state.
+
+    Args:
+        rank: this worker's.
+        program: reads the `StepProgram`; called when threads and compile cache are set up.
+        records: (data set, shard, sequence, block), this rank's.
+
+    Raises:
+        Whatever went wrong; the driver has been told by a "failed" message then.
+    """
+    settings, watch = task.settings, Stopwatch()
+    with ControlClient(task.address, task.secret, task.generation, rank) as control:
+        trainer, stores = None, ()
+        try:
+            control.at(-1, "load")
+            stores = _stores(settings, rank)
+            _load(records, stores)
+            watch.lap("ingest")
+            control.at(-1, "compile")
+            settings.faults.at(rank, -1, -1, "compile")
+            trainer = Trainer(settings, rank, program(), *stores, watch)
+            watch.lap("compile")
+            control.at(-1, "join")
+            with _join(task, rank, control, trainer.step.P, watch) as collective:
+                control.at(-1, "start")
+                trainer.run(control.receive(JOIN_TIMEOUT_S, "the driver's start"), control, collective)
+        except BaseException as error:
+            _tell(control, error, trainer)
+            raise
+        finally:
+            for store in stores:
+                if store is not None:
+                    store.close()
+
+
+JOIN_TIMEOUT_S = 3600.0
+"""For the slowest rank to load and compile; the driver notices dead and frozen ones long before."""
+
+
+def _join(task: Task, rank: int, control: ControlClient, params: int, watch: Stopwatch) -> Collective:
+    settings = task.settings
+    listener = PeerListener(control.local_address) if settings.world_size > 1 else None
+    try:
+        address = listener.address if listener is not None else None
+        table = control.join(address, capabilities={"times": watch.take()}, timeout_s=JOIN_TIMEOUT_S)
+        return connect(
+            table,
+            rank,
+            task.secret,
+            task.generation,
+            settings.timeout_s,
+            listener=listener,
+            transports=settings.transports,
+            wire_dtype=settings.wire_dtype,
+            exact_from=params,
+        )
+    except BaseException:
+        if listener is not None:
+            listener.close()
+        raise
+
+
+def _stores(settings: Settings, rank: int) -> tuple[ShardStore, ShardStore | None]:
+    tables = [(settings.table, settings.owners, "training")]
+    if settings.validation is not None:
+        tables.append((settings.validation, settings.validation_owners, "validation"))
+    owned = [(t, shards_of(owners, rank), f"{name} data on rank {rank}") for t, owners, name in tables]
+    sizes = [sum(t.bytes[s] for s in shards) for t, shards, _ in owned]
+    cap = settings.memory_cap_bytes
+    caps = [None if cap is None else cap * size // max(sum(sizes), 1) for size in sizes]
+    stores = [ShardStore(t, shards, name, c) for (t, shards, name), c in zip(owned, caps, strict=True)]
+    return stores[0], stores[1] if len(stores) > 1 else None
+
+
+def _load(records: Iterable[tuple[int, int, int, dict[str, np.ndarray]]], stores: Sequence[ShardStore | None]) -> None:
+    for which, shard, sequence, block in records:
+        store = stores[which]
+        assert store is not None
+        store.add(shard, sequence, block)
+    for store in stores:
+        if store is not None:
+            store.finish()
+
+
+def _tell(control: ControlClient, error: BaseException, trainer: Trainer | None) -> None:
+    """Tells the driver why this worker ends, so that it need not guess from Spark's error."""
+    fields: dict[str, Any] = describe(error)
+    if trainer is not None:
+        fields |= {"epoch": trainer.epoch, "step": trainer.done}
+    try:
+        control.send("failed", fields)
+    except DriverLost:
+        pass

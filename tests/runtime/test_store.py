@@ -25,6 +25,13 @@ def records(shards, order=1):
     return [(s, q, b) for s, blocks in enumerate(shards) for q, b in list(enumerate(blocks))[::order]]
 
 
+def loaded(records, *args, **settings):
+    store = ShardStore(*args, **settings)
+    for record in records:
+        store.add(*record)
+    return store.finish()
+
+
 def take(store, shard, rows):
     into = {n: np.zeros((len(rows) + 1, *shape), dtype) for n, (shape, dtype) in store.specs().items()}
     store.gather(shard, np.asarray(rows), into, 1)
@@ -35,7 +42,7 @@ def take(store, shard, rows):
 @pytest.mark.parametrize("cap", [None, 100])
 def test_rows_come_back_in_order_of_sequence(order, cap, tmp_path):
     shards = shards_of((10, 0, 7))
-    store = ShardStore(records(shards, order), table_of(shards), (0, 1, 2), memory_cap_bytes=cap, scratch=str(tmp_path))
+    store = loaded(records(shards, order), table_of(shards), (0, 1, 2), memory_cap_bytes=cap, scratch=str(tmp_path))
     assert store.mapped == (cap is not None)
     got = take(store, 2, [6, 0, 3])
     assert got["y/0"].tolist() == [0, 16, 10, 13]
@@ -48,7 +55,7 @@ def test_rows_come_back_in_order_of_sequence(order, cap, tmp_path):
 def changed(shards, mutate, cap=None):
     table = table_of(shards)
     with pytest.raises(DataChanged) as error:
-        ShardStore(mutate(records(shards)), table, (0, 1), where="partition 3 of the data", memory_cap_bytes=cap)
+        loaded(mutate(records(shards)), table, (0, 1), where="partition 3 of the data", memory_cap_bytes=cap)
     return str(error.value)
 
 
@@ -79,7 +86,7 @@ def test_resident_memory_stays_near_the_cap(tmp_path):
     table = table_of([[block]])
     before = resident_bytes()
     parts = ((0, q, {"x/0": block["x/0"][q * 100 : q * 100 + 100]}) for q in range(40))
-    store = ShardStore(parts, table, (0,), memory_cap_bytes=cap, scratch=str(tmp_path))
+    store = loaded(parts, table, (0,), memory_cap_bytes=cap, scratch=str(tmp_path))
     into = {"x/0": np.empty((32, width), "float32")}
     worst = resident_bytes()
     order = np.random.default_rng(1).permutation(rows)
