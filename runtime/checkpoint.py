@@ -119,10 +119,11 @@ class Checkpoints:
     Args:
         folder: where they are.
         fit: what this fit is, as `identity` says.
+        temporary: whether the folder goes away with the fit.
     """
 
-    def __init__(self, folder: Folder, fit: Mapping[str, Any]):
-        self.folder, self.fit = folder, dict(fit)
+    def __init__(self, folder: Folder, fit: Mapping[str, Any], temporary: bool = False):
+        self.folder, self.fit, self.temporary = folder, dict(fit), temporary
 
     def _found(self) -> list[str]:
         return sorted(n for n in self.folder.names() if n.startswith(_PREFIX) and n[len(_PREFIX) :].isdigit())

@@ -154,6 +154,16 @@ class Hooks(Protocol):
     def on_event(self, event: Event) -> None:
         """A worker was lost, a checkpoint committed, ..."""
 
+    def save_state(self) -> dict[str, Any]:
+        """History and callbacks as they are now: any JSON object. Kept in every checkpoint of a distributed fit."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on from what `save_state` gave in a driver that died; called once, before the first `on_epoch_begin`.
+
+        The epoch that was under way is begun again with `on_epoch_begin`; steps before the checkpoint are not reported
+        a second time, and `EpochEnd.sums` hold them.
+        """
+
 
 @dataclasses.dataclass
 class Profile:

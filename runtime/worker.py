@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -363,6 +364,7 @@ class Task:
     cache: str = ""
 
 
+HERE = "here"
 TRAINING, VALIDATION = 0, 1  # which data set a record belongs to
 
 
@@ -385,6 +387,7 @@ def run_rank(
     with ControlClient(task.address, task.secret, task.generation, rank) as control:
         trainer, stores = None, ()
         try:
+            control.send(HERE, {"host": socket.gethostname(), "pid": os.getpid()})
             control.at(-1, "load")
             stores = _stores(settings, rank)
             _load(records, stores)
