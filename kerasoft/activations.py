@@ -24,14 +24,16 @@ def relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
     [-1.0, 1.0, 6.0]
     """
     ops = kerasoft.ops
-    if threshold == 0 and not negative_slope:
-        if max_value == 6:
-            return ops.relu6(x)
-        return ops.relu(x) if max_value is None else ops.clip(x, 0.0, max_value)
-    above = ops.greater(x, threshold)
-    kept = x if max_value is None else ops.minimum(x, max_value)
-    below = ops.multiply(ops.subtract(x, threshold), negative_slope) if negative_slope else ops.zeros_like(x)
-    return ops.where(above, kept, below)
+    if threshold == 0:
+        kept = ops.relu6(x) if max_value == 6 else ops.relu(x)
+    else:
+        kept = ops.where(ops.greater(x, threshold), x, ops.zeros_like(x))
+    if max_value is not None and (threshold != 0 or max_value != 6):
+        kept = ops.clip(kept, 0.0, max_value)
+    if not negative_slope:
+        return kept
+    below = ops.relu(ops.subtract(threshold, x))
+    return ops.subtract(kept, ops.multiply(below, negative_slope))
 
 
 def leaky_relu(x, negative_slope=0.2):
@@ -175,6 +177,11 @@ def sparse_sigmoid(x):
     """0 below -1, (x + 1) / 2 between -1 and 1, 1 above."""
     ops = kerasoft.ops
     return ops.clip(ops.divide(ops.add(x, 1.0), 2.0), 0.0, 1.0)
+
+
+def sparsemax(x, axis=-1):
+    """The point of the simplex nearest to x along `axis`: many exact zeros (Martins & Astudillo 2016)."""
+    return kerasoft.ops.sparsemax(x, axis=axis)
 
 
 _FUNCTIONS = {

@@ -178,6 +178,7 @@ from .nn import (
     softplus,
     softsign,
     sparse_categorical_crossentropy,
+    sparsemax,
     swish,
     tanh_shrink,
 )
@@ -378,6 +379,7 @@ __all__ = [
     "softsign",
     "sort",
     "sparse_categorical_crossentropy",
+    "sparsemax",
     "split",
     "sqrt",
     "square",

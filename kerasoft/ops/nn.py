@@ -129,6 +129,12 @@ def log_softmax(x: Any, axis: Any = -1) -> Any:
     return kernel("log_softmax", _of_jax_nn("log_softmax"))(x, axis=_one_axis(x, axis))
 
 
+@public("nn", "Sparsemax")
+def sparsemax(x: Any, axis: int = -1) -> Any:
+    """The point of the simplex nearest to x along `axis`: many exact zeros."""
+    return kernel("sparsemax")(tensor(x), axis=axis)
+
+
 def _one_axis(x: Any, axis: Any) -> Any:
     axes = r.axes_of(x, axis)
     return axes[0] if len(axes) == 1 else axes
