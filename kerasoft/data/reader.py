@@ -12,6 +12,7 @@ This file runs in executors: NumPy only.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -57,22 +58,53 @@ class RowReader:
         Raises:
             DataError: a row that does not fit, named by its ordinal.
         """
-        columns, size = self.columns, self.rows_in_block
-        count = start = 0
+        rows = iter(rows)
+        first = next(rows, None)
+        if first is None:
+            return
+        split = self.splitter(first, f"row 0 of {where}")
+        values = self._taken(split, first, 0, where)
+        rows = itertools.chain((first,), rows)
+        start = 0
+        if self._is_block(values):
+            yield from self._one_by_one(rows, split, start, where)
+            return
+        while chunk := list(itertools.islice(rows, self.rows_in_block)):
+            block = self._stacked(chunk, split)
+            if block is not None:
+                yield self._checked(block, start, where)
+                start += len(chunk)
+            else:
+                for block in self._one_by_one(chunk, split, start, where):
+                    yield block
+                    start += len(next(iter(block.values())))
+
+    def _stacked(self, chunk: list, split: Callable) -> Block | None:
+        """All rows of a chunk at once; None when they need a closer look."""
+        try:
+            values = list(zip(*map(split, chunk), strict=True))
+            made = {c.name: stacked(c, v) for c, v in zip(self.columns, values, strict=True)}
+        except Exception:  # whatever it is, the closer look names the row
+            return None
+        return made if all(a is not None for a in made.values()) else None  # type: ignore[return-value]
+
+    def _taken(self, split: Callable, row: Any, ordinal: int, where: str) -> Sequence[Any]:
+        try:
+            return split(row)
+        except DataError as error:
+            raise DataError(f"{error} (row {ordinal} of {where})") from error
+        except Exception as error:
+            raise DataError(
+                f"row {ordinal} of {where} is not like the first one: {type(error).__name__}: {error}. "
+                "Every row needs the same structure."
+            ) from error
+
+    def _one_by_one(self, rows: Iterable[Any], split: Callable, start: int, where: str) -> Iterator[Block]:
+        """Blocks of rows looked at one at a time: ready blocks, mixed kinds of values, and bad rows, which are named."""
+        count = 0
         block = self._empty()
-        split: Callable | None = None
         for row in rows:
-            if split is None:
-                split = self.splitter(row, f"row 0 of {where}")
-            try:
-                values = split(row)
-            except DataError as error:
-                raise DataError(f"{error} (row {start + count} of {where})") from error
-            except Exception as error:
-                raise DataError(
-                    f"row {start + count} of {where} is not like the first one: {type(error).__name__}: {error}. "
-                    "Every row needs the same structure."
-                ) from error
+            values = self._taken(split, row, start + count, where)
             if self._is_block(values):
                 if count:
                     yield self._checked({k: v[:count] for k, v in block.items()}, start, where)
@@ -82,13 +114,13 @@ class RowReader:
                 yield from self._cut(ready, start, where)
                 start += len(next(iter(ready.values())))
                 continue
-            for column, value in zip(columns, values, strict=True):
+            for column, value in zip(self.columns, values, strict=True):
                 try:
                     block[column.name][count] = fitted(column, value)
                 except DataError as error:
                     raise DataError(f"{error} (row {start + count} of {where})") from None
             count += 1
-            if count == size:
+            if count == self.rows_in_block:
                 yield self._checked(block, start, where)
                 start, count = start + count, 0
                 block = self._empty()
@@ -280,6 +312,25 @@ def fitted(column: Column, value: Any) -> Any:
         if np.any(np.asarray(value) != np.trunc(value)):
             raise DataError(f"{column} is {described(value)}; expected whole numbers ({column.dtype})")
     return value
+
+
+def stacked(column: Column, values: Sequence[Any]) -> np.ndarray | None:
+    """The values of many rows as one array, or None when they are not all of one plain kind that fits."""
+    rows, dtype = len(values), np.dtype(column.dtype)
+    kinds = {type(v) for v in values}
+    if kinds == {np.ndarray} and column.shape:
+        if {v.shape for v in values} != {column.shape}:
+            return None
+        if not all(d.kind in _KINDS[dtype.kind] for d in {v.dtype for v in values}):
+            return None
+        made = np.empty((rows, *column.shape), dtype)
+        np.concatenate(values, out=made.reshape(-1, *column.shape[1:]), casting="unsafe")
+        return made
+    found = np.asarray(values)
+    shape = (rows, *column.shape)
+    if found.dtype.kind not in _KINDS[dtype.kind] or not (found.shape == shape or found.size == rows == np.prod(shape)):
+        return None
+    return np.ascontiguousarray(found.reshape(shape), dtype)
 
 
 def matches(column: Column, value: Any) -> bool:
