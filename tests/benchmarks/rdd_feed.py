@@ -50,6 +50,7 @@ def consume(queue, result):
     total, xs, ys = 0, [], []
     while True:
         row = queue.get()
+        queue.task_done()
         if row is None:
             break
         xs.append(row[0])
@@ -68,7 +69,7 @@ def by_queue(partition, managed):
     context = multiprocessing.get_context("fork")
     manager = context.Manager() if managed else None
     maker = manager or context
-    queue, result = maker.Queue(1024), maker.Queue()
+    queue, result = maker.JoinableQueue(1024), maker.Queue()
     process = context.Process(target=consume, args=(queue, result))
     process.start()
     queue.put(part[0])  # the consumer is up
