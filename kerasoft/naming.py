@@ -57,6 +57,16 @@ def name_scope(name: str) -> Iterator[None]:
         _path.reset(token)
 
 
+@contextlib.contextmanager
+def absolute_scope(path: str) -> Iterator[None]:
+    """As `name_scope`, but `path` is the whole path."""
+    token = _path.set((path,))
+    try:
+        yield
+    finally:
+        _path.reset(token)
+
+
 def current_path() -> str:
     """The names of the scopes that are open, joined by ``/``."""
     return "/".join(_path.get())

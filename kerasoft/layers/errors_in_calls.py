@@ -1,0 +1,49 @@
+"""Errors raised while a layer is called or built get the layer's name, its input shapes and the user's line."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from .. import tree
+from ..tensors import is_tensor, known_shape, user_line
+
+
+@contextlib.contextmanager
+def located(layer: Any, args: tuple, kwargs: dict) -> Iterator[None]:
+    """Adds to an error raised inside where it happened; the innermost layer's words only."""
+    try:
+        yield
+    except Exception as error:
+        if not getattr(error, "_located", False):
+            _extend(error, _where(layer, args, kwargs, error))
+            with contextlib.suppress(AttributeError):
+                error._located = True  # type: ignore[attr-defined]
+        raise
+
+
+def _where(layer: Any, args: tuple, kwargs: dict, error: BaseException) -> str:
+    shapes = [_shown(a) for a in args] + [f"{k}={_shown(v)}" for k, v in kwargs.items() if _has_tensor(v)]
+    line = user_line(error.__traceback__)
+    at = f", at {line}" if line else ""
+    return f"in layer '{layer.name}' ({type(layer).__name__}) called on {', '.join(shapes) or 'nothing'}{at}"
+
+
+def _has_tensor(value: Any) -> bool:
+    return any(map(is_tensor, tree.flatten(value)))
+
+
+def _shown(value: Any) -> str:
+    shown = tree.map_structure(lambda x: known_shape(x) if is_tensor(x) else x, value)
+    text = str(shown)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _extend(error: BaseException, where: str) -> None:
+    """`where` behind the message, in place: the error keeps its type, its traceback and its attributes."""
+    simple = len(error.args) == 1 and isinstance(error.args[0], str) and not isinstance(error, KeyError)
+    if simple and str(error) == error.args[0]:
+        error.args = (f"{error.args[0]}\n  {where}",)
+    else:
+        error.add_note(where)

@@ -1,0 +1,107 @@
+"""Input: where a functional model begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import dtypes
+from ..tensors import Call, KerasTensor, standardize_shape
+from .layer import Layer
+
+
+class InputLayer(Layer):
+    """The layer behind `Input`; its `output` is the symbolic tensor.
+
+    Args:
+        shape: sizes without the batch axis.
+        batch_size: size of the batch axis, None for any.
+        dtype: float32 by default.
+        batch_shape: sizes with the batch axis, in place of `shape` and `batch_size`.
+        input_tensor: a KerasTensor whose shape and dtype to take.
+        optional: whether None may be given in its place.
+    """
+
+    def __init__(
+        self,
+        shape: Any = None,
+        batch_size: int | None = None,
+        dtype: Any = None,
+        sparse: Any = None,
+        ragged: Any = None,
+        batch_shape: Any = None,
+        input_tensor: Any = None,
+        optional: bool = False,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(name=name)
+        kwargs.pop("input_shape", None)
+        if kwargs:
+            raise ValueError(f"Unrecognized keyword arguments passed to InputLayer: {kwargs}")
+        if sparse or ragged:
+            raise ValueError(f"Input '{self.name}': sparse and ragged inputs are not supported; give dense arrays")
+        if input_tensor is not None:
+            batch_shape, dtype = input_tensor.shape, dtype or input_tensor.dtype
+        if batch_shape is None:
+            if shape is None:
+                raise ValueError("You must pass a `shape` argument.")
+            batch_shape = (batch_size, *standardize_shape(shape))
+        elif shape is not None:
+            raise ValueError("You cannot pass both `shape` and `batch_shape` at the same time.")
+        self._batch_shape = standardize_shape(batch_shape)
+        self._input_dtype = dtypes.standardize(dtype)
+        self.optional = optional
+        self.built = True
+        output = input_tensor if input_tensor is not None else KerasTensor(self._batch_shape, self._input_dtype, name)
+        Call(self, (), {}, output)
+
+    def call(self) -> Any:
+        """Nothing is computed."""
+
+    @property
+    def batch_shape(self) -> tuple:
+        return self._batch_shape
+
+    @property
+    def dtype(self) -> str:
+        return self._input_dtype
+
+    @property
+    def input_dtype(self) -> str:
+        return self._input_dtype
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "batch_shape": self._batch_shape,
+            "dtype": self._input_dtype,
+            "sparse": False,
+            "ragged": False,
+            "name": self.name,
+            "optional": self.optional,
+        }
+
+
+def Input(
+    shape: Any = None,
+    batch_size: int | None = None,
+    dtype: Any = None,
+    sparse: Any = None,
+    ragged: Any = None,
+    batch_shape: Any = None,
+    name: str | None = None,
+    tensor: Any = None,
+    optional: bool = False,
+) -> KerasTensor:
+    """A symbolic tensor where a functional model begins.
+
+    Args:
+        shape: sizes without the batch axis; None for sizes that vary.
+        batch_size: size of the batch axis, None for any.
+        dtype: float32 by default.
+        name: the key of this input when data are given as a dict.
+
+    >>> Input((28, 28, 1)).shape
+    (None, 28, 28, 1)
+    """
+    layer = InputLayer(shape, batch_size, dtype, sparse, ragged, batch_shape, tensor, optional, name)
+    return layer.output

@@ -1,0 +1,484 @@
+"""Layer: the base of all layers and models. State, calls, masks, losses, configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes, naming, tree
+from ..errors import LayerError
+from ..scope import EagerScope, autocast, current_scope, get_mask, set_mask
+from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
+from ..variables import Variable
+from .call_arguments import CallArguments, shapes_for_build, signature_of
+from .errors_in_calls import located
+from .input_spec import check_inputs
+from .state import State
+
+
+class Layer(State, Operation):
+    """A function with weights.
+
+    A layer of your own overrides `__init__` (settings), `build` (weights, when the input shape is known) and `call`
+    (the formula, in `kerasoft.ops`).
+
+    Args:
+        activity_regularizer: penalises the output; divided by the batch size.
+        trainable: whether its weights are trained.
+        dtype: in what it keeps its weights and computes: a dtype, or a policy such as ``"mixed_bfloat16"``.
+        autocast: whether float inputs are cast to the compute dtype.
+        name: unique in a model; made of the class name by default.
+
+    >>> import kerasoft as ks
+    >>> class Scale(ks.Layer):
+    ...     def build(self, input_shape):
+    ...         self.gain = self.add_weight((input_shape[-1],), lambda shape, dtype: 2.0 + 0.0 * ks.ops.ones(shape))
+    ...     def call(self, x):
+    ...         return x * self.gain
+    >>> layer = Scale()
+    >>> layer(ks.Input((3,))).shape, layer.weights[0].path
+    ((None, 3), 'scale/variable')
+    >>> layer([[1.0, 2.0, 3.0]]).tolist()
+    [[2.0, 4.0, 6.0]]
+    """
+
+    def __init__(
+        self,
+        *,
+        activity_regularizer: Any = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        autocast: bool = True,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        shape = kwargs.pop("input_shape", None)
+        dim = kwargs.pop("input_dim", None)
+        if kwargs:
+            raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
+        State.__init__(self)
+        Operation.__init__(self, name=name)
+        if activity_regularizer is not None:
+            from .. import regularizers
+
+            activity_regularizer = regularizers.get(activity_regularizer)
+        self.activity_regularizer = activity_regularizer
+        self._dtype_policy = dtypes.policy(dtype)
+        self.autocast = autocast
+        self.built = False
+        self.supports_masking = False
+        self.input_spec: Any = None
+        self._trainable = bool(trainable)
+        self._build_shapes: dict[str, Any] | None = None
+        self._losses: list[Any] = []
+        self._path: str | None = None
+        self._input_shape_arg = (dim,) if dim is not None else shape
+        self._ready = True
+
+    # --- dtype ---
+
+    @property
+    def dtype_policy(self) -> dtypes.DTypePolicy:
+        return self._dtype_policy
+
+    @dtype_policy.setter
+    def dtype_policy(self, value: Any) -> None:
+        self._dtype_policy = dtypes.policy(value)
+
+    @property
+    def dtype(self) -> str:
+        return self._dtype_policy.variable_dtype
+
+    @property
+    def variable_dtype(self) -> str:
+        return self._dtype_policy.variable_dtype
+
+    @property
+    def compute_dtype(self) -> str:
+        return self._dtype_policy.compute_dtype
+
+    @property
+    def input_dtype(self) -> str:
+        return self.compute_dtype
+
+    @property
+    def path(self) -> str | None:
+        """The names of the layers around it and its own, joined by ``/``; None before the first use."""
+        return self._path
+
+    # --- building ---
+
+    def build(self, *input_shapes: Any) -> None:
+        """Makes the weights. Override it; `input_shape` is a tuple with None for unknown sizes."""
+        self.built = True
+
+    def add_weight(
+        self,
+        shape: Any = None,
+        initializer: Any = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+        aggregation: str = "none",
+        overwrite_with_gradient: bool = False,
+        name: str | None = None,
+    ) -> Variable:
+        """A new weight of this layer.
+
+        Args:
+            shape: sizes, all known; () is a scalar.
+            initializer: a name, an object, or a callable ``(shape, dtype)``; glorot_uniform for floats, zeros else.
+            trainable: False for state such as moving averages.
+            regularizer, constraint: names, objects or callables.
+
+        Raises:
+            LayerError: a size is unknown.
+        """
+        from .. import constraints, initializers, regularizers
+
+        shape = () if shape is None else (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
+        if not all(isinstance(d, (int, np.integer)) for d in shape):
+            raise LayerError(
+                f"Layer '{self.name}' ({type(self).__name__}) needs a known size for its weight "
+                f"'{name or 'variable'}' of shape {shape}. Give the Input the missing size."
+            )
+        dtype = self.variable_dtype if dtype is None else dtypes.standardize(dtype)
+        if initializer is None:
+            initializer = "glorot_uniform" if dtypes.is_float(dtype) else "zeros"
+        with self._name_scope():
+            variable = Variable(
+                initializers.get(initializer), shape, dtype, trainable, autocast, aggregation, name=name or "variable"
+            )
+        variable.regularizer = regularizers.get(regularizer)
+        variable.constraint = constraints.get(constraint)
+        self._track_variable(variable)
+        return variable
+
+    @contextlib.contextmanager
+    def _name_scope(self) -> Iterator[None]:
+        """Opens this layer's path, as it was at first use."""
+        if self._path is None:
+            parents = naming.current_path()
+            self._path = f"{parents}/{self.name}" if parents else self.name
+        with naming.absolute_scope(self._path):
+            yield
+
+    def _build_once(self, arguments: CallArguments) -> None:
+        if self.built:
+            return
+        shapes = shapes_for_build(arguments, self.build, lambda x: None if x is None else known_shape(x))
+        if shapes is None:
+            raise LayerError(
+                f"Layer '{self.name}' ({type(self).__name__}): build() takes other arguments than the shapes of call()'s "
+                f"tensors {list(arguments.tensors)}. Name them `<argument>_shape`."
+            )
+        with self._name_scope():
+            self._call_build(shapes)
+
+    def _call_build(self, shapes: dict[str, Any]) -> None:
+        if type(self).build is not Layer.build:
+            self.build(**shapes)
+        self._build_shapes = shapes or None
+        self._after_build()
+
+    def _after_build(self) -> None:
+        self.built = True
+        if not self._trainable:
+            self.trainable = False  # reaches the new variables and sublayers
+
+    def get_build_config(self) -> dict | None:
+        """The shapes that `build` was called with."""
+        if self._build_shapes is None:
+            return None
+        if len(self._build_shapes) == 1:
+            return {"input_shape": next(iter(self._build_shapes.values()))}
+        return {"shapes_dict": self._build_shapes}
+
+    def build_from_config(self, config: dict) -> None:
+        """Builds with shapes kept by `get_build_config`."""
+        if not config or self.built:
+            return
+        with self._name_scope():
+            if "shapes_dict" in config:
+                self._call_build({k: _shape_tuple(v) for k, v in config["shapes_dict"].items()})
+            elif config.get("input_shape") is not None:
+                shape = _shape_tuple(config["input_shape"])
+                if type(self).build is not Layer.build:
+                    self.build(shape)
+                self._build_shapes = {"input_shape": shape}
+                self._after_build()
+
+    # --- calling ---
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call()` method implemented.")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not getattr(self, "_ready", False):
+            raise RuntimeError(
+                f"In layer '{type(self).__name__}', you forgot to call `super().__init__()` as the first statement in "
+                "the `__init__()` method. Go add it!"
+            )
+        if any_symbolic(args, kwargs):
+            return self._symbolic_call(args, kwargs)
+        args, kwargs = self._as_tensors(args), self._as_tensors(kwargs)
+        if current_scope() is not None:
+            return self._run(*args, **kwargs)
+        first = next((x for x in tree.flatten((args, kwargs)) if is_tensor(x) and len(x.shape)), None)
+        with EagerScope(batch=0 if first is None else int(first.shape[0])) as scope:
+            outputs = self._run(*args, **kwargs)
+            self._losses = list(scope.losses)
+            return outputs
+
+    def _symbolic_call(self, args: tuple, kwargs: dict) -> Any:
+        with located(self, args, kwargs):
+            if type(self).compute_output_spec is not Layer.compute_output_spec:
+                outputs = self._spec_call(args, kwargs)
+            else:
+                outputs = infer(self._run, args, kwargs)
+            Call(self, args, kwargs, outputs)
+            return outputs
+
+    def _spec_call(self, args: tuple, kwargs: dict) -> Any:
+        """A symbolic call of a layer with a `compute_output_spec` of its own."""
+        arguments = CallArguments(signature_of(type(self)), args, kwargs)
+        check_inputs(self.input_spec, arguments.first, self.name)
+        self._build_once(arguments)
+        return self.compute_output_spec(*args, **kwargs)
+
+    def _as_tensors(self, structure: Any) -> Any:
+        """Arrays of `structure` as JAX arrays, floats in the compute dtype; lists of numbers become arrays."""
+
+        def convert(x: Any) -> Any:
+            if x is None or isinstance(x, (str, bool, KerasTensor, Variable)) or hasattr(x, "op"):
+                return self._cast_input(x)
+            if isinstance(x, (int, float, np.ndarray, np.generic)) or is_tensor(x):
+                import jax.numpy as jnp
+
+                if isinstance(x, np.ndarray) and x.dtype == object:
+                    raise LayerError(
+                        f"Layer '{self.name}' got an array of Python objects; give numbers of equal shapes"
+                    )
+                return self._cast_input(jnp.asarray(x, dtypes.narrowed(x.dtype)) if is_tensor(x) else x)
+            return x
+
+        return tree.map_structure(convert, _numbers_as_arrays(structure))
+
+    def _cast_input(self, x: Any) -> Any:
+        if not (self.autocast and is_tensor(x)) or isinstance(x, KerasTensor):
+            return x
+        kind = dtypes.standardize(x.dtype)
+        if kind in dtypes.FLOATS and kind != self.input_dtype and self.input_dtype in dtypes.FLOATS:
+            from .. import ops
+
+            mask = get_mask(x)
+            x = ops.cast(x, self.input_dtype)
+            if mask is not None:
+                set_mask(x, mask)
+        return x
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """The call on nodes or arrays, inside a scope."""
+        scope = current_scope()
+        args, kwargs = tree.map_structure(self._cast_input, args), tree.map_structure(self._cast_input, kwargs)
+        signature = signature_of(type(self))
+        with located(self, args, kwargs):
+            explicit = kwargs.get("training")
+            if not signature.has("training") and not signature.takes_any:
+                kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+            arguments = CallArguments(signature, args, kwargs)
+            check_inputs(self.input_spec, arguments.first, self.name)
+            self._build_once(arguments)
+            explicit = arguments.by_name.get("training", explicit)
+            training = explicit if explicit is not None else scope.training
+            if training is None:
+                training = signature.default("training")
+            by_position = "training" in arguments.by_name and "training" not in kwargs
+            if signature.has("training") and training is not None and not by_position:
+                kwargs = {**kwargs, "training": training}
+            kwargs, previous_mask = self._with_masks(signature, arguments, kwargs)
+            outer, scope.training = scope.training, training
+            try:
+                with self._name_scope(), _labelled(scope, self), autocast(self._cast_dtype()):
+                    outputs = self.call(*args, **kwargs)
+            finally:
+                scope.training = outer
+            self.built = True
+            self._regularize_activity(scope, outputs)
+            self._pass_masks(arguments.first, outputs, previous_mask)
+            return outputs
+
+    def _cast_dtype(self) -> str | None:
+        return self.compute_dtype if self.autocast and self.compute_dtype != self.variable_dtype else None
+
+    # --- masks ---
+
+    def _with_masks(self, signature: Any, arguments: CallArguments, kwargs: dict) -> tuple[dict, Any]:
+        """`kwargs` with the masks that the inputs carry, and the mask of the first input."""
+        tensors = arguments.tensors
+        if len(tensors) == 1:
+            if signature.has("mask") and arguments.by_name.get("mask") is None:
+                kwargs = {**kwargs, "mask": tree.map_structure(get_mask, next(iter(tensors.values())))}
+        else:
+            for name, value in tensors.items():
+                mask_name = f"{name}_mask"
+                if signature.has(mask_name) and arguments.by_name.get(mask_name) is None:
+                    kwargs = {**kwargs, mask_name: tree.map_structure(get_mask, value)}
+        given = kwargs.get("mask", arguments.by_name.get("mask"))
+        return kwargs, given if given is not None else tree.map_structure(get_mask, arguments.first)
+
+    def _pass_masks(self, first: Any, outputs: Any, previous: Any) -> None:
+        flat = tree.flatten(outputs)
+        if not self.supports_masking:
+            if any(m is not None for m in tree.flatten(previous)):
+                warnings.warn(
+                    f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to "
+                    "it. However, this layer does not support masking and will therefore destroy the mask "
+                    "information. Downstream layers will not see the mask.",
+                    stacklevel=4,
+                )
+            return
+        if all(get_mask(x) is not None for x in flat):
+            return
+        masks = self.compute_mask(first, previous)
+        if masks is None:
+            return
+        for x, mask in zip(flat, tree.flatten(masks), strict=False):
+            if mask is not None and is_tensor(x) and get_mask(x) is None:
+                set_mask(x, mask)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The mask of the output; by default the input's."""
+        return previous_mask
+
+    # --- losses ---
+
+    def add_loss(self, loss: Any) -> None:
+        """Adds a scalar computed in `call` to the model's loss."""
+        scope = current_scope()
+        for value in tree.flatten(loss):
+            if scope is None:
+                self._losses.append(value)
+            else:
+                scope.add_loss(value)
+
+    def _regularize_activity(self, scope: Any, outputs: Any) -> None:
+        if self.activity_regularizer is None:
+            return
+        from .. import ops
+
+        for x in tree.flatten(outputs):
+            if scope.tracing and scope.valid is not None and len(x.shape):
+                real = ops.reshape(scope.valid, (x.shape[0],) + (1,) * (len(x.shape) - 1))
+                x = ops.where(ops.greater(real, 0), x, ops.zeros_like(x))
+            loss = self.activity_regularizer(x)
+            scope.add_share(ops.divide(loss, scope.row_count(x)) if len(x.shape) else loss)
+
+    @property
+    def losses(self) -> list[Any]:
+        """What `add_loss` and activity regularizers gave in the last eager call, then the weights' penalties."""
+        found = [*self._losses]
+        for layer in self._flatten_layers()[1:]:
+            found.extend(layer._losses)
+        return found + [v.regularizer(v) for v in self.trainable_weights if v.regularizer is not None]
+
+    # --- shapes ---
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """KerasTensors like the outputs for KerasTensor inputs."""
+        return infer(self._run, args, kwargs)
+
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """The output shape for an input shape (or one per tensor argument)."""
+        shapes = [*args, *kwargs.values()]
+
+        def symbolic(shape: Any) -> Any:
+            if shape is None or _is_shape(shape):
+                return None if shape is None else KerasTensor(shape, self._shape_dtype())
+            if isinstance(shape, dict):
+                return {k: symbolic(v) for k, v in shape.items()}
+            return [symbolic(s) for s in shape]
+
+        outputs = self.compute_output_spec(*[symbolic(s) for s in shapes])
+        return tree.map_structure(lambda x: x.shape, outputs)
+
+    def _shape_dtype(self) -> str:
+        return self.input_dtype
+
+    # --- configuration ---
+
+    def get_config(self) -> dict[str, Any]:
+        """What is needed to make the layer again: name, trainable, dtype, and the constructor's arguments.
+
+        A subclass that overrides it adds its own arguments to ``super().get_config()``; one that does not has its
+        constructor's arguments captured.
+        """
+        config: dict[str, Any] = {
+            "name": self.name,
+            "trainable": self._trainable,
+            "dtype": self._dtype_policy,
+        }
+        if self.activity_regularizer is not None:
+            config["activity_regularizer"] = self.activity_regularizer
+        if type(self).get_config is Layer.get_config:
+            skipped = {"kwargs", "args", "name", "trainable", "dtype", "activity_regularizer"}
+            config.update({k: v for k, v in self._captured.items() if k not in skipped})
+        from ..saving.serialization import serialize_keras_object
+
+        return {key: serialize_keras_object(value) for key, value in config.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """The layer that gave this config."""
+        if cls.get_config is Layer.get_config:
+            from ..saving.serialization import deserialize_keras_object
+
+            config = {key: deserialize_keras_object(value) for key, value in config.items()}
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def _labelled(scope: Any, layer: Layer) -> Any:
+    """Nodes made inside carry the layer's name."""
+    if not scope.tracing:
+        return contextlib.nullcontext()
+    from ..compiler.ir import source
+
+    return source(layer._path or layer.name)
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(s is None or isinstance(s, (int, np.integer)) for s in value)
+
+
+def _shape_tuple(value: Any) -> Any:
+    """Shapes read from JSON, as tuples again."""
+    if value is None or _is_shape(value):
+        return None if value is None else tuple(value)
+    if isinstance(value, dict):
+        return {k: _shape_tuple(v) for k, v in value.items()}
+    return [_shape_tuple(v) for v in value]
+
+
+def _numbers_as_arrays(value: Any) -> Any:
+    """Lists of numbers (of lists of numbers) as arrays; lists of tensors stay lists."""
+    if isinstance(value, dict):
+        return {k: _numbers_as_arrays(v) for k, v in value.items()}
+    if isinstance(value, list):
+        leaves = tree.flatten(value)
+        if leaves and all(isinstance(x, (int, float, np.number)) and not isinstance(x, bool) for x in leaves):
+            array = np.asarray(value)
+            return array.astype(dtypes.narrowed(array.dtype))
+        return [_numbers_as_arrays(v) for v in value]
+    if isinstance(value, tuple):
+        items = [_numbers_as_arrays(v) for v in value]
+        return type(value)(*items) if tree.is_namedtuple(value) else tuple(items)
+    return value

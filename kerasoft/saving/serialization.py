@@ -1,0 +1,269 @@
+"""Configs: objects as JSON in Keras's form, ``{"module", "class_name", "config", "registered_name"}``.
+
+Reading a config runs no code of the file: classes are looked up by name among those of kerasoft and those that the user
+registered; a marshalled lambda is refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes
+from ..errors import SerializationError, UnknownNameError, UnsafeFileError
+from ..tensors import KerasTensor
+from .registration import custom_object_scope, get_registered_name, get_registered_object
+
+_PLAIN = (str, int, float, bool, type(None))
+_PUBLIC = (
+    "layers", "initializers", "regularizers", "constraints", "optimizers", "optimizers.schedules", "losses", "metrics",
+    "models", "activations", "random",
+)  # fmt: skip
+_MODELS = {"Sequential": "keras", "Model": "keras", "Functional": "keras.src.models.functional"}
+
+
+def serialize_keras_object(obj: Any) -> Any:
+    """`obj` as JSON-ready data.
+
+    Raises:
+        SerializationError: an object without `get_config`, or a lambda.
+    """
+    if isinstance(obj, bool) or obj is None or isinstance(obj, str):
+        return obj
+    if isinstance(obj, np.generic):
+        return obj.item()
+    if isinstance(obj, _PLAIN):
+        return obj
+    if isinstance(obj, (list, tuple)):
+        items = [serialize_keras_object(x) for x in obj]
+        return tuple(items) if isinstance(obj, tuple) else items
+    if isinstance(obj, dict):
+        return {key: serialize_keras_object(value) for key, value in obj.items()}
+    if isinstance(obj, bytes):
+        return {"class_name": "__bytes__", "config": {"value": obj.decode("utf-8")}}
+    if isinstance(obj, slice):
+        parts = {name: serialize_keras_object(getattr(obj, name)) for name in ("start", "stop", "step")}
+        return {"class_name": "__slice__", "config": parts}
+    if obj is Ellipsis:
+        return {"class_name": "__ellipsis__", "config": {}}
+    if isinstance(obj, KerasTensor):
+        history = obj.history and [obj.history.operation.name, *obj.history[1:]]
+        return {
+            "class_name": "__keras_tensor__",
+            "config": {"shape": obj.shape, "dtype": obj.dtype, "keras_history": history},
+        }
+    if isinstance(obj, np.ndarray):
+        if obj.ndim == 0:
+            return obj.item()
+        return {"class_name": "__numpy__", "config": {"value": obj.tolist(), "dtype": obj.dtype.name}}
+    if isinstance(obj, np.dtype):
+        return obj.name
+    if isinstance(obj, dtypes.DTypePolicy):
+        return {"module": "keras", "class_name": "DTypePolicy", "config": obj.get_config(), "registered_name": None}
+    if hasattr(obj, "__array__") and not hasattr(obj, "get_config"):
+        value = np.asarray(obj)
+        return {"class_name": "__tensor__", "config": {"value": value.tolist(), "dtype": value.dtype.name}}
+    if isinstance(obj, (types.FunctionType, types.BuiltinFunctionType)):
+        return _serialize_function(obj)
+    if inspect.isclass(obj):
+        raise SerializationError(f"cannot serialize the class {obj.__name__}; give an instance of it")
+    return _serialize_instance(obj)
+
+
+def _serialize_function(function: Any) -> dict:
+    if function.__name__ == "<lambda>":
+        raise SerializationError(
+            "cannot save a lambda: reading it back would run code from the file. Use a named function and register it "
+            "with kerasoft.saving.register_keras_serializable()."
+        )
+    name = get_registered_name(function)
+    public = public_module(function)
+    return {"module": public or function.__module__, "class_name": "function", "config": name, "registered_name": name}
+
+
+def _serialize_instance(obj: Any) -> dict:
+    if not hasattr(obj, "get_config"):
+        raise SerializationError(
+            f"Cannot serialize object {obj} of type {type(obj)}. To be serializable, a class must implement the "
+            "`get_config()` method."
+        )
+    config = obj.get_config()
+    if not isinstance(config, dict):
+        raise SerializationError(f"The `get_config()` method of {obj} should return a dict. It returned: {config}")
+    data = {**class_reference(type(obj)), "config": serialize_keras_object(config)}
+    made = {key: data[key] for key in ("module", "class_name", "config", "registered_name")}
+    for key, getter in (("build_config", "get_build_config"), ("compile_config", "get_compile_config")):
+        found = getattr(obj, getter)() if hasattr(obj, getter) else None
+        if found is not None:
+            made[key] = serialize_keras_object(found)
+    return made
+
+
+def class_reference(cls: type) -> dict[str, Any]:
+    """``{"module", "class_name", "registered_name"}`` of a class, with Keras's module names for ours."""
+    entry = getattr(cls, "entry", None)
+    if entry is not None:
+        return {"module": entry.module, "class_name": entry.class_name, "registered_name": entry.class_name}
+    name = cls.__name__
+    if cls.__module__.startswith("kerasoft."):
+        if name in _MODELS:
+            registered = name if name == "Functional" else None
+            return {"module": _MODELS[name], "class_name": name, "registered_name": registered}
+        public = public_module(cls)
+        if public:
+            return {"module": public, "class_name": name, "registered_name": None}
+    module = None if cls.__module__ in ("__main__", "builtins") else cls.__module__
+    return {"module": module, "class_name": name, "registered_name": get_registered_name(cls)}
+
+
+def public_module(target: Any) -> str | None:
+    """The ``keras.*`` module under which a class or function of ours is public; None for those of users."""
+    if not target.__module__.startswith("kerasoft."):
+        return None
+    for part in _PUBLIC:
+        if target.__module__ == f"kerasoft.{part}" or target.__module__.startswith(f"kerasoft.{part}."):
+            if part == "optimizers" and "schedule" in target.__module__:
+                continue
+            return f"keras.{part}"
+    return None
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def deserialize_keras_object(config: Any, custom_objects: dict | None = None, safe_mode: bool = True, **_: Any) -> Any:
+    """The object that `serialize_keras_object` made `config` of.
+
+    Args:
+        custom_objects: further classes and functions by name.
+        safe_mode: accepted for Keras's sake; lambdas are refused in any case.
+
+    Raises:
+        UnknownNameError: a class or function that is neither kerasoft's nor registered.
+        UnsafeFileError: a marshalled lambda.
+    """
+    if custom_objects:
+        with custom_object_scope(custom_objects):
+            return deserialize_keras_object(config)
+    if isinstance(config, (list, tuple)):
+        return [deserialize_keras_object(x) for x in config]
+    if isinstance(config, _PLAIN) or not isinstance(config, dict):
+        return config
+    if "class_name" not in config or "config" not in config:
+        return {key: deserialize_keras_object(value) for key, value in config.items()}
+    name, inner = config["class_name"], config["config"]
+    if name in _SPECIAL:
+        return _SPECIAL[name](inner)
+    found = find(name, config.get("module"), config.get("registered_name"), inner)
+    if name == "function" or not inspect.isclass(found):
+        return found
+    return _instance(found, config)
+
+
+def _instance(cls: Any, config: dict) -> Any:
+    inner = config["config"] or {}
+    if not isinstance(inner, dict):
+        raise SerializationError(
+            f"Expected 'config' to be a dict for {config['class_name']}, instead got {type(inner)}"
+        )
+    if not hasattr(cls, "from_config"):
+        raise SerializationError(
+            f"Unable to reconstruct an instance of '{config['class_name']}' because the class is missing a "
+            "`from_config()` method."
+        )
+    try:
+        instance = cls.from_config(dict(inner))
+    except TypeError as error:
+        raise SerializationError(
+            f"{cls.__name__} could not be made from its config {inner}: {error}. Each argument of its constructor must be "
+            "in what `get_config()` returns."
+        ) from error
+    if config.get("build_config") and not instance.built:
+        instance.build_from_config(config["build_config"])
+        instance.built = True
+    if config.get("compile_config") and hasattr(instance, "compile_from_config"):
+        instance.compile_from_config(config["compile_config"])
+    return instance
+
+
+def _revived_tensor(config: dict) -> KerasTensor:
+    made = KerasTensor(config["shape"], config["dtype"], name="revived")
+    made._keras_history = config["keras_history"]  # replaced by the real tensor when the graph is built
+    return made
+
+
+def _refuse_lambda(_: Any) -> Any:
+    raise UnsafeFileError(
+        "the file holds a Python lambda as byte code, which would have to be run to read it. kerasoft never does. "
+        "Save the model with a registered function or layer in its place."
+    )
+
+
+_SPECIAL: dict[str, Any] = {
+    "__bytes__": lambda c: c["value"].encode("utf-8"),
+    "__slice__": lambda c: slice(*(deserialize_keras_object(c[k]) for k in ("start", "stop", "step"))),
+    "__ellipsis__": lambda c: Ellipsis,
+    "__numpy__": lambda c: np.array(c["value"], c["dtype"]),
+    "__tensor__": lambda c: np.array(c["value"], c["dtype"]),
+    "__keras_tensor__": _revived_tensor,
+    "__lambda__": _refuse_lambda,
+    "__typespec__": _refuse_lambda,
+}
+
+
+def find(name: str, module: str | None, registered_name: str | None, inner: Any = None) -> Any:
+    """The class or function that a config refers to.
+
+    Raises:
+        UnknownNameError: there is none; says how to register one.
+    """
+    target = inner if name == "function" else name
+    for known in (registered_name, target):
+        found = get_registered_object(known) if isinstance(known, str) else None
+        if found is not None:
+            return found
+    found = _ours(str(target), module or "")
+    if found is None:
+        raise UnknownNameError(
+            f"Could not locate {'function' if name == 'function' else 'class'} '{target}'"
+            + (f" of module '{module}'" if module else "")
+            + ". If it is your own, decorate it with `@kerasoft.saving.register_keras_serializable()`, or pass it in "
+            f"`custom_objects={{'{target}': ...}}`."
+        )
+    return found
+
+
+def _ours(name: str, module: str) -> Any:
+    """A public name of kerasoft, given Keras's or kerasoft's module."""
+    if not name.isidentifier() or name.startswith("_"):
+        return None
+    top, _, rest = module.partition(".")
+    if top not in ("keras", "kerasoft", "builtins", ""):
+        return None
+    if rest.startswith("src.ops") or rest.startswith("ops"):
+        from .. import ops
+        from ..ops.dispatch import ENTRIES
+
+        entry = ENTRIES.get(name)
+        return entry.operation if entry is not None else getattr(ops, name, None) if name in ops.__all__ else None
+    if name in ("Sequential", "Model", "Functional"):
+        from .. import models
+        from ..models.functional import Functional
+
+        return Functional if name == "Functional" else getattr(models, name)
+    if name == "DTypePolicy":
+        return dtypes.DTypePolicy
+    rest = rest.removeprefix("src.")
+    places = [p for p in _PUBLIC if rest == p or rest.startswith(f"{p}.")] or list(_PUBLIC)
+    for place in sorted(places, key=len, reverse=True):
+        try:
+            found = getattr(importlib.import_module(f"kerasoft.{place}"), name, None)
+        except ModuleNotFoundError:
+            continue
+        if found is not None and not inspect.ismodule(found):
+            return found
+    return None
