@@ -1,4 +1,15 @@
 """The runtime: ships a `StepProgram` to Spark executors and trains it with AllReduce."""
 
+import importlib
+
 if __name__ != "kerasoft.runtime":
     raise ImportError(f"this folder is the package kerasoft.runtime, not {__name__!r}: use `import kerasoft.runtime`")
+
+_NAMES = {"AllReduce": "strategies", "Strategy": "strategies"}
+__all__ = list(_NAMES)
+
+
+def __getattr__(name: str):
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,33 @@
+"""What every way of training on a cluster offers."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from ..loop import Hooks, TrainJob, TrainResult
+
+
+class Strategy(abc.ABC):
+    """A way of training on a cluster: plain settings, checked when made, and `fit`.
+
+    Attributes:
+        workers: ranks; None = one for each executor.
+        shards: logical shards that the data is cut into; None = its own partitions.
+    """
+
+    workers: int | None
+    shards: int | None
+
+    @abc.abstractmethod
+    def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
+        """Trains.
+
+        Args:
+            job: the fit without its data.
+            data, validation: have `.rdd`, an RDD of `kerasoft.runtime.shards.Record`, and `.table`, its `ShardTable`.
+            hooks: told of steps, epochs and events, on the calling thread.
+
+        Raises:
+            DistributedError: see `kerasoft.runtime.errors`.
+        """

@@ -1,0 +1,208 @@
+"""Small models, data and launchers for tests of the runtime; no front-end."""
+
+import threading
+
+import numpy as np
+from kerasoft.compiler import program as kp
+from kerasoft.compiler.gradient import gradient
+from kerasoft.compiler.ir import Graph, symbol
+from kerasoft.compiler.ops import arithmetic as a
+from kerasoft.compiler.ops import shape as s
+from kerasoft.compiler.ops.collective import all_reduce
+from kerasoft.compiler.ops.registry import constant, input_node, param_node
+
+B, N = symbol("b"), symbol("n")
+
+
+def adam(clip=False):
+    """Adam without bias correction; with `clip`, of a gradient divided by its norm."""
+    p, g, m, v = (input_node(n, (N,), "float32") for n in ("param", "gradient", "slot/m", "slot/v"))
+    rate = input_node("learning_rate", (), "float32")
+    if clip:
+        norm = a.sqrt(all_reduce(s.sum(g * g)) + 1e-12)
+        scaled = a.divide(g, norm)
+    else:
+        scaled = g
+    m2 = m * 0.9 + scaled * 0.1
+    v2 = v * 0.99 + scaled * scaled * 0.01
+    moved = a.subtract(p, a.divide(m2 * rate, a.sqrt(v2) + 1e-3))
+    return Graph((p, g, m, v, rate), (moved, m2, v2), ("param", "slot/m", "slot/v"))
+
+
+def mlp(features=5, units=8, clip=False, synchronised=False, update_mode="sliced"):
+    """tanh(x k) u, squared error, a running mean of x; sums: loss, rows, row ids (to see every row once)."""
+    x, y = input_node("x/0", (B, features), "float32"), input_node("y/0", (B, 1), "float32")
+    valid, row_id = input_node("valid", (B,), "float32"), input_node("row_id", (B,), "uint32")
+    rows, share = input_node("rows", (), "float32"), input_node("share", (), "float32")
+    k, u = param_node("k", (features, units)), param_node("u", (units, 1))
+    moving = param_node("moving", (features,), trainable=False)
+    v = s.reshape(valid, shape=(B, 1))
+    mean = a.divide(s.sum(x * v, axis=0), rows)
+    if synchronised:
+        mean = all_reduce(mean)
+        centred = a.subtract(x, mean)
+        state = share * (moving * 0.5 + mean * 0.5)
+    else:
+        centred = x
+        state = share * (moving * 0.5) + mean * 0.5
+    error = (a.tanh(centred @ k) @ u - y) * v
+    loss = a.divide(s.sum(error * error), rows)
+    dk, du = gradient({loss: constant(1.0)}, [k, u])
+    ids = a.cast(row_id, dtype="float32")
+    sums = (loss * rows, s.sum(valid), s.sum(ids * valid), s.sum(ids * ids * valid))
+    names = ("sum/loss/total", "sum/loss/count", "sum/ids", "sum/ids_squared")
+    train = Graph(
+        (x, y, valid, row_id, rows, share), (dk, du, state, *sums), ("grad/k", "grad/u", "state/moving", *names)
+    )
+    test_error = (a.tanh(a.subtract(x, moving) @ k) @ u - y) * v if synchronised else error
+    test = Graph((x, y, valid), (s.sum(test_error * test_error), s.sum(valid)), names[:2])
+    return kp.StepSource(
+        layout=kp.Layout.of(
+            params={"k": (features, units), "u": (units, 1)},
+            states={"moving": (features,)},
+            sums={n.removeprefix("sum/"): () for n in names},
+        ),
+        inputs=(kp.InputSpec("x/0", (features,), "float32"), kp.InputSpec("y/0", (1,), "float32")),
+        train=train,
+        test=test,
+        update=adam(clip),
+        slots=(kp.SlotSpec("m"), kp.SlotSpec("v")),
+        flags=kp.Flags(update_mode=update_mode),
+    )
+
+
+def shards(sizes, features=5, block=7, seed=0):
+    """A list of blocks for each shard."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for n in sizes:
+        x = rng.normal(size=(n, features)).astype("float32")
+        y = np.sin(x.sum(1, keepdims=True)).astype("float32")
+        out.append([{"x/0": x[i : i + block], "y/0": y[i : i + block]} for i in range(0, n, block)])
+    return out
+
+
+def start(source, seed=0):
+    """params, state."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=source.layout.P).astype("float32") * 0.3, np.zeros(source.layout.S, "float32")
+
+
+class Recorder:
+    """Hooks that keep everything they are told."""
+
+    def __init__(self):
+        self.begun, self.steps, self.ends, self.events, self.weights = [], [], [], [], {}
+        self.loaded = None
+        self.decide = lambda end: None
+        self.rate = lambda epoch: None
+        self.on_report = lambda reports: None
+
+    def on_epoch_begin(self, epoch):
+        self.begun.append(epoch)
+        return self.rate(epoch)
+
+    def on_steps(self, reports):
+        self.steps.extend(reports)
+        return self.on_report(reports)
+
+    def on_epoch_end(self, end):
+        from kerasoft.runtime.loop import Decision
+
+        self.ends.append(end)
+        return self.decide(end) or Decision()
+
+    def on_event(self, event):
+        self.events.append(event)
+
+    def save_state(self):
+        return {"ends": len(self.ends), "steps": len(self.steps)}
+
+    def load_state(self, state):
+        self.loaded = state
+
+
+class ThreadLauncher:
+    """Ranks as threads of this process."""
+
+    def __init__(self, program, data, validation=None):
+        self.program, self.data, self.validation = program, data, validation
+        self.recovered = 0
+
+    def launch(self, task):
+        return Threads(self, task)
+
+    def recover(self, world_size):
+        self.recovered += 1
+
+
+class Threads:
+    def __init__(self, launcher, task):
+        self.launcher, self.task, self.errors = launcher, task, []
+        self.threads = [
+            threading.Thread(target=self.rank, args=(r,), daemon=True) for r in range(task.settings.world_size)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def rank(self, rank):
+        from kerasoft.runtime.worker import run_rank
+
+        settings = self.task.settings
+        records = []
+        for which, data, owners in (
+            (0, self.launcher.data, settings.owners),
+            (1, self.launcher.validation, settings.validation_owners),
+        ):
+            for shard, blocks in enumerate(data or ()):
+                if owners[shard] == rank:
+                    records += [(which, shard, q, b) for q, b in enumerate(blocks)]
+        try:
+            run_rank(self.task, rank, lambda: self.launcher.program, iter(records))
+        except BaseException as error:
+            self.errors.append(error)
+
+    def done(self):
+        return not any(t.is_alive() for t in self.threads)
+
+    def error(self):
+        return str(self.errors[0]) if self.errors else None
+
+    def end(self):
+        for thread in self.threads:
+            thread.join(30)
+
+
+def fit_in_threads(source, data, world_size, strategy=None, validation=None, hooks=None, faults=(), folder=None, **job):
+    """A whole fit with ranks as threads; returns (TrainResult, hooks, Driver)."""
+    import dataclasses
+    import tempfile
+
+    from kerasoft.runtime import AllReduce
+    from kerasoft.runtime.checkpoint import Checkpoints, LocalFolder, identity
+    from kerasoft.runtime.driver import Driver
+    from kerasoft.runtime.faults import Script
+    from kerasoft.runtime.loop import TrainJob
+    from kerasoft.runtime.rendezvous import ControlServer
+    from kerasoft.runtime.shards import table_of
+    from kerasoft.runtime.wire import new_secret
+
+    params, state = start(source)
+    every = job.pop("checkpoint_every_steps", 0)
+    settings_more = {"checkpoint_every_steps": every, "report_every_s": 0.0}
+    job = TrainJob(**{"source": source, "params": params, "state": state, "batch_size": 16, "learning_rate": 0.05} | job)
+    strategy = strategy or AllReduce(timeout_s=5)
+    table = table_of(data)
+    settings = strategy.settings(
+        job, table, table_of(validation) if validation else None, world_size, Script(tuple(faults))
+    )
+    settings = dataclasses.replace(settings, **settings_more)
+    program = source.export(train_rows=settings.train_sizes, test_rows=settings.test_sizes)
+    hooks = hooks or Recorder()
+    with tempfile.TemporaryDirectory() as scratch, ControlServer(new_secret(), "127.0.0.1", frozen_s=5) as server:
+        fit = identity(source, table.rows, table.fingerprints, job)
+        checkpoints = Checkpoints(LocalFolder(folder or scratch), fit, temporary=folder is None)
+        launcher = ThreadLauncher(program, data, validation)
+        driver = Driver(job, settings, server, launcher, checkpoints, hooks, retries=2)
+        result = driver.run()
+    return result, hooks, driver
