@@ -274,7 +274,7 @@ class DistributedStep:
         if self.deterministic:
             partials = self._partials(results, self.V)
             self.watch.lap("compute")
-            return self.collective.reduce_scatter_tree(partials, self.bounds)
+            return self.collective.reduce_scatter_tree(partials, self.bounds, self.V)
         total = None
         for _, vector in results:
             if total is None:

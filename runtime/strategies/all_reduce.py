@@ -68,7 +68,12 @@ class AllReduce(Strategy):
         return train(job, data, validation, self, hooks)
 
     def settings(
-        self, job: TrainJob, table: ShardTable, validation: ShardTable | None, world_size: int, faults: Script | None = None
+        self,
+        job: TrainJob,
+        table: ShardTable,
+        validation: ShardTable | None,
+        world_size: int,
+        faults: Script | None = None,
     ) -> Settings:
         """What the workers of this fit are told: a pure function, the same plan on every attempt."""
         flags = job.source.flags

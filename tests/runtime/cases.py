@@ -190,7 +190,9 @@ def fit_in_threads(source, data, world_size, strategy=None, validation=None, hoo
     params, state = start(source)
     every = job.pop("checkpoint_every_steps", 0)
     settings_more = {"checkpoint_every_steps": every, "report_every_s": 0.0}
-    job = TrainJob(**{"source": source, "params": params, "state": state, "batch_size": 16, "learning_rate": 0.05} | job)
+    job = TrainJob(
+        **{"source": source, "params": params, "state": state, "batch_size": 16, "learning_rate": 0.05} | job
+    )
     strategy = strategy or AllReduce(timeout_s=5)
     table = table_of(data)
     settings = strategy.settings(

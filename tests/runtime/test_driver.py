@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from tests.runtime.cases import fit_in_threads, mlp, shards
 
 SIZES = (13, 0, 29, 5, 20)
@@ -48,7 +49,9 @@ def test_deterministic_gives_the_same_bits_for_any_number_of_workers(model):
     sums = set()
     for world_size in (1, 2, 3, 4):
         strategy = AllReduce(deterministic=True, timeout_s=5)
-        result, hooks, _ = fit_in_threads(mlp(**model), shards(SIZES), world_size, strategy, epochs=2, validation=shards((9, 4)))
+        result, hooks, _ = fit_in_threads(
+            mlp(**model), shards(SIZES), world_size, strategy, epochs=2, validation=shards((9, 4))
+        )
         digests.add(digest(result))
         sums.add(tuple(np.concatenate([[*e.sums, *e.validation_sums] for e in hooks.ends])))
     assert len(digests) == 1 and len(sums) == 1
