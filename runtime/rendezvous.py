@@ -113,7 +113,7 @@ class ControlServer:
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._members: dict[int, _Member] = {}
         self._events: queue.Queue[Message] = queue.Queue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = threading.Event()
         self._strangers = threading.BoundedSemaphore(MAX_STRANGERS)
         self._threads = [
@@ -193,7 +193,7 @@ class ControlServer:
         return [r for r in range(self.world_size) if (m := self._members.get(r)) is None or m.peer is None]
 
     def wait_formed(self, timeout_s: float) -> tuple[Peer, ...]:
-        """The table, once all ranks are there. Leaves events other than "formed" in place... for `events`.
+        """The table, once all ranks are there. Takes no events.
 
         Raises:
             WaitTimeout: names the ranks that are missing.
@@ -267,11 +267,11 @@ class ControlServer:
             return
         finally:
             self._strangers.release()
-        if self._admit(hello):  # another one was faster
-            sock.close()
-            return
         member = _Member(hello.rank, sock, hello.generation)
         with self._lock:
+            if self._closed.is_set() or self._admit(hello):  # closed meanwhile, or another one was faster
+                sock.close()
+                return
             self._members[hello.rank] = member
         reason = "its connection closed: the process or its host died"
         try:
@@ -304,10 +304,10 @@ class ControlServer:
             member.rank, str(f["host"]), int(f["pid"]), dict(f["address"]), str(f["executor"]), dict(f["capabilities"])
         )
         with self._lock:
-            members = [self._members.get(rank) for rank in range(self.world_size)]
+            members = [self._members[rank] for rank in range(self.world_size) if rank in self._members]
             if self.table or member.generation != self.generation:
                 return
-            peers = tuple(m.peer for m in members if m is not None and m.connected and m.peer is not None)
+            peers = tuple(m.peer for m in members if m.connected and m.peer is not None)
             if len(peers) < self.world_size:
                 return
             self.table = peers

@@ -174,7 +174,7 @@ def advance(buffers: list[memoryview], count: int) -> list[memoryview]:
 
 def byte_view(array: np.ndarray) -> memoryview:
     """The bytes of a C-contiguous array, flat, without a copy."""
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Hello(NamedTuple):
     target: int
 
 
-def _mac(secret: bytes, side: bytes, hello: bytes, nonce: bytes) -> bytes:
+def _mac(secret: bytes, side: bytes, hello: bytes | bytearray, nonce: bytes) -> bytes:
     return hmac.new(secret, side + hello + nonce, hashlib.sha256).digest()
 
 

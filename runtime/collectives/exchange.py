@@ -13,6 +13,7 @@ Source of the exchange: Dai et al., "BigDL: A Distributed Deep Learning Framewor
 from __future__ import annotations
 
 import select
+import socket
 import time
 from collections.abc import Mapping, Sequence
 
@@ -44,7 +45,7 @@ class Lane:
 
     __slots__ = (
         "link", "sock", "out", "out_left", "header_out", "header_in", "view_in", "target", "got", "want", "moved_at",
-        "untouched", "broken",
+        "untouched", "broken", "listening",
     )  # fmt: skip
 
     def __init__(self, link: Link):
@@ -60,6 +61,7 @@ class Lane:
         self.moved_at = 0.0
         self.untouched = True  # nothing of this call's frame is on its way
         self.broken = False  # sending failed
+        self.listening = True  # while it is done and others are not, it may give up
 
     def begin(
         self, kind: int, sequence: int, step: int, note: int, out: Sequence[memoryview], target: memoryview
@@ -71,7 +73,7 @@ class Lane:
         self.target = target
         self.got = -wire.HEADER_BYTES
         self.want = len(target)
-        self.untouched = True
+        self.untouched = self.listening = True
 
     def send(self) -> int:
         """Sends what the socket takes now, up to a piece."""
@@ -179,7 +181,7 @@ class Exchange(Collective):
         for other in self._others:
             out = self._encode(("out", other), vector[cuts[other]], cuts[other])
             incoming[other] = self._scratch(("in", other), self._rounded_bytes(mine), np.uint8)
-            self._begin(other, REDUCE_SCATTER, [memoryview(out)], memoryview(incoming[other]))
+            self._begin(other, REDUCE_SCATTER, [out.data], incoming[other].data)
         self._run(REDUCE_SCATTER, watch)
         for other in self._others:
             parts[other] = self._decode(incoming[other], mine, self._scratch(("part", other), owned.size))
@@ -216,7 +218,7 @@ class Exchange(Collective):
         rounded = self.wire_dtype == "bfloat16" and not exact
         incoming = {}
         if rounded:
-            data = memoryview(self._encode("out", owned, mine))
+            data = self._encode("out", owned, mine).data
         else:
             if vector.ctypes.data + 4 * mine.start != owned.ctypes.data:
                 vector[mine] = owned
@@ -226,7 +228,7 @@ class Exchange(Collective):
             cut = cuts[other]
             if rounded:
                 incoming[other] = self._scratch(("in", other), self._rounded_bytes(cut), np.uint8)
-                target = memoryview(incoming[other])
+                target = incoming[other].data
             else:
                 target = flat[4 * cut.start : 4 * cut.stop]
             self._begin(other, ALL_GATHER, [data], target, note)
@@ -332,14 +334,30 @@ class Exchange(Collective):
             sending = select.POLLOUT if lane.out_left and not lane.broken else 0
             receiving = select.POLLIN if lane.got < lane.want else 0
             self._poller.register(lane.sock, sending | receiving)
+        done = [lane for lane in self._lanes.values() if lane.listening and lane not in active]
+        for lane in done:
+            self._poller.register(lane.sock, select.POLLIN)
         ready = {descriptor for descriptor, _ in self._poller.poll(max(0.0, (oldest + self.timeout_s - now) * 1000))}
         now = time.monotonic()
-        for lane in active:
+        for lane in (*active, *done):
             self._poller.unregister(lane.sock)
+        for lane in done:
+            if lane.sock.fileno() in ready:
+                self._hear(lane, kind)
+        for lane in active:
             if now - lane.moved_at >= self.timeout_s and lane.sock.fileno() not in ready:
                 self._frozen(lane.link, kind)
         if waiting:
             watch.waited += time.perf_counter() - before
+
+    def _hear(self, lane: Lane, kind: int) -> None:
+        """A peer that has done its part of this call may say that it gives up, while others are waited for."""
+        farewell = peek(lane.sock)
+        if farewell is not None and len(farewell) == wire.HEADER_BYTES:
+            header = wire.unpack_header(farewell)
+            if header.kind == ABORT:
+                self._told(lane.link, header.note, kind)
+        lane.listening = farewell is None  # it is ahead of us, or has left after its last call: both are fine
 
     def _check_header(self, lane: Lane, kind: int) -> int:
         header = wire.unpack_header(lane.header_in)
@@ -473,6 +491,16 @@ class Exchange(Collective):
         bfloat16.decode(data[: 2 * count].view(np.uint16), out[:count])
         out[count:].view(np.uint8)[...] = data[2 * count :]
         return out
+
+
+def peek(sock: socket.socket) -> bytes | None:
+    """The header that waits in a socket, left there: None when nothing does, b"" at the end of the connection."""
+    try:
+        return sock.recv(wire.HEADER_BYTES, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 def _add_in_order(parts: Sequence[np.ndarray], piece: slice, out: np.ndarray) -> None:

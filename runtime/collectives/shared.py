@@ -32,7 +32,7 @@ import numpy as np
 from .. import wire
 from ..errors import PeerFrozen, PeerLost, WaitTimeout, WireError
 from .base import Gathered, Stopwatch
-from .exchange import ABORT, ALL_GATHER, PHASES, REDUCE_SCATTER, SMALL, SMALL_TREE, TREE, Exchange
+from .exchange import ABORT, ALL_GATHER, PHASES, REDUCE_SCATTER, SMALL, SMALL_TREE, TREE, Exchange, peek
 from .links import Link, blame
 
 PAGE = mmap.ALLOCATIONGRANULARITY
@@ -418,20 +418,22 @@ class SharedMemory(Exchange):
                     self._frozen(self._lanes[other].link, kind)
 
     def _look(self, words: memoryview, place: int, value: int, kind: int) -> None:
-        """Raises when a rank has died or says that it gives up. Frames of a later call are left where they are."""
-        for lane in self._lanes.values():
-            try:
-                data = lane.sock.recv(wire.HEADER_BYTES, socket.MSG_PEEK)
-            except BlockingIOError:
+        """Raises when a rank that is waited for has died, or any rank says that it gives up.
+
+        Frames of a later call are left where they are. A rank that has done its part may have left for good.
+        """
+        column = place % LINE_WORDS
+        for other, lane in self._lanes.items():
+            data = peek(lane.sock)
+            if data is None:
                 continue
-            except OSError:
-                data = b""
             if words[place] >= value:
                 return
-            if not data:
-                self._lost(lane, kind)
             if len(data) == wire.HEADER_BYTES and wire.unpack_header(data).kind == ABORT:
                 self._told(lane.link, wire.unpack_header(data).note, kind)
+            late = words[other * LINE_WORDS + column] < value if words is self._flags else other == 0
+            if not data and late:
+                self._lost(lane, kind)
 
     def _count(self, kind: int, sent: int, received: int, watch: Stopwatch) -> None:
         self.counters.bytes_sent += sent
