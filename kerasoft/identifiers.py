@@ -61,7 +61,7 @@ class Family:
 
     def find(self, name: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
         """The class or function called `name`, or None."""
-        return (custom_objects or {}).get(name) or registered_object(name) or self.names.get(name)
+        return registered_object(name, custom_objects) or self.names.get(name)
 
     def serialize(self, instance: Any) -> Any:
         """The config of `instance`: what `deserialize` reads; None stays None."""
@@ -117,23 +117,16 @@ def serialize(instance: Any, module: str) -> Any:
     }
 
 
-_registered: dict[str, Any] = {}
-_registered_names: dict[Any, str] = {}
-
-
-def register(name: str, target: Any) -> None:
-    """Makes a user's class or function known under `name` (``package>Name``); see `kerasoft.saving`."""
-    _registered[name] = target
-    _registered_names[target] = name
-
-
 def registered_object(name: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
-    """The user's class or function registered as `name` (``package>Name``), or None."""
-    if custom_objects and name in custom_objects:
-        return custom_objects[name]
-    return _registered.get(name) if isinstance(name, str) else None
+    """The user's class or function known as `name` (``package>Name``), or None."""
+    from .saving.registration import get_registered_object
+
+    return get_registered_object(name, dict(custom_objects or {})) if isinstance(name, str) else None
 
 
 def registered_name(target: Callable) -> str | None:
     """The name under which a user's class or function is registered, or None."""
-    return _registered_names.get(target)
+    from .saving.registration import get_custom_objects, get_registered_name
+
+    name = get_registered_name(target)
+    return name if get_custom_objects().get(name) is target else None

@@ -1,0 +1,87 @@
+"""Embedding: a learnt row for each integer; Masking: steps to be skipped."""
+
+from __future__ import annotations
+
+from .. import ops
+from .configured import Configured, positive, refuse
+
+
+class Embedding(Configured):
+    """The row of a learnt table for each integer.
+
+    Shapes: ints (batch, ...) -> (batch, ..., output_dim).
+
+    Args:
+        input_dim: number of rows; inputs are 0 ... input_dim - 1.
+        output_dim: size of a row.
+        mask_zero: whether input 0 means "no step here": later layers skip it.
+        weights: first values of the table, (input_dim, output_dim).
+
+    >>> import kerasoft as ks
+    >>> ks.layers.Embedding(1000, 16)(ks.Input((20,), dtype="int32")).shape
+    (None, 20, 16)
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        embeddings_initializer="uniform",
+        embeddings_regularizer=None,
+        embeddings_constraint=None,
+        mask_zero=False,
+        weights=None,
+        lora_rank=None,
+        lora_alpha=None,
+        quantization_config=None,
+        **kwargs,
+    ):
+        if "input_length" in kwargs:  # Keras 2; nothing needs it
+            kwargs.pop("input_length")
+        super().__init__(**kwargs)
+        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        self.keep(
+            input_dim=positive(self, "input_dim", input_dim),
+            output_dim=positive(self, "output_dim", output_dim),
+            embeddings_initializer=embeddings_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            embeddings_constraint=embeddings_constraint,
+            mask_zero=mask_zero,
+            quantization_config=quantization_config,
+        )
+        self.supports_masking = mask_zero
+        self.autocast = False
+        if weights is not None:
+            self.build()
+            self.built = True
+            self.set_weights(weights if isinstance(weights, list) and len(weights) == 1 else [weights])
+
+    def build(self, input_shape=None):
+        self.embeddings = self.weight("embeddings", (self.input_dim, self.output_dim))
+
+    def call(self, inputs):
+        if inputs.dtype != "int32":
+            inputs = ops.cast(inputs, "int32")
+        return ops.take(self.embeddings, inputs, axis=0)
+
+    def compute_mask(self, inputs, mask=None):
+        return ops.not_equal(inputs, 0) if self.mask_zero else None
+
+
+class Masking(Configured):
+    """Steps whose features all equal `mask_value` are zeroed and skipped by later layers.
+
+    Shapes: (batch, steps, features) -> the same.
+    """
+
+    def __init__(self, mask_value=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.keep(mask_value=mask_value)
+        self.supports_masking = True
+
+    def compute_mask(self, inputs, mask=None):
+        return ops.any(ops.not_equal(inputs, self.mask_value), axis=-1)
+
+    def call(self, inputs):
+        keep = ops.any(ops.not_equal(inputs, self.mask_value), axis=-1, keepdims=True)
+        return ops.where(keep, inputs, ops.zeros_like(inputs))

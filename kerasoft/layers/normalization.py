@@ -1,0 +1,189 @@
+"""Normalisations of one row at a time: Layer-, Group-, RMS- and UnitNormalization."""
+
+from __future__ import annotations
+
+from .. import ops
+from .configured import Configured, known
+from .input_spec import InputSpec
+
+
+class LayerNormalization(Configured):
+    """y = gamma * (x - mean) / sqrt(variance + epsilon) + beta with statistics over `axis` of each row.
+
+    Shapes: any -> the same; gamma and beta span the axes of `axis`.
+
+    Args:
+        axis: int or list of ints, not the batch.
+
+    Source: Ba, Kiros & Hinton 2016.
+    """
+
+    def __init__(
+        self,
+        axis=-1,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        **kwargs,
+    ):
+        if kwargs.pop("rms_scaling", False):
+            raise ValueError("LayerNormalization does not support `rms_scaling`; use RMSNormalization.")
+        super().__init__(**kwargs)
+        if not isinstance(axis, (int, list, tuple)):
+            raise TypeError(f"Expected an int or a list/tuple of ints for the argument 'axis', but received: {axis!r}")
+        self.keep(
+            axis=axis if isinstance(axis, int) else list(axis),
+            epsilon=epsilon,
+            center=center,
+            scale=scale,
+            rms_scaling=False,
+            beta_initializer=beta_initializer,
+            gamma_initializer=gamma_initializer,
+            beta_regularizer=beta_regularizer,
+            gamma_regularizer=gamma_regularizer,
+            beta_constraint=beta_constraint,
+            gamma_constraint=gamma_constraint,
+        )
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        rank = len(input_shape)
+        axes = sorted(a % rank for a in ([self.axis] if isinstance(self.axis, int) else self.axis) if -rank <= a < rank)
+        if len(axes) != (1 if isinstance(self.axis, int) else len(self.axis)):
+            raise ValueError(
+                f"Axis {self.axis} is out of bounds for input shape {tuple(input_shape)}. Received: axis={self.axis}"
+            )
+        self.axes = tuple(axes)
+        shape = tuple(known(self, input_shape, a) for a in axes)
+        self.gamma = self.weight("gamma", shape, autocast=False) if self.scale else None
+        self.beta = self.weight("beta", shape, autocast=False) if self.center else None
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        mean = ops.mean(x, axis=self.axes, keepdims=True)
+        centred = ops.subtract(x, mean)
+        variance = ops.mean(ops.square(centred), axis=self.axes, keepdims=True)
+        y = ops.multiply(centred, ops.rsqrt(ops.add(variance, self.epsilon)))
+        broadcast = tuple(d if a in self.axes else 1 for a, d in enumerate(x.shape))
+        if self.gamma is not None:
+            y = ops.multiply(y, ops.reshape(self.gamma, broadcast))
+        if self.beta is not None:
+            y = ops.add(y, ops.reshape(self.beta, broadcast))
+        return ops.cast(y, self.compute_dtype)
+
+
+class GroupNormalization(Configured):
+    """Layer normalisation of `groups` groups of channels at a time; gamma and beta span the channels.
+
+    Args:
+        groups: number of groups, dividing the channels; -1 means one per channel (instance normalisation).
+
+    Source: Wu & He 2018.
+    """
+
+    def __init__(
+        self,
+        groups=32,
+        axis=-1,
+        epsilon=1e-3,
+        center=True,
+        scale=True,
+        beta_initializer="zeros",
+        gamma_initializer="ones",
+        beta_regularizer=None,
+        gamma_regularizer=None,
+        beta_constraint=None,
+        gamma_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.keep(
+            groups=groups,
+            axis=axis,
+            epsilon=epsilon,
+            center=center,
+            scale=scale,
+            beta_initializer=beta_initializer,
+            gamma_initializer=gamma_initializer,
+            beta_regularizer=beta_regularizer,
+            gamma_regularizer=gamma_regularizer,
+            beta_constraint=beta_constraint,
+            gamma_constraint=gamma_constraint,
+        )
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        channels = known(self, input_shape, self.axis)
+        if self.groups == -1:
+            self.groups = channels
+        if channels % self.groups:
+            raise ValueError(
+                f"Number of groups ({self.groups}) must be a multiple of the number of channels ({channels})."
+            )
+        self.gamma = self.weight("gamma", (channels,)) if self.scale else None
+        self.beta = self.weight("beta", (channels,)) if self.center else None
+        self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: channels})
+
+    def call(self, inputs):
+        shape = tuple(inputs.shape)
+        channel = self.axis % len(shape)
+        grouped = (*shape[:channel], self.groups, shape[channel] // self.groups, *shape[channel + 1 :])
+        x = ops.reshape(ops.cast(inputs, "float32"), grouped)
+        axes = tuple(a for a in range(1, len(grouped)) if a != channel)
+        centred = ops.subtract(x, ops.mean(x, axis=axes, keepdims=True))
+        variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
+        y = ops.reshape(ops.multiply(centred, ops.rsqrt(ops.add(variance, self.epsilon))), shape)
+        broadcast = tuple(d if a == channel else 1 for a, d in enumerate(shape))
+        if self.gamma is not None:
+            y = ops.multiply(y, ops.reshape(self.gamma, broadcast))
+        if self.beta is not None:
+            y = ops.add(y, ops.reshape(self.beta, broadcast))
+        return ops.cast(y, self.compute_dtype)
+
+
+class RMSNormalization(Configured):
+    """y = scale * x / sqrt(mean(x²) + epsilon), mean over `axis`.
+
+    Source: Zhang & Sennrich 2019.
+    """
+
+    def __init__(self, axis=-1, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.keep(axis=axis, epsilon=epsilon)
+
+    def build(self, input_shape):
+        axes = [self.axis] if isinstance(self.axis, int) else list(self.axis)
+        self.axes = tuple(sorted(a % len(input_shape) for a in axes))
+        shape = tuple(known(self, input_shape, a) for a in self.axes)
+        self.scale = self.add_weight(name="scale", shape=shape, initializer="ones", autocast=False)
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        power = ops.mean(ops.square(x), axis=self.axes, keepdims=True)
+        broadcast = tuple(d if a in self.axes else 1 for a, d in enumerate(x.shape))
+        y = ops.multiply(x, ops.rsqrt(ops.add(power, self.epsilon)))
+        return ops.cast(ops.multiply(y, ops.reshape(self.scale, broadcast)), self.compute_dtype)
+
+
+class UnitNormalization(Configured):
+    """x divided by its length along `axis` (an int, or a list of ints for a joint length)."""
+
+    def __init__(self, axis=-1, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(axis, (int, list, tuple)):
+            raise TypeError(
+                f"Invalid value for `axis` argument: expected an int or a list/tuple of ints. Received: axis={axis}"
+            )
+        self.keep(axis=axis if isinstance(axis, int) else list(axis))
+        self.supports_masking = True
+
+    def call(self, inputs):
+        axes = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
+        power = ops.sum(ops.square(inputs), axis=axes, keepdims=True)
+        return ops.multiply(inputs, ops.rsqrt(ops.maximum(power, 1e-12)))

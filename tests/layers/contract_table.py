@@ -1,0 +1,173 @@
+"""One row (or several) for each public layer: how to make it, and the shapes of its inputs without the batch.
+
+`make` gets `keras.layers` or `kerasoft.layers` as L. Options: `ints=n` (inputs are ints below n), `call` (keyword
+arguments of the call), `trains` (the output in training differs and is deterministic), `extra` (config entries that
+only kerasoft has), `check` ("random": training output not compared).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+
+@dataclasses.dataclass
+class Row:
+    name: str
+    make: Callable
+    shapes: tuple
+    ints: int = 0
+    call: dict = dataclasses.field(default_factory=dict)
+    trains: bool = False
+    gradient: bool = True
+    without: tuple = ()
+
+    @property
+    def several(self):
+        return isinstance(self.shapes, list)
+
+
+def row(name, make, *shapes, **options):
+    return Row(name, make, shapes, **options)
+
+
+def merge(name, make, *shapes, **options):
+    return Row(name, make, list(shapes), **options)
+
+
+IMAGE, STEPS = (6, 5, 4), (6, 4)
+
+ROWS = [
+    # core
+    row("Dense", lambda L: L.Dense(3), (4,)),
+    row("Dense", lambda L: L.Dense(3, activation="tanh", use_bias=False, kernel_regularizer="l2"), (2, 3, 4)),
+    row("EinsumDense", lambda L: L.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d", activation="relu"), (2, 4)),
+    row("EinsumDense", lambda L: L.EinsumDense("...ab,bc->...ac", (None, 3)), (2, 3, 4)),
+    row("EinsumDense", lambda L: L.EinsumDense("ab...,bc->ac...", 3, bias_axes="c"), (4, 2)),
+    row("Activation", lambda L: L.Activation("silu"), (4,)),
+    row("Identity", lambda L: L.Identity(), (4,)),
+    row("Rescaling", lambda L: L.Rescaling(0.5, offset=1.0), (4,)),
+    row("Rescaling", lambda L: L.Rescaling([0.5, 2.0], [1.0, 0.0]), (3, 2)),
+    row("Embedding", lambda L: L.Embedding(7, 3), (5,), ints=7),
+    row("Embedding", lambda L: L.Embedding(7, 3, mask_zero=True, embeddings_initializer="ones"), (2, 5), ints=7),
+    row("Masking", lambda L: L.Masking(mask_value=0.5), (3, 4), gradient=False),
+    row("ActivityRegularization", lambda L: L.ActivityRegularization(l1=0.1, l2=0.2), (4,)),
+    # activations
+    row("ReLU", lambda L: L.ReLU(), (4,)),
+    row("ReLU", lambda L: L.ReLU(max_value=1.0, negative_slope=0.1, threshold=0.2), (4,)),
+    row("LeakyReLU", lambda L: L.LeakyReLU(), (4,)),
+    row("LeakyReLU", lambda L: L.LeakyReLU(negative_slope=0.1), (4,)),
+    row("ELU", lambda L: L.ELU(alpha=0.7), (4,)),
+    row("PReLU", lambda L: L.PReLU(), (4,)),
+    row("PReLU", lambda L: L.PReLU(alpha_initializer="ones", shared_axes=[1, 2]), IMAGE),
+    row("Softmax", lambda L: L.Softmax(), (4,)),
+    row("Softmax", lambda L: L.Softmax(axis=(1, 2)), (3, 4)),
+    # reshaping
+    row("Flatten", lambda L: L.Flatten(), (2, 3, 4)),
+    row("Flatten", lambda L: L.Flatten(data_format="channels_first"), (2, 3, 4)),
+    row("Flatten", lambda L: L.Flatten()),
+    row("Reshape", lambda L: L.Reshape((3, 2)), (6,)),
+    row("Reshape", lambda L: L.Reshape((2, -1)), (3, 4)),
+    row("Permute", lambda L: L.Permute((2, 1)), (3, 4)),
+    row("RepeatVector", lambda L: L.RepeatVector(3), (4,)),
+    row("ZeroPadding1D", lambda L: L.ZeroPadding1D((1, 2)), STEPS),
+    row("ZeroPadding2D", lambda L: L.ZeroPadding2D(((1, 0), (2, 1))), IMAGE),
+    row("ZeroPadding2D", lambda L: L.ZeroPadding2D(2, data_format="channels_first"), IMAGE),
+    row("ZeroPadding3D", lambda L: L.ZeroPadding3D((1, 0, 2)), (2, 3, 2, 2)),
+    row("Cropping1D", lambda L: L.Cropping1D((1, 2)), STEPS),
+    row("Cropping2D", lambda L: L.Cropping2D(((1, 0), (2, 1))), IMAGE),
+    row("Cropping3D", lambda L: L.Cropping3D(1), (3, 4, 3, 2)),
+    row("UpSampling1D", lambda L: L.UpSampling1D(3), STEPS),
+    row("UpSampling2D", lambda L: L.UpSampling2D((2, 3)), IMAGE),
+    row("UpSampling2D", lambda L: L.UpSampling2D(2, data_format="channels_first"), IMAGE),
+    row("UpSampling3D", lambda L: L.UpSampling3D((1, 2, 1)), (2, 3, 2, 2)),
+    # convolutions
+    row("Conv1D", lambda L: L.Conv1D(3, 3, padding="causal", dilation_rate=2, activation="relu"), STEPS),
+    row("Conv1D", lambda L: L.Conv1D(3, 2, strides=2, use_bias=False), STEPS),
+    row("Conv2D", lambda L: L.Conv2D(3, 3, strides=2, padding="same"), IMAGE),
+    row("Conv2D", lambda L: L.Conv2D(4, (3, 2), groups=2, dilation_rate=2, activation="tanh"), IMAGE),
+    row("Conv2D", lambda L: L.Conv2D(3, 2, data_format="channels_first", padding="same"), (4, 6, 5)),
+    row("Conv3D", lambda L: L.Conv3D(2, 2, padding="same", kernel_regularizer="l1"), (3, 3, 2, 2)),
+    row("DepthwiseConv1D", lambda L: L.DepthwiseConv1D(3, depth_multiplier=2), STEPS),
+    row("DepthwiseConv2D", lambda L: L.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2), IMAGE),
+    row("SeparableConv1D", lambda L: L.SeparableConv1D(3, 3, padding="same"), STEPS),
+    row("SeparableConv2D", lambda L: L.SeparableConv2D(3, 2, depth_multiplier=2, activation="relu"), IMAGE),
+    row("Conv1DTranspose", lambda L: L.Conv1DTranspose(3, 3, strides=2), STEPS),
+    row("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, 3, strides=2, padding="same", output_padding=1), IMAGE),
+    row("Conv2DTranspose", lambda L: L.Conv2DTranspose(3, 2, strides=3), IMAGE),
+    row("Conv3DTranspose", lambda L: L.Conv3DTranspose(2, 2, padding="same"), (2, 3, 2, 2)),
+    # pooling
+    row("MaxPooling1D", lambda L: L.MaxPooling1D(3, strides=2, padding="same"), STEPS),
+    row("MaxPooling2D", lambda L: L.MaxPooling2D(), IMAGE),
+    row("MaxPooling2D", lambda L: L.MaxPooling2D((3, 2), strides=1, padding="same", data_format="channels_first"), IMAGE),
+    row("MaxPooling3D", lambda L: L.MaxPooling3D(2), (4, 3, 2, 2)),
+    row("AveragePooling1D", lambda L: L.AveragePooling1D(2), STEPS),
+    row("AveragePooling2D", lambda L: L.AveragePooling2D(3, strides=2, padding="same"), IMAGE),
+    row("AveragePooling3D", lambda L: L.AveragePooling3D(2, padding="same"), (3, 3, 2, 2)),
+    row("GlobalMaxPooling1D", lambda L: L.GlobalMaxPooling1D(), STEPS),
+    row("GlobalMaxPooling2D", lambda L: L.GlobalMaxPooling2D(keepdims=True), IMAGE),
+    row("GlobalMaxPooling3D", lambda L: L.GlobalMaxPooling3D(), (2, 3, 2, 2)),
+    row("GlobalAveragePooling1D", lambda L: L.GlobalAveragePooling1D(keepdims=True), STEPS),
+    row("GlobalAveragePooling2D", lambda L: L.GlobalAveragePooling2D(data_format="channels_first"), IMAGE),
+    row("GlobalAveragePooling3D", lambda L: L.GlobalAveragePooling3D(), (2, 3, 2, 2)),
+    # normalisation
+    row("BatchNormalization", lambda L: L.BatchNormalization(), (4,), trains=True),
+    row("BatchNormalization", lambda L: L.BatchNormalization(axis=1, momentum=0.8, scale=False), (3, 4), trains=True),
+    row("BatchNormalization", lambda L: L.BatchNormalization(center=False, epsilon=0.1), IMAGE, trains=True),
+    row("LayerNormalization", lambda L: L.LayerNormalization(), (4,)),
+    row("LayerNormalization", lambda L: L.LayerNormalization(axis=[1, 2], center=False), (3, 4)),
+    row("GroupNormalization", lambda L: L.GroupNormalization(groups=2), IMAGE),
+    row("GroupNormalization", lambda L: L.GroupNormalization(groups=-1, axis=1), (4, 3, 2)),
+    row("RMSNormalization", lambda L: L.RMSNormalization(), (3, 4)),
+    row("UnitNormalization", lambda L: L.UnitNormalization(), (3, 4)),
+    row("UnitNormalization", lambda L: L.UnitNormalization(axis=[1, 2]), (3, 4)),
+    # noise: nothing happens outside of training
+    row("Dropout", lambda L: L.Dropout(0.5, noise_shape=(None, 1), seed=3), (4,)),
+    row("SpatialDropout1D", lambda L: L.SpatialDropout1D(0.5), STEPS),
+    row("SpatialDropout2D", lambda L: L.SpatialDropout2D(0.5), IMAGE),
+    row("SpatialDropout3D", lambda L: L.SpatialDropout3D(0.5), (2, 3, 2, 2)),
+    row("GaussianNoise", lambda L: L.GaussianNoise(0.5), (4,)),
+    row("GaussianDropout", lambda L: L.GaussianDropout(0.5), (4,)),
+    row("AlphaDropout", lambda L: L.AlphaDropout(0.5), (4,)),
+    # merging
+    merge("Add", lambda L: L.Add(), (3, 4), (3, 4), (3, 4)),
+    merge("Add", lambda L: L.Add(), (4,), (3, 4)),
+    merge("Subtract", lambda L: L.Subtract(), (3, 4), (3, 1)),
+    merge("Multiply", lambda L: L.Multiply(), (4,), (4,)),
+    merge("Average", lambda L: L.Average(), (4,), (4,), (4,)),
+    merge("Maximum", lambda L: L.Maximum(), (4,), (4,)),
+    merge("Minimum", lambda L: L.Minimum(), (4,), (4,)),
+    merge("Concatenate", lambda L: L.Concatenate(), (3, 4), (3, 2)),
+    merge("Concatenate", lambda L: L.Concatenate(axis=1), (3, 4), (1, 4), (2, 4)),
+    merge("Dot", lambda L: L.Dot(axes=1), (4,), (4,)),
+    merge("Dot", lambda L: L.Dot(axes=(2, 1), normalize=True), (3, 4), (4, 2)),
+    merge("Dot", lambda L: L.Dot(axes=-1), (2, 3, 4), (5, 4)),
+    # recurrent
+    row("SimpleRNN", lambda L: L.SimpleRNN(3), STEPS),
+    row("SimpleRNN", lambda L: L.SimpleRNN(3, activation="relu", return_sequences=True, go_backwards=True), STEPS),
+    row("LSTM", lambda L: L.LSTM(3), STEPS),
+    row("LSTM", lambda L: L.LSTM(3, return_sequences=True, return_state=True, go_backwards=True), STEPS),
+    row("LSTM", lambda L: L.LSTM(3, activation="relu", recurrent_activation="hard_sigmoid", use_bias=False), STEPS),
+    row("LSTM", lambda L: L.LSTM(3, unit_forget_bias=False, unroll=True, return_state=True), STEPS),
+    row("GRU", lambda L: L.GRU(3), STEPS),
+    row("GRU", lambda L: L.GRU(3, reset_after=False, return_sequences=True, return_state=True), STEPS),
+    row("GRU", lambda L: L.GRU(3, use_bias=False, activation="softsign", go_backwards=True), STEPS),
+    row("RNN", lambda L: L.RNN(L.LSTMCell(3), return_sequences=True), STEPS),
+    row("RNN", lambda L: L.RNN([L.LSTMCell(3), L.GRUCell(2)], return_state=True), STEPS),
+    row("StackedRNNCells", lambda L: L.RNN(L.StackedRNNCells([L.SimpleRNNCell(3), L.GRUCell(2)])), STEPS),
+    row("SimpleRNNCell", lambda L: L.RNN(L.SimpleRNNCell(3, use_bias=False)), STEPS),
+    row("LSTMCell", lambda L: L.RNN(L.LSTMCell(3, unit_forget_bias=False, use_bias=False)), STEPS),
+    row("GRUCell", lambda L: L.RNN(L.GRUCell(3, reset_after=False)), STEPS),
+    row("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3)), STEPS),
+    row("Bidirectional", lambda L: L.Bidirectional(L.GRU(3, return_sequences=True), merge_mode="sum"), STEPS),
+    row("Bidirectional", lambda L: L.Bidirectional(L.SimpleRNN(3, return_sequences=True), merge_mode="mul"), STEPS),
+    row("Bidirectional", lambda L: L.Bidirectional(L.LSTM(3, return_state=True), merge_mode="ave"), STEPS),
+    row("Bidirectional", lambda L: L.Bidirectional(L.GRU(3), merge_mode=None), STEPS),
+    row("TimeDistributed", lambda L: L.TimeDistributed(L.Dense(3, activation="relu")), STEPS),
+    row("TimeDistributed", lambda L: L.TimeDistributed(L.Conv2D(2, 2)), (3, 4, 4, 2)),
+    # attention
+    merge("Attention", lambda L: L.Attention(use_scale=True), (3, 4), (5, 4)),
+    merge("Attention", lambda L: L.Attention(score_mode="concat"), (3, 4), (5, 4), (5, 4), call={"use_causal_mask": True}),
+    merge("AdditiveAttention", lambda L: L.AdditiveAttention(), (3, 4), (5, 4)),
+    row("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3), (3, 4), (5, 6)),
+    row("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3, value_dim=2, output_shape=5, use_bias=False), (3, 4), (3, 4),
+        call={"use_causal_mask": True}),
+]  # fmt: skip
