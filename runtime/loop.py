@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-PHASES = ("input", "compute", "sync", "update", "wait", "scheduling", "validation", "callbacks", "other")
+PHASES = ("input", "compile", "compute", "sync", "update", "wait", "scheduling", "validation", "callbacks", "other")
 
 
 @dataclasses.dataclass

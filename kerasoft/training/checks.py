@@ -1,0 +1,370 @@
+"""Checks: what is wrong with the data or the call, said before the first step. Each looks at whole arrays at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import tree
+from ..errors import DataError, NotCompiledError
+
+# --- structure and shape of inputs ------------------------------------------------------------------------------------
+
+
+def input_tensors(model: Any) -> list:
+    """The model's flattened symbolic inputs; empty for a subclassed model or one that is not built."""
+    inputs = getattr(model, "inputs", None)
+    return [] if inputs is None else tree.flatten(inputs)
+
+
+def names_of_inputs(model: Any, wanted: list) -> list[str]:
+    """Names of the flattened inputs."""
+    names = getattr(model, "input_names", None)
+    return list(names) if names is not None and len(names) == len(wanted) else [tensor.name for tensor in wanted]
+
+
+def fit_inputs(model: Any, x: Any, wanted: list) -> Any:
+    """x in the structure that the model takes, with the ranks of its inputs.
+
+    Raises:
+        DataError: an input is missing or has another shape; names it.
+    """
+    if not wanted:
+        return x
+    structure = getattr(model, "_inputs_structure", None)
+    structure = model.inputs if structure is None else structure
+    names = names_of_inputs(model, wanted)
+    if isinstance(x, dict):
+        keys = sorted(structure) if isinstance(structure, dict) else names
+        missing = [key for key in keys if key not in x]
+        if missing:
+            raise DataError(
+                f"{_called(model)} takes the inputs {keys}, but x has no {missing[0]!r}; it holds {list(x)}."
+            )
+        leaves = [leaf for key in keys for leaf in tree.flatten(x[key])]
+    else:
+        leaves = tree.flatten(x)
+    if len(leaves) != len(wanted):
+        raise DataError(
+            f"{_called(model)} takes {len(wanted)} input(s) {names}, but x holds {len(leaves)} array(s). "
+            "Give a list in this order or a dict by these names."
+        )
+    fitted = [_with_rank(a, t.shape) for a, t in zip(leaves, wanted, strict=True)]
+    for array, tensor, name in zip(fitted, wanted, names, strict=True):
+        _check_shape(model, array, tensor.shape, name)
+    return (
+        tree.pack_as(structure, fitted) if tree.is_nested(structure) and len(wanted) > 1 else _like(structure, fitted)
+    )
+
+
+def _like(structure: Any, leaves: list) -> Any:
+    return tree.pack_as(structure, leaves) if isinstance(structure, dict) else leaves[0]
+
+
+def _with_rank(array: np.ndarray, shape: tuple) -> np.ndarray:
+    """Keras's leniency: a last axis of 1 is added or dropped where the input has it or not."""
+    if array.ndim == len(shape) - 1 and shape[-1] == 1:
+        return array[..., None]
+    if array.ndim == len(shape) + 1 and array.shape[-1] == 1:
+        return array[..., 0]
+    return array
+
+
+def _check_shape(model: Any, array: np.ndarray, shape: tuple, name: str) -> None:
+    fits = array.ndim == len(shape) and all(
+        w is None or w == g for w, g in zip(shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise DataError(
+            f"input '{name}' of {_called(model)} needs shape {shape}, got {('rows', *array.shape[1:])!r} "
+            f"(an array of shape {array.shape}). ".replace("'rows'", "None")
+            + _reshape_hint(array.shape, shape)
+        )
+
+
+def _reshape_hint(got: tuple, wanted: tuple) -> str:
+    if all(isinstance(d, int) for d in wanted[1:]) and np.prod(got[1:], dtype=int) == np.prod(wanted[1:], dtype=int):
+        return f"The rows have as many numbers as needed: x.reshape({('-1', *wanted[1:])!r}) would do.".replace("'", "")
+    return "Give the model's Input this shape, or change the array."
+
+
+def _called(model: Any) -> str:
+    return f"{type(model).__name__} '{getattr(model, 'name', '')}'"
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def same_rows(x: Any, y: Any, weights: Any) -> int:
+    """The number of rows of all arrays.
+
+    Raises:
+        DataError: none, or numbers that differ; lists the sizes.
+    """
+    parts = {"x": x, "y": y, "sample_weight": weights}
+    sizes = {what: [len(a) for a in tree.flatten(part) if a is not None] for what, part in parts.items()}
+    numbers = {n for part in sizes.values() for n in part}
+    if len(numbers) > 1:
+        listed = ", ".join(f"'{what}' sizes: {', '.join(map(str, part))}" for what, part in sizes.items() if part)
+        raise DataError(
+            f"Data cardinality is ambiguous. Make sure all arrays contain the same number of samples. {listed}"
+        )
+    if not numbers:
+        raise DataError("there is no data: x holds no array")
+    (rows,) = numbers
+    if rows == 0:
+        raise DataError("there is no data: the arrays have 0 rows")
+    return rows
+
+
+def ragged(value: Any, what: str) -> DataError:
+    """The error for rows of different lengths; names the first that differs."""
+    first = np.shape(_or_object(value[0]))
+    for i, row in enumerate(value):
+        shape = np.shape(_or_object(row))
+        if shape != first:
+            return DataError(
+                f"{what} is ragged: row {i} has shape {shape}, row 0 has {first}. Rows need one shape: pad or cut them, "
+                "e.g. with kerasoft.utils.pad_sequences."
+            )
+    return DataError(f"{what} is no array of numbers: its rows have parts of different lengths")
+
+
+def _or_object(row: Any) -> np.ndarray:
+    try:
+        return np.asarray(row)
+    except ValueError:
+        return np.asarray(row, object)
+
+
+def from_objects(array: np.ndarray, what: str) -> np.ndarray:
+    """An array of objects (rows that are arrays, or numbers in disguise) as an array of numbers.
+
+    Raises:
+        DataError: ragged rows, or values that are no numbers.
+    """
+    rows = [np.asarray(row) for row in array] if array.ndim else []
+    if rows and any(r.shape != rows[0].shape for r in rows):
+        raise ragged(rows, what)
+    try:
+        stacked = np.stack(rows)
+        return stacked if stacked.dtype != object else stacked.astype(np.float32)
+    except (ValueError, TypeError) as error:
+        bad = next((i for i, r in enumerate(rows) if r.dtype.kind not in "fiub"), 0)
+        raise DataError(f"{what} holds {array[bad]!r} in row {bad}; expected numbers") from error
+
+
+def check_finite(arrays: dict[str, np.ndarray]) -> None:
+    """
+    Raises:
+        DataError: NaN or infinity in a float array; names the array and the row.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(array.sum(dtype=np.float32)):
+                continue
+        for start in range(0, len(array), 4096):
+            finite = np.isfinite(array[start : start + 4096].reshape(min(4096, len(array) - start), -1))
+            if not finite.all():
+                row = int(np.flatnonzero(~finite.all(axis=1))[0])
+                values = array[start + row].ravel()
+                kind, _, key = name.partition("/")
+                what = {"x": "input", "y": "labels"}.get(kind, kind)
+                raise DataError(
+                    f"{what} '{key}' holds {values[~np.isfinite(values)][0]} in row {start + row}; expected finite "
+                    "numbers. Drop or fill such rows before training."
+                )
+
+
+def check_weights(arrays: dict[str, np.ndarray]) -> None:
+    """
+    Raises:
+        DataError: a sample weight below 0; names the row.
+    """
+    for name, array in arrays.items():
+        if name.startswith("sample_weight/") and array.size and array.min() < 0:
+            row = int(np.flatnonzero((array.reshape(len(array), -1) < 0).any(axis=1))[0])
+            raise DataError(
+                f"{name.replace('/', ' of ')!s} is {array[row].min()} in row {row}; expected a weight of at least 0"
+            )
+
+
+# --- labels against outputs -------------------------------------------------------------------------------------------
+
+
+def label_columns(traced: Any) -> list[tuple[Any, Any, int | None, tuple]]:
+    """For each loss with labels: the term, its label leaf, its number of classes (or None), the output's shape."""
+    columns = []
+    for term in traced.targets.losses:
+        leaf, shape = traced.labels[term.index], traced.output_shapes[term.index]
+        if leaf is not None:
+            columns.append((term, leaf, classes_of(term.loss, shape), shape))
+    return columns
+
+
+def classes_of(loss: Any, shape: tuple) -> int | None:
+    """The number of classes if `loss` takes class numbers, else None."""
+    function = getattr(loss, "fn", None)
+    is_sparse = type(loss).__name__ == "SparseCategoricalCrossentropy" or (
+        getattr(function, "__name__", "") == "sparse_categorical_crossentropy"
+    )
+    return shape[-1] if is_sparse and shape else None
+
+
+def check_labels(traced: Any, arrays: dict[str, np.ndarray]) -> None:
+    """Labels against the outputs of the losses that this library knows.
+
+    Raises:
+        DataError: a shape that the loss cannot take, or class numbers outside the output's classes; names row and value.
+    """
+    for term, leaf, classes, shape in label_columns(traced):
+        array = arrays.get(leaf.name)
+        if array is None or not type(term.loss).__module__.startswith("kerasoft."):
+            continue
+        output = traced.output_names[term.index]
+        _check_label_shape(term.loss, array, classes, shape, output)
+        if classes is not None:
+            _check_classes(array, classes, getattr(term.loss, "ignore_class", None), output)
+
+
+def _check_label_shape(loss: Any, array: np.ndarray, classes: int | None, shape: tuple, output: str) -> None:
+    got = tuple(array.shape[1:])
+    wanted = shape[1:-1] if classes is not None else shape[1:]
+    if got and got[-1] == 1 and len(got) == len(wanted) + 1:
+        got = got[:-1]
+    elif wanted and wanted[-1] == 1 and len(wanted) == len(got) + 1:
+        wanted = wanted[:-1]
+    if len(got) != len(wanted) or any(w is not None and w != g for w, g in zip(wanted, got, strict=True)):
+        name = getattr(loss, "name", type(loss).__name__)
+        if classes is not None:
+            need = f"class numbers of shape {(None, *shape[1:-1])}"
+            hint = "One-hot labels need categorical_crossentropy." if array.shape[-1] == classes else ""
+        else:
+            need = f"labels of shape {(None, *shape[1:])}"
+            one_hot = "categorical_crossentropy" in name and len(got) == len(wanted) - 1
+            hint = "Class numbers need sparse_categorical_crossentropy." if one_hot else ""
+        hint = hint or "Change the labels or the output layer."
+        raise DataError(
+            f"loss '{name}' of output '{output}', whose shape is {shape}, needs {need}, got {(None, *array.shape[1:])}. {hint}"
+        )
+
+
+def _check_classes(array: np.ndarray, classes: int, ignored: int | None, output: str) -> None:
+    flat = array.reshape(len(array), -1)
+    wrong = (flat < 0) | (flat >= classes)
+    if array.dtype.kind == "f":
+        wrong |= flat != np.floor(flat)
+    if ignored is not None:
+        wrong &= flat != ignored
+    if wrong.any():
+        row = int(np.flatnonzero(wrong.any(axis=1))[0])
+        value = flat[row][wrong[row]][0]
+        raise DataError(
+            f"label of output '{output}' is {value} in row {row}; expected a class from 0 to {classes - 1}, because the "
+            f"output has {classes} units. Labels count from 0; give the output layer as many units as there are classes."
+        )
+
+
+# --- the call ---------------------------------------------------------------------------------------------------------
+
+
+def require_compiled(model: Any) -> None:
+    """
+    Raises:
+        NotCompiledError: `compile` was not called.
+    """
+    if not getattr(model, "compiled", False):
+        raise NotCompiledError("You must call `compile()` before using the model.")
+
+
+def refuse_own_steps(model: Any) -> None:
+    """
+    Raises:
+        NotImplementedError: the model overrides a step of Keras's training loop.
+    """
+    for name in ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"):
+        if hasattr(type(model), name):
+            raise NotImplementedError(
+                f"{type(model).__name__} overrides `{name}`, which is not called: the step is compiled from `call`, the "
+                "losses and the metrics. Put the formula into `call` with `add_loss`, a Loss or a Metric instead."
+            )
+
+
+def check_names(given: Any, get: Callable, special: tuple[str, ...]) -> None:
+    """
+    Raises:
+        ValueError: a string in `given` (a loss, metrics; any structure) names nothing.
+    """
+    for leaf in tree.flatten(given):
+        if isinstance(leaf, str) and leaf.lower() not in special:
+            get(leaf)
+
+
+def refuse_for_spark(**given: Any) -> None:
+    """
+    Raises:
+        ValueError: an argument that says nothing for an RDD or a DataFrame.
+    """
+    reasons = {
+        "validation_split": "split the data yourself: train, validation = data.randomSplit([0.8, 0.2], seed)",
+        "y": "the rows of x hold the labels, as (x, y)",
+        "class_weight": "add the weight to the rows, as (x, y, weight)",
+    }
+    for name, value in given.items():
+        if value is not None and (name != "validation_split" or value):
+            raise ValueError(f"`{name}` cannot be given with an RDD or a DataFrame: {reasons[name]}.")
+
+
+def check_weights_of_classes(class_weight: Any, sample_weight: Any) -> None:
+    """
+    Raises:
+        ValueError: both are given.
+    """
+    if class_weight is not None and sample_weight is not None:
+        raise ValueError(
+            "Arguments `sample_weight` and `class_weight` cannot be specified at the same time. "
+            f"Received: sample_weight={np.shape(sample_weight)}, class_weight={class_weight}"
+        )
+
+
+def refuse_with_batches(**given: Any) -> None:
+    """
+    Raises:
+        ValueError: labels or weights beside a generator, whose batches hold them.
+    """
+    words = {"y": "the targets", "sample_weight": "the sample weights"}
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"When providing `x` as a generator, `{name}` should not be passed. Instead, {words[name]} should be "
+                "included as part of the generator."
+            )
+
+
+def check_validation_freq(validation_freq: Any) -> None:
+    """
+    Raises:
+        ValueError: no number of at least 1 and no list of epochs.
+    """
+    is_count = isinstance(validation_freq, int) and not isinstance(validation_freq, bool) and validation_freq >= 1
+    if not is_count and not isinstance(validation_freq, (list, tuple, set)):
+        raise ValueError(
+            f"Expected `validation_freq` to be a list or int. Received: validation_freq={validation_freq!r}"
+        )
+
+
+def batch_size_of(batch_size: Any) -> int:
+    """`batch_size`, 32 for None.
+
+    Raises:
+        ValueError: no whole number of at least 1.
+    """
+    if batch_size is None:
+        return 32
+    if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1. Received: batch_size={batch_size}")
+    return int(batch_size)

@@ -1,0 +1,340 @@
+"""What `fit`, `evaluate` and `predict` do with arrays and generators: all in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..callbacks.base import CallbackList, batch_callbacks, plain_logs
+from ..errors import DataError
+from ..runtime.local import LocalLoop, sum_batches
+from ..runtime.loop import Profile, TrainJob, step_keys
+from . import checks
+from .hooks import FitHooks
+from .inputs import ArrayFeed, Arrays, GeneratorFeed, class_weights, is_arrays, split_validation, to_arrays, unpack
+from .status import Status
+
+_LATEST_S = 0.1
+
+
+def fit_local(
+    model: Any,
+    x: Any,
+    y: Any,
+    batch_size: Any,
+    epochs: int,
+    verbose: Any,
+    callbacks: Any,
+    validation_split: float,
+    validation_data: Any,
+    shuffle: Any,
+    class_weight: Any,
+    sample_weight: Any,
+    initial_epoch: int,
+    steps_per_epoch: int | None,
+    validation_steps: int | None,
+    validation_batch_size: int | None,
+    validation_freq: Any,
+    seed: int | None,
+    begin: float | None = None,
+) -> Any:
+    """`Trainer.fit` on arrays or batches."""
+    begin = time.perf_counter() if begin is None else begin
+    checks.check_validation_freq(validation_freq)
+    train = _Source(model, x, y, sample_weight, batch_size, steps_per_epoch, class_weight, "fit")
+    validation = None
+    if validation_data is None and validation_split:
+        if train.arrays is None:
+            raise ValueError("`validation_split` is only supported for arrays; give `validation_data` instead.")
+        train.arrays, held_out = split_validation(train.arrays, validation_split)
+        validation = _Source.of_arrays(model, held_out, validation_batch_size or batch_size, validation_steps)
+    elif validation_data is not None:
+        validation = _validation(model, validation_data, validation_batch_size or batch_size, validation_steps)
+    program = model._program(train.signature, "train")
+    source = program.source
+    train.check(program.traced)
+    read_s = time.perf_counter() - begin
+    if validation is not None:
+        validation.program = model._program(validation.signature, "test")
+        validation.check(validation.program.traced)
+    seed = int(np.random.randint(0, 2**31 - 1)) if seed is None else int(seed)
+    status = model._trainer.status = Status(seed=seed, graph=source.train)
+    feed = train.feed(bool(shuffle), seed, source.flags.exact_rows)
+    callbacks = _callback_list(model, callbacks, verbose, epochs, feed.steps, history=True)
+    hooks = FitHooks(model, callbacks, program.traced.targets, source.layout, program.store, status)
+    optimizer = model.optimizer
+    model.stop_training = False
+    callbacks.on_train_begin()
+    resume, model._resume = model._resume, None
+    if resume is not None:
+        initial_epoch = resume["epoch"]
+        seed = status.seed = feed.seed = resume["seed"]
+        if resume["batch"]:
+            hooks.carry(resume["sums"], resume["rows"])
+    params, state = program.store.read()
+    job = TrainJob(
+        source=source,
+        params=params,
+        state=state,
+        slots=optimizer.variables_to_slots(source.layout),
+        iteration=int(optimizer._iterations.numpy()),
+        batch_size=train.batch_size,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        seed=seed,
+        shuffle=bool(shuffle),
+        validation_freq=validation_freq,
+        steps_per_epoch=steps_per_epoch,
+        initial_step=resume["batch"] if resume else 0,
+    )
+    loop = LocalLoop(job, hooks, program.step)
+    validate = None if validation is None else _validator(model, validation, callbacks)
+    prepared_s = time.perf_counter() - begin
+    model._trainer.hooks = hooks
+    result = None
+    try:
+        result = loop.run(feed, validate)
+    finally:
+        hooks.synchronise()
+        model._trainer.hooks = None
+        if epochs > initial_epoch:
+            optimizer.finalize_variable_values(model.trainable_weights)
+    callbacks.on_train_end(dict(hooks.logs))
+    seconds = {p: s for p, s in result.profile.seconds.items() if p != "other"}
+    seconds["input"] = seconds.get("input", 0.0) + read_s
+    seconds["compile"] = seconds.get("compile", 0.0) + prepared_s - read_s
+    wall_s = time.perf_counter() - begin
+    model._trainer.profile = Profile.of(wall_s, seconds, steps=result.profile.steps, rows=result.profile.rows)
+    return model.history
+
+
+def evaluate_local(
+    model: Any,
+    x: Any,
+    y: Any,
+    batch_size: Any,
+    verbose: Any,
+    sample_weight: Any,
+    steps: int | None,
+    callbacks: Any,
+    whole: bool = False,
+) -> dict[str, Any]:
+    """`Trainer.evaluate` on arrays or batches; the logs. `whole`: all rows in one batch."""
+    source = _Source(model, x, y, sample_weight, batch_size, steps, None, "evaluate")
+    if whole:
+        source.batch_size = source.arrays.rows
+    source.program = model._program(source.signature, "test")
+    source.check(source.program.traced)
+    callbacks = _callback_list(model, callbacks, verbose, 1, source.feed(False, 0, False).steps)
+    model._trainer.status = Status()
+    model.stop_evaluating = False
+    sums, _ = _test(model, source, callbacks, *source.program.device_weights())
+    logs = plain_logs(source.program.traced.targets.logs(source.program.source.layout, sums))
+    callbacks.on_test_end(dict(logs))
+    return logs
+
+
+def predict_local(
+    model: Any, x: Any, batch_size: Any, verbose: Any, steps: int | None, callbacks: Any, whole: bool = False
+) -> Any:
+    """`Trainer.predict` on arrays or batches."""
+    source = _Source(model, x, None, None, batch_size, steps, None, "predict")
+    if whole:
+        source.batch_size = source.arrays.rows
+    program = model._program(source.signature, "predict")
+    feed = source.feed(False, 0, program.source.flags.exact_rows)
+    callbacks = _callback_list(model, callbacks, verbose, 1, feed.steps)
+    told = batch_callbacks(callbacks.callbacks, "predict")
+    status = model._trainer.status = Status()
+    model.stop_predicting = False
+    callbacks.on_predict_begin()
+    params, state = program.device_weights()
+    parts: list[list[np.ndarray]] = []
+    pending: list[tuple[tuple, int]] = []
+    for number, batch in enumerate(feed.epoch(0)):
+        for callback in told:
+            callback.on_predict_batch_begin(number, logs={})
+        pending.append((program.step.predict(params, state, batch.arrays), batch.rows))
+        status.rows += batch.rows
+        if told or len(pending) >= 32:
+            parts += [_real_rows(outputs, rows) for outputs, rows in pending]
+            pending = []
+        for callback in told:
+            callback.on_predict_batch_end(number, logs={"outputs": program.restore(parts[-1])})
+        if model.stop_predicting:
+            break
+    parts += [_real_rows(outputs, rows) for outputs, rows in pending]
+    callbacks.on_predict_end()
+    if not parts:
+        raise DataError("there is no data: nothing was predicted")
+    return program.restore([p[0] if len(p) == 1 else np.concatenate(p) for p in map(list, zip(*parts, strict=True))])
+
+
+def train_on_batch(model: Any, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> dict[str, Any]:
+    """`Trainer.train_on_batch`; the logs."""
+    from ..runtime.local import on_device
+
+    source = _Source(model, x, y, sample_weight, None, None, class_weight, "fit")
+    source.batch_size = source.arrays.rows
+    program = model._program(source.signature, "train")
+    source.check(program.traced)
+    optimizer, layout = model.optimizer, program.source.layout
+    iteration = int(optimizer._iterations.numpy())
+    (batch,) = source.feed(False, 0, program.source.flags.exact_rows).epoch(0)
+    params, state = program.store.read()
+    seed = model._trainer.status.seed
+    slots = tuple(map(on_device, optimizer.variables_to_slots(layout)))
+    params, state, slots, sums = program.step.train(
+        on_device(params), on_device(state), slots, batch.arrays, batch.valid, batch.row_id,
+        step_keys(seed, iteration, 1)[0], np.float32(batch.rows), np.int32(iteration), _rate(optimizer),
+    )  # fmt: skip
+    program.store.write(np.asarray(params), np.asarray(state))
+    optimizer.slots_to_variables(layout, slots, iteration + 1)
+    return plain_logs(program.traced.targets.logs(layout, np.asarray(sums, np.float64)))
+
+
+class _Source:
+    """Rows to train, test or predict on, from arrays or from batches.
+
+    Attributes:
+        arrays: all rows; None for batches.
+        signature: of the rows.
+        program: set by the caller.
+    """
+
+    def __init__(self, model, x, y, sample_weight, batch_size, steps, class_weight, caller):
+        self.model, self.steps, self.caller = model, steps, caller
+        self.program: Any = None
+        self.arrays: Arrays | None = None
+        self._feed: GeneratorFeed | None = None
+        if x is None:
+            raise DataError(f"there is no data: {caller}() was called without x")
+        if is_arrays(x):
+            self.batch_size = checks.batch_size_of(batch_size)
+            if class_weight is not None:
+                sample_weight = class_weights(y, class_weight)
+            self.arrays = to_arrays(model, x, y, sample_weight)
+            self.signature = self.arrays.signature
+            return
+        checks.refuse_with_batches(y=y, sample_weight=sample_weight)
+        self.batch_size = 0
+        self._feed = GeneratorFeed(x, steps, self._prepare(class_weight))
+        first = self._feed.peek()
+        self.signature, self.batch_size = first.signature, first.rows
+
+    @classmethod
+    def of_arrays(cls, model: Any, arrays: Arrays, batch_size: Any, steps: int | None) -> _Source:
+        """Rows that are arrays already."""
+        made = object.__new__(cls)
+        made.model, made.steps, made.caller, made.program = model, steps, "fit", None
+        made.arrays, made.signature, made._feed = arrays, arrays.signature, None
+        made.batch_size = checks.batch_size_of(batch_size)
+        return made
+
+    def feed(self, shuffle: bool, seed: int, exact: bool) -> Any:
+        """The batches."""
+        if self._feed is not None:
+            self._feed.exact = exact
+            return self._feed
+        return ArrayFeed(self.arrays, self.batch_size, shuffle, seed, exact, self.steps)
+
+    def check(self, traced: Any) -> None:
+        """Values against the model, once; of batches only the first are looked at."""
+        arrays = self.arrays if self.arrays is not None else self._feed.peek()
+        if arrays.signature.y is None and traced.targets.losses:
+            raise DataError("the model has a loss, but there are no labels: give y")
+        checks.check_finite(arrays.arrays)
+        checks.check_weights(arrays.arrays)
+        checks.check_labels(traced, arrays.arrays)
+
+    def _prepare(self, class_weight: Any) -> Callable[[tuple], Arrays]:
+        def prepare(parts: tuple) -> Arrays:
+            x, y, weight = parts
+            if self.caller == "predict":
+                y = weight = None
+            if class_weight is not None:
+                checks.check_weights_of_classes(class_weight, weight)
+                weight = class_weights(y, class_weight)
+            return to_arrays(self.model, x, y, weight)
+
+        return prepare
+
+
+def _validation(model: Any, data: Any, batch_size: Any, steps: int | None) -> _Source:
+    if isinstance(data, (tuple, list)):
+        x, y, weight = unpack(tuple(data))
+        return _Source(model, x, y, weight, batch_size, steps, None, "fit")
+    return _Source(model, data, None, None, batch_size, steps, None, "fit")
+
+
+def _validator(model: Any, source: _Source, callbacks: CallbackList) -> Callable:
+    def validate(params: Any, state: Any) -> tuple[np.ndarray, int]:
+        status = model._trainer.status
+        model._trainer.status = Status(epoch=status.epoch, seed=status.seed, end=status.end, report=status.report)
+        try:
+            sums, rows = _test(model, source, callbacks, params, state)
+        finally:
+            model._trainer.status = status
+        callbacks.on_test_end(plain_logs(source.program.traced.targets.logs(source.program.source.layout, sums)))
+        return sums, rows
+
+    return validate
+
+
+def _test(model: Any, source: _Source, callbacks: CallbackList, params: Any, state: Any) -> tuple[np.ndarray, int]:
+    """The sums over all rows, batch hooks called."""
+    program = source.program
+    targets, layout, status = program.traced.targets, program.source.layout, model._trainer.status
+    told = batch_callbacks(callbacks.callbacks, "test")
+    each = [c for c in told if c.batch_calls != "latest"]
+    next_latest = 0.0
+
+    def begin(batches):
+        for number, batch in enumerate(batches):
+            for callback in each:
+                callback.on_test_batch_begin(number, logs={})
+            yield batch
+
+    def tell(number: int, rows: int, sums: np.ndarray) -> bool:
+        nonlocal next_latest
+        status.rows, status.step, status.sums = rows, number + 1, sums
+        now = time.monotonic()
+        due = told if now >= next_latest else each
+        if due:
+            logs = plain_logs(targets.logs(layout, sums))
+            for callback in due:
+                callback.on_test_batch_end(number, logs=logs)
+        if now >= next_latest:
+            next_latest = now + _LATEST_S
+        return model.stop_evaluating
+
+    callbacks.on_test_begin()
+    feed = source.feed(False, 0, program.source.flags.exact_rows)
+    return sum_batches(program.step, params, state, begin(feed.epoch(0)), tell if told else None)
+
+
+def _callback_list(model, callbacks, verbose, epochs, steps, history=False) -> CallbackList:
+    if isinstance(callbacks, CallbackList):
+        return callbacks
+    return CallbackList(
+        callbacks,
+        add_history=history,
+        add_progbar=verbose != 0,
+        model=model,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps,
+    )
+
+
+def _real_rows(outputs: tuple, rows: int) -> list[np.ndarray]:
+    return [np.asarray(output)[:rows] for output in outputs]
+
+
+def _rate(optimizer: Any) -> np.float32:
+    from ..callbacks.learning_rate import rate_of
+
+    return np.float32(rate_of(optimizer))

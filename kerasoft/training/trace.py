@@ -1,0 +1,309 @@
+"""Trace: a model, its losses, metrics and optimizer become the graphs of a `StepSource`.
+
+Everything in a train or test graph is a share that adds up over calls (docs/design/0001): losses are divided by the rows
+of the global batch, regularisation is multiplied by this call's share of the rows, metric states are sums.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from .. import ops, tree
+from ..compiler.gradient import gradient
+from ..compiler.ir import Graph, symbol
+from ..compiler.ops.registry import constant, input_node
+from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
+from ..scope import Scope
+from .coupling import coupling_node
+from .signature import Leaf, Signature
+from .targets import CompileArguments, LossTerm, Targets, match, resolve_targets
+
+TRAIN, TEST, PREDICT = "train", "test", "predict"
+
+
+@dataclasses.dataclass
+class Traced:
+    """A model's graphs and what is needed around them.
+
+    Attributes:
+        source: the `StepSource`.
+        variables: the variable behind each param and each state of the layout, by name.
+        outputs: the structure of the model's outputs; its leaves do not matter.
+        output_names, output_shapes: of the flattened outputs; None for unknown sizes.
+        targets: losses and metrics; None when only predictions were traced.
+        coupled_by: the node that mixes rows, None if there is none.
+        labels: the signature's label `Leaf` of each output, None where there is none.
+    """
+
+    source: StepSource
+    variables: dict[str, Any]
+    outputs: Any
+    output_names: tuple[str, ...]
+    output_shapes: tuple[tuple, ...]
+    targets: Targets | None
+    coupled_by: Any = None
+    labels: tuple = ()
+
+    @property
+    def forward(self) -> Graph | None:
+        """The graph of the model's outputs, for display."""
+        return self.source.predict
+
+
+def trace_model(
+    model: Any,
+    signature: Signature,
+    parts: Sequence[str],
+    compiled: CompileArguments | None = None,
+    optimizer: Any = None,
+) -> Traced:
+    """The graphs of `parts` ("train" comes with the update graph) for arrays of this signature.
+
+    Raises:
+        ValueError: the model cannot take the arrays, or the targets do not fit its outputs.
+    """
+    traced = _Trace(model, signature, compiled, padded=True)
+    result = traced.run(parts, optimizer)
+    if result.source.flags.exact_rows:
+        coupled_by = result.coupled_by
+        result = _Trace(model, signature, compiled, padded=False).run(parts, optimizer)
+        result.coupled_by = result.coupled_by or coupled_by
+        flags = dataclasses.replace(result.source.flags, exact_rows=True)
+        result.source = dataclasses.replace(result.source, flags=flags)
+    return result
+
+
+class _Trace:
+    """One tracing of all graphs, with `valid` (padded) or without it."""
+
+    def __init__(self, model: Any, signature: Signature, compiled: CompileArguments | None, padded: bool):
+        self.model, self.signature, self.compiled = model, signature, compiled
+        b = symbol("b")
+        self.inputs = {
+            leaf.name: input_node(leaf.name, (b, *map(_size, leaf.shape)), leaf.dtype) for leaf in signature.leaves
+        }
+        self.control = {
+            "valid": input_node("valid", (b,), "float32") if padded else None,
+            "row_id": input_node("row_id", (b,), "uint32"),
+            "key": input_node("key", (2,), "uint32"),
+            "rows": input_node("rows", (), "float32"),
+            "share": input_node("share", (), "float32"),
+            "iteration": input_node("iteration", (), "int32"),
+        }
+        self.trainable = list(model.trainable_weights)
+        self.variables = [*self.trainable, *model.non_trainable_weights]
+        self.exact_rows = self.couples_rows = False
+        self.coupled_by: Any = None
+        self.targets: Targets | None = None
+        self.labels: tuple = ()
+        self.outputs: Any = None
+        self.output_names: tuple[str, ...] = ()
+        self.scopes: list[Scope] = []
+
+    def run(self, parts: Sequence[str], optimizer: Any) -> Traced:
+        graphs: dict[str, Graph | None] = {}
+        sums: dict[str, Any] = {}
+        if PREDICT in parts:
+            graphs["predict"] = self._predict()
+        if TEST in parts:
+            graphs["test"], sums = self._test()
+        if TRAIN in parts:
+            graphs["train"], sums = self._train()
+        params, states = self._named_variables()
+        layout = Layout.of(
+            [(name, v.shape) for name, v in params.items()],
+            [(name, v.shape) for name, v in states.items()],
+            [(name, node.shape) for name, node in sums.items()],
+        )
+        slots: tuple[SlotSpec, ...] = ()
+        update_mode = "sliced"
+        if TRAIN in parts:
+            graphs["update"], slots, update_mode = trace_optimizer(optimizer, list(params.values()), layout)
+        flags = Flags(self.exact_rows, self.couples_rows, update_mode)
+        inputs = tuple(InputSpec(leaf.name, leaf.shape, leaf.dtype) for leaf in self.signature.leaves)
+        names = self.output_names
+        source = StepSource(layout=layout, inputs=inputs, outputs=names, slots=slots, flags=flags, **_all(graphs))
+        shapes = tuple(map(_shape, tree.flatten(self.outputs)))
+        outputs = tree.map_structure(lambda _: 0, self.outputs)
+        return Traced(source, {**params, **states}, outputs, names, shapes, self.targets, self.coupled_by, self.labels)
+
+    # --- the three graphs of the model ---
+
+    def _predict(self) -> Graph:
+        with self._scope(False) as scope:
+            y_pred = self._forward(False)
+        self._look_at(scope, tree.flatten(y_pred))
+        return self._graph({f"out/{i}": node for i, node in enumerate(tree.flatten(y_pred))})
+
+    def _test(self) -> tuple[Graph, dict]:
+        with self._scope(False) as scope:
+            _, sums = self._objective(scope, training=False)
+        self._look_at(scope, ())
+        return self._graph({f"sum/{name}": node for name, node in sums.items()}), sums
+
+    def _train(self) -> tuple[Graph, dict]:
+        with self._scope(True) as scope:
+            total, sums = self._objective(scope, training=True)
+            updates = {name: scope.updates.get(v) for name, v in scope.params.items()}
+            states = {
+                f"state/{name}": ops.multiply(ops.cast(node, "float32"), scope.share)
+                for name, node in updates.items()
+                if node is not None
+            }
+        self._look_at(scope, ())
+        trainable = set(map(id, self.trainable))
+        nodes = {name: scope.node_of(v) for name, v in scope.params.items() if id(v) in trainable}
+        gradients = gradient({total: constant(1.0)}, list(nodes.values()))
+        found = {f"grad/{name}": dy for name, dy in zip(nodes, gradients, strict=True) if dy is not None}
+        return self._graph({**found, **states, **{f"sum/{name}": node for name, node in sums.items()}}), sums
+
+    def _scope(self, training: bool) -> Scope:
+        scope = Scope(training=training, variables=self.variables, **self.control)
+        self.scopes.append(scope)
+        return scope
+
+    def _forward(self, training: bool) -> Any:
+        x = tree.map_structure(lambda leaf: None if leaf is None else self.inputs[leaf.name], self.signature.x)
+        y_pred = self.model(x, training=training)
+        self.outputs = y_pred
+        self.output_names = output_names(self.model, y_pred)
+        return y_pred
+
+    def _objective(self, scope: Scope, training: bool) -> tuple[Any, dict[str, Any]]:
+        """The total loss's share, and all sums."""
+        y_pred = self._forward(training)
+        flat = tree.flatten(y_pred)
+        self._find_coupling(flat)
+        labels, weights = self._labels(y_pred, flat)
+        shares, sums = [], {}
+        for term in self.targets.losses:
+            share = self._loss_share(term, flat[term.index], labels[term.index], weights[term.index], scope)
+            shares.append(share if term.weight is None else ops.multiply(share, term.weight))
+            if self.targets.reports_each_loss:
+                sums[f"{term.name}/total"] = ops.multiply(share, scope.rows)
+        shares += [ops.cast(loss, "float32") for loss in scope.losses]
+        shares += self._regularisation(scope)
+        if not shares:
+            raise ValueError("No loss to compute. Provide a `loss` argument in `compile()`.")
+        total = shares[0]
+        for share in shares[1:]:
+            total = ops.add(total, share)
+        sums = {
+            "loss/total": ops.multiply(total, scope.rows),
+            "loss/count": ops.multiply(scope.rows, scope.share),
+            **sums,
+        }
+        for term in self.targets.metrics:
+            weight = weights[term.index] if term.weighted else None
+            measured = term.metric.measure(
+                labels[term.index], flat[term.index], sample_weight=weight, valid=scope.valid
+            )
+            sums |= {f"{term.name}/{state}": node for state, node in measured.items()}
+        return total, sums
+
+    def _loss_share(self, term: LossTerm, y_pred: Any, y_true: Any, weight: Any, scope: Scope) -> Any:
+        terms = term.loss.terms(y_true, y_pred, sample_weight=weight, mask=scope.masks.get(y_pred), valid=scope.valid)
+        if terms.couples_rows:
+            self.exact_rows = self.couples_rows = True
+        return ops.cast(terms.share(scope.rows, scope.share), "float32")
+
+    def _regularisation(self, scope: Scope) -> list:
+        regularised = [v for v in self.trainable if v.regularizer is not None]
+        return [ops.multiply(ops.cast(v.regularizer(scope.node_of(v)), "float32"), scope.share) for v in regularised]
+
+    # --- targets ---
+
+    def _labels(self, y_pred: Any, flat: list) -> tuple[list, list]:
+        """Nodes of the labels and the sample weights of each output; settles `targets` on the way."""
+        compiled = self.compiled or CompileArguments()
+        names = self.output_names
+        loss = compiled.loss
+        counts = [True] * len(names) if not isinstance(loss, (list, tuple)) else [entry is not None for entry in loss]
+        if isinstance(loss, dict):
+            counts = [name in loss for name in names]
+        if len(counts) != len(names):
+            counts = [True] * len(names)
+        labels = match(self.signature.y, y_pred, names, counts, "y")
+        weights = match(self.signature.sample_weight, y_pred, names, counts, "sample_weight")
+        self.labels = tuple(labels)
+        if self.targets is None:
+            shapes = [None if leaf is None else leaf.known_shape for leaf in labels]
+            self.targets = resolve_targets(compiled, y_pred, names, shapes, [_shape(p) for p in flat])
+        nodes = [None if leaf is None else self._like(leaf, p) for leaf, p in zip(labels, flat, strict=True)]
+        return nodes, [None if leaf is None else self._like(leaf, p) for leaf, p in zip(weights, flat, strict=True)]
+
+    def _like(self, leaf: Leaf, y_pred: Any) -> Any:
+        """The node of labels or weights; where the output has an unknown size, theirs is written the same way."""
+        node = self.inputs[leaf.name]
+        shape = list(node.shape)
+        for i in range(1, min(len(shape), len(y_pred.shape))):
+            size = y_pred.shape[i]
+            if not isinstance(shape[i], int) or (not isinstance(size, int) and shape[i] != 1):
+                shape[i] = size
+        if tuple(shape) != tuple(node.shape):
+            self.inputs[leaf.name] = node = input_node(leaf.name, tuple(shape), leaf.dtype)
+        return node
+
+    # --- rows that influence one another ---
+
+    def _find_coupling(self, outputs: Sequence[Any]) -> None:
+        node = coupling_node(outputs, self.control["valid"])
+        if node is not None:
+            self.exact_rows = self.couples_rows = True
+            self.coupled_by = self.coupled_by or node
+
+    def _look_at(self, scope: Scope, outputs: Sequence[Any]) -> None:
+        self._find_coupling(outputs)
+        self.exact_rows = self.exact_rows or scope.exact_rows
+        self.couples_rows = self.couples_rows or scope.couples_rows or scope.exact_rows
+
+    # --- putting together ---
+
+    def _named_variables(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Trainable and other variables by the name of their param nodes."""
+        found: dict[str, Any] = {}
+        for scope in self.scopes:
+            found |= scope.params
+        trainable = set(map(id, self.trainable))
+        params = {name: v for name, v in found.items() if id(v) in trainable}
+        return params, {name: v for name, v in found.items() if id(v) not in trainable}
+
+    def _graph(self, outputs: dict[str, Any]) -> Graph:
+        """The graph of named outputs; its inputs are those that it reads, batch arrays first."""
+        from ..compiler.ir import topological
+
+        read = set(topological(outputs.values()))
+        order = [*self.inputs.values(), *(n for n in self.control.values() if n is not None)]
+        return Graph(tuple(n for n in order if n in read), tuple(outputs.values()), tuple(outputs))
+
+
+def trace_optimizer(
+    optimizer: Any, variables: Sequence[Any], layout: Layout
+) -> tuple[Graph, tuple[SlotSpec, ...], str]:
+    """The update graph over flat vectors, its slots, and the update mode."""
+    optimizer.build(list(variables))
+    graph, mode, specs = optimizer.trace_update(layout)
+    return graph, tuple(SlotSpec(name, fill) for name, fill in specs), mode
+
+
+def output_names(model: Any, y_pred: Any) -> tuple[str, ...]:
+    """Names of the flattened outputs: the model's own, or the path to each."""
+    paths = ["/".join(map(str, path)) for path, _ in tree.flatten_with_path(y_pred)]
+    known = getattr(model, "output_names", None)
+    if known is not None and len(known) == len(paths) and not isinstance(y_pred, dict):
+        return tuple(known)
+    return tuple(f"output_{p}" if p.isdigit() else p or "output" for p in paths)
+
+
+def _size(size: Any) -> Any:
+    return symbol(size) if isinstance(size, str) else size
+
+
+def _shape(node: Any) -> tuple:
+    return tuple(d if isinstance(d, int) else None for d in node.shape)
+
+
+def _all(graphs: dict) -> dict:
+    return {kind: graphs.get(kind) for kind in ("train", "test", "predict", "update")}
