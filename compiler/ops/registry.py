@@ -216,4 +216,4 @@ def _vjp_lower(*inputs, of, attrs, wrt, count):
     return pull(cotangents[0])
 
 
-vjp_op = op("vjp", lower=_vjp_lower)
+vjp_op = op("vjp", lower=_vjp_lower, gradient=VJP)

@@ -70,7 +70,7 @@ class Layer(State, Operation):
         self._dtype_policy = dtypes.policy(dtype)
         self.autocast = autocast
         self.built = False
-        self.supports_masking = False
+        self.supports_masking = type(self).compute_mask is not Layer.compute_mask
         self.input_spec: Any = None
         self._trainable = bool(trainable)
         self._build_shapes: dict[str, Any] | None = None

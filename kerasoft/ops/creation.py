@@ -72,10 +72,10 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
         start, stop = 0, start
     step = 1 if step is None else step
     if not all(isinstance(v, (int, float, np.integer, np.floating)) for v in (start, stop, step)):
-        from ..compiler.ops.registry import constant
+        from ..compiler.ops.creation import iota
 
         if start == 0 and step == 1:
-            count = kernel("iota", _iota)(constant(0, "int32"), size=stop)
+            count = iota((stop,))
             return count if dtype is None else e.cast(count, dtype)
         return e.add(e.multiply(arange(_ceil_div(stop - start, step), dtype=dtype), step), start)
     import jax.numpy as jnp
@@ -87,12 +87,6 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
 
 def _ceil_div(a: Any, b: Any) -> Any:
     return -(-a // b)
-
-
-def _iota(zero: Any, *, size: Any) -> Any:
-    import jax.numpy as jnp
-
-    return zero + jnp.arange(size, dtype="int32")
 
 
 def linspace(

@@ -47,13 +47,9 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
 def einsum(subscripts: str, *operands: Any) -> Any:
     """Einstein's summation: ``einsum("bi,ij->bj", x, w)``."""
     operands = _one_dtype([tensor(x) for x in operands])
-    return kernel("einsum", _einsum)(*operands, subscripts=subscripts)
+    from ..compiler.ops import linalg
 
-
-def _einsum(*xs: Any, subscripts: str) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.einsum(subscripts, *xs)
+    return linalg.einsum(subscripts, *operands)
 
 
 @public("numpy", "Outer", "x1 x2")

@@ -280,7 +280,9 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = N
     pairs = np.broadcast_to(np.asarray(pad_width, int), (rank(x), 2)).tolist()
     if mode == "constant":
         value = 0 if constant_values is None else constant_values
-        return kernel("pad", _pad)(x, pad_width=tuple(map(tuple, pairs)), constant_values=value)
+        from ..compiler.ops import shape
+
+        return shape.pad(x, tuple(map(tuple, pairs)), constant_values=value)
     if constant_values is not None:
         raise ValueError(
             f"Argument `constant_values` can only be provided when `mode == 'constant'`. Received: mode={mode}"
@@ -291,12 +293,6 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = N
         if before or after:
             x = take(x, np.pad(np.arange(shape_of(x)[axis]), (before, after), mode=mode), axis)
     return x
-
-
-def _pad(x: Any, *, pad_width: Any, constant_values: Any) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.pad(x, pad_width, constant_values=constant_values)
 
 
 @public("numpy", "GetItem", "x key")
@@ -470,12 +466,13 @@ def scatter(indices: Any, values: Any, shape: Any) -> Any:
 @public("core", "ScatterUpdate", "inputs indices updates")
 def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | None = None) -> Any:
     """`inputs` with `updates` put (or added, ...) at `indices` (n, index depth)."""
-    return kernel("scatter_update", _scatter_update)(
-        tensor(inputs), tensor(indices), tensor(updates), reduction=reduction or "set"
-    )
+    x, indices, updates = tensor(inputs), tensor(indices), tensor(updates)
+    if reduction in (None, "set", "add"):
+        return kernel("scatter_add" if reduction == "add" else "scatter_update")(x, indices, updates)
+    return kernel("scatter_reduce", _scatter_reduce)(x, indices, updates, reduction=reduction)
 
 
-def _scatter_update(x: Any, indices: Any, updates: Any, *, reduction: str) -> Any:
+def _scatter_reduce(x: Any, indices: Any, updates: Any, *, reduction: str) -> Any:
     import jax.numpy as jnp
 
     at = jnp.asarray(x).at[tuple(jnp.moveaxis(jnp.asarray(indices), -1, 0))]
@@ -485,25 +482,23 @@ def _scatter_update(x: Any, indices: Any, updates: Any, *, reduction: str) -> An
 @public("core", "Slice", "inputs start_indices")
 def slice_(inputs: Any, start_indices: Any, shape: Any) -> Any:
     """The part of `inputs` of `shape` that starts at `start_indices`."""
-    return kernel("dynamic_slice", _dynamic_slice)(tensor(inputs), tensor(start_indices), shape=tuple(shape))
+    from ..compiler.ops import indexing
+
+    return indexing.dynamic_slice(tensor(inputs), _scalars(start_indices), shape)
 
 
-def _dynamic_slice(x: Any, start: Any, *, shape: tuple) -> Any:
-    import jax
-
-    return jax.lax.dynamic_slice(x, list(start), shape)
+def _scalars(indices: Any) -> list:
+    """One scalar for each axis of a vector of indices."""
+    indices = tensor(indices)
+    return [indices[i] for i in range(shape_of(indices)[0])]
 
 
 @public("core", "SliceUpdate", "inputs start_indices updates")
 def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
     """`inputs` with `updates` put at `start_indices`."""
-    return kernel("dynamic_update_slice", _dynamic_update_slice)(tensor(inputs), tensor(start_indices), tensor(updates))
+    from ..compiler.ops import indexing
 
-
-def _dynamic_update_slice(x: Any, start: Any, updates: Any) -> Any:
-    import jax
-
-    return jax.lax.dynamic_update_slice(x, updates, list(start))
+    return indexing.dynamic_update_slice(tensor(inputs), tensor(updates), _scalars(start_indices))
 
 
 @public("numpy", "Array")

@@ -1,0 +1,214 @@
+"""Model: a layer that can be trained, saved and summarised."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from ..errors import NotBuiltError
+from ..layers.layer import Layer, _is_shape
+from ..tensors import KerasTensor
+from ..training.trainer import Trainer
+
+
+def _is_functional_call(args: tuple, kwargs: dict) -> bool:
+    return len(args) >= 2 or (len(args) == 1 and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
+
+
+class Model(Trainer, Layer):
+    """A network.
+
+    ``Model(inputs, outputs)`` of symbolic tensors is a functional model. A subclass with a `call` of its own is run as
+    Python.
+
+    >>> import kerasoft as ks
+    >>> inputs = ks.Input((4,))
+    >>> model = ks.Model(inputs, inputs * 2)
+    >>> model([[1.0, 2.0, 3.0, 4.0]]).tolist()
+    [[2.0, 4.0, 6.0, 8.0]]
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any):
+        if cls is Model and _is_functional_call(args, kwargs):
+            from .functional import Functional
+
+            return Functional.__new__(Functional, *args, **kwargs)
+        return super().__new__(cls, *args, **kwargs)
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        from .functional import Functional
+
+        if _is_functional_call(args, kwargs) and not isinstance(self, Functional):
+            _make_functional(type(self))
+            Functional.__init__(self, *args, **kwargs)
+            return
+        Trainer.__init__(self)
+        Layer.__init__(self, *args, **kwargs)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"Model {type(self).__name__} does not have a `call()` method implemented.")
+
+    # --- structure ---
+
+    @property
+    def layers(self) -> list[Any]:
+        """The layers directly below."""
+        return list(self._layers)
+
+    @layers.setter
+    def layers(self, _: Any) -> None:
+        raise AttributeError("`Model.layers` attribute is reserved and should not be used. Please use another name.")
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Any:
+        """The layer of this name, or at this place in `layers`.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if index is not None and name is not None:
+            raise ValueError(f"Provide only a layer name or a layer index. Received: index={index}, name={name}.")
+        if index is not None:
+            if len(self.layers) <= index:
+                raise ValueError(
+                    f"Was asked to retrieve layer at index {index} but model only has {len(self.layers)} layers."
+                )
+            return self.layers[index]
+        if name is None:
+            raise ValueError("Provide either a layer name or layer index at `get_layer`.")
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise ValueError(f"No such layer: {name}. Existing layers are: {[layer.name for layer in self.layers]}.")
+
+    def _pass_masks(self, first: Any, outputs: Any, previous: Any) -> None:
+        """The layers inside have set the outputs' masks."""
+
+    # --- building ---
+
+    def build(self, input_shape: Any = None) -> None:
+        """Makes the weights of a subclassed model by calling it on symbolic inputs of these shapes.
+
+        Args:
+            input_shape: one shape with the batch axis, or a list or dict of shapes.
+        """
+        if self.built and self._inbound_nodes:
+            return
+        if input_shape is None:
+            self.built = True
+            return
+
+        def symbolic(shape: Any) -> Any:
+            if _is_shape(shape):
+                return KerasTensor(shape, self._shape_dtype())
+            if isinstance(shape, dict):
+                return {k: symbolic(v) for k, v in shape.items()}
+            return [symbolic(s) for s in shape]
+
+        self.built = True  # so that the call does not build again
+        self._build_shapes = {"input_shape": input_shape}
+        try:
+            self(symbolic(input_shape))
+        except Exception:
+            self.built = False
+            raise
+
+    def _call_build(self, shapes: dict[str, Any]) -> None:
+        """The first call of a subclassed model builds its layers as it runs."""
+        self._build_shapes = shapes or None
+        self._after_build()
+
+    # --- text ---
+
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list | None = None,
+        print_fn: Any = None,
+        expand_nested: bool = False,
+        show_trainable: bool = False,
+        layer_range: Any = None,
+    ) -> None:
+        """Prints a table of the layers, their output shapes and numbers of parameters."""
+        from .summary import summary_text
+
+        text = summary_text(self, line_length, positions, expand_nested, show_trainable, layer_range)
+        (print_fn or print)(text)
+
+    # --- configuration and files ---
+
+    def to_json(self, **kwargs: Any) -> str:
+        """The architecture as JSON, for `model_from_json`."""
+        from ..saving.serialization import serialize_keras_object
+
+        return json.dumps(serialize_keras_object(self), **kwargs)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Any:
+        """The model that gave this config."""
+        from .functional import Functional, functional_from_config
+
+        if {"layers", "input_layers", "output_layers"} <= set(config):
+            return functional_from_config(cls if issubclass(cls, Functional) else Functional, config, custom_objects)
+        return super().from_config(config)
+
+    def save(self, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
+        """Writes architecture, weights, compilation and optimizer state to a `.keras` file.
+
+        Args:
+            filepath: ends in ``.keras``.
+            overwrite: whether an existing file may be replaced.
+
+        Raises:
+            SerializationError: another ending, a file that exists, or a part that cannot be saved.
+        """
+        from ..saving.files import save_model
+
+        save_model(self, filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+
+    def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
+        """Writes the weights (and the optimizer's state) to a `.weights.h5` file."""
+        from ..saving.files import save_weights
+
+        save_weights(self, filepath, overwrite=overwrite)
+
+    def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+        """Sets the weights from a `.weights.h5` or `.keras` file.
+
+        Args:
+            skip_mismatch: leave out (with a warning) layers whose weights have other numbers or shapes.
+
+        Raises:
+            ValueError: a layer does not fit; lists all of them.
+        """
+        from ..saving.files import load_weights
+
+        if kwargs:
+            raise ValueError(f"Invalid keyword arguments: {kwargs}")
+        load_weights(self, os.fspath(filepath), skip_mismatch=skip_mismatch)
+
+    def _need_built(self, what: str) -> None:
+        if not self.built:
+            raise NotBuiltError(
+                f"You are {what} a model that has not yet been built. Try building the model first by calling it on some "
+                "data or by using `build()`."
+            )
+
+
+def _make_functional(cls: type) -> None:
+    """Puts `Functional` under a user's class that calls ``super().__init__(inputs, outputs)``."""
+    from .functional import Functional
+
+    if cls is Model or Functional in cls.__mro__:
+        return
+    cls.__bases__ = tuple(Functional if base is Model else base for base in cls.__bases__)
+    for base in cls.__bases__:
+        if base is not Functional and issubclass(base, Model) and Functional not in base.__mro__:
+            _make_functional(base)
+
+
+def model_from_json(json_string: str, custom_objects: dict | None = None) -> Any:
+    """The model that `to_json` made the text of."""
+    from ..saving.serialization import deserialize_keras_object
+
+    return deserialize_keras_object(json.loads(json_string), custom_objects=custom_objects)
