@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .errors import GradientError
 from .ir import Node, TensorType, TupleType, topological
@@ -19,15 +20,28 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
         wrt: nodes of float type.
 
     Raises:
-        GradientError: a path to a `wrt` node goes through an op without a gradient.
+        GradientError: a path to a `wrt` node goes through an op without a gradient; or a cotangent, a `wrt` node or an
+            op's own rule is of the wrong type.
+
+    >>> from kerasoft.compiler.ops.registry import constant, input_node
+    >>> x = input_node("x", (3,), "float32")
+    >>> y = shape.sum(x * x)
+    >>> gradient({y: constant(1.0)}, [x])
+    [<add : float32[3]>]
     """
+    for out, dy in cotangents.items():
+        if out.type != dy.type:
+            raise GradientError(f"the cotangent of {out!r} has type {dy.type}, expected {out.type}")
+    for w in wrt:
+        if not isinstance(w.type, TensorType) or not w.type.is_float:
+            raise GradientError(f"gradients exist for floating-point arrays only, got {w!r}")
     order = topological(cotangents)
     depends: set[Node] = set()
     targets = set(wrt)
     for n in order:
         if n in targets or any(i in depends for i in n.inputs):
             depends.add(n)
-    grads: dict[Node, object] = {}
+    grads: dict[Node, Any] = {}
     for out, dy in cotangents.items():
         _add(grads, out, dy)
     for n in reversed(order):
@@ -42,10 +56,10 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
                     continue
                 if dx.type != source.type:
                     raise GradientError(
-                        f"the gradient of {n.op.name} for input {i} has type {dx.type}, expected {source.type}"
+                        f"the gradient of {_named(n)} for input {i} has type {dx.type}, expected {source.type}"
                     )
             _add(grads, source, dx)
-    return [grads.get(w) if not isinstance(grads.get(w), tuple) else None for w in wrt]  # type: ignore[misc]
+    return [grads.get(w) for w in wrt]
 
 
 def _rule(n: Node, dy, depends) -> tuple:
@@ -54,11 +68,18 @@ def _rule(n: Node, dy, depends) -> tuple:
     if n.op.gradient is None:
         if isinstance(n.type, TensorType) and not n.type.is_float:
             return (None,) * len(n.inputs)
-        raise GradientError(f"op {n.op.name!r}{' of ' + n.source if n.source else ''} has no gradient")
+        raise GradientError(
+            f"{_named(n)} has no gradient, and a weight is reached only through it; "
+            "if that weight should not learn, wrap the value in stop_gradient"
+        )
     dxs = n.op.gradient(n, dy)
     if len(dxs) != len(n.inputs):
-        raise GradientError(f"the gradient of {n.op.name} gave {len(dxs)} results for {len(n.inputs)} inputs")
+        raise GradientError(f"the gradient of {_named(n)} gave {len(dxs)} results for {len(n.inputs)} inputs")
     return dxs
+
+
+def _named(n: Node) -> str:
+    return f"op {n.op.name!r}{' of ' + repr(n.source) if n.source else ''}"
 
 
 def vjp(n: Node, dy, depends=None) -> tuple:
@@ -87,7 +108,7 @@ def zeros_like_type(n: Node, index: int) -> Node:
     return shape.zeros_like(item(n, index))
 
 
-def _add(grads: dict, key: Node, dy) -> None:
+def _add(grads: dict[Node, Any], key: Node, dy: Any) -> None:
     old = grads.get(key)
     if old is None:
         grads[key] = dy
