@@ -50,7 +50,8 @@ def use_compile_cache(folder: str | os.PathLike[str]) -> None:
     """Keeps every compiled executable in `folder` and loads it from there next time, in this and other processes.
 
     The key holds the program, the compile options and the CPU's features, so hosts of different CPU models may share
-    a folder. Call it before the first compilation; it creates the folder, readable by its owner only.
+    a folder. Call it before the first compilation. The folder is readable by its owner only: who writes into it decides
+    what is executed.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))

@@ -25,6 +25,8 @@ class LocalStep:
     """The steps of one process; made by `StepSource.local()`.
 
     Each function compiles once per batch shape. `all_reduce` is the identity and `share` is 1: a call is a whole step.
+    Results arrive while the step still computes, and NumPy arguments are read in place: leave a batch's arrays as they are
+    until a result of its step has been read.
     """
 
     def __init__(self, source: StepSource):

@@ -6,8 +6,6 @@ from .ir import Graph, Node
 
 CONVOLUTIONS_BY_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
-DETERMINISTIC = {"xla_cpu_multi_thread_eigen": False}
-
 
 def compiler_options(graph: Graph) -> dict[str, str]:
     """Options for one executable of `graph`.

@@ -23,13 +23,14 @@ from .errors import ProgramError, ShapeError
 from .ir import Graph, bind, symbol
 from .layout import Entry, Flags, InputSpec, Layout, SlotSpec, StepArgs, UpdateArgs
 from .local import LocalStep
-from .options import DETERMINISTIC, compiler_options
+from .options import compiler_options
 from .packing import PackedStage, pack_step, pack_update, unknown_sizes
 from .passes import optimise
+from .threads import pin_threads, threads
 
 __all__ = [
     "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
-    "UpdateArgs", "cache_hits", "compilations", "use_compile_cache",
+    "UpdateArgs", "cache_hits", "compilations", "pin_threads", "threads", "use_compile_cache",
 ]  # fmt: skip
 
 _export_lock = threading.Lock()
@@ -215,7 +216,7 @@ class StepProgram:
     test_rows = property(lambda self: self.rows_of("test"))
     predict_rows = property(lambda self: self.rows_of("predict"))
 
-    def train(self, rows: int, deterministic: bool = False) -> Call:
+    def train(self, rows: int) -> Call:
         """The gradient call for `rows` rows, compiled once.
 
         Args:
@@ -224,30 +225,30 @@ class StepProgram:
         Raises:
             ProgramError: the program was not exported for so many rows.
         """
-        return self._call("train", rows, rows, deterministic)
+        return self._call("train", rows, rows)
 
-    def test(self, rows: int, deterministic: bool = False) -> Call:
+    def test(self, rows: int) -> Call:
         """The evaluation call for `rows` rows, compiled once."""
-        return self._call("test", rows, rows, deterministic)
+        return self._call("test", rows, rows)
 
-    def predict(self, rows: int, deterministic: bool = False) -> Call:
+    def predict(self, rows: int) -> Call:
         """The prediction call for `rows` rows, compiled once."""
-        return self._call("predict", rows, rows, deterministic)
+        return self._call("predict", rows, rows)
 
-    def update(self, n: int, deterministic: bool = False) -> Call:
+    def update(self, n: int) -> Call:
         """The optimiser's call for a slice of `n` parameters, compiled once."""
         if ("update", 0) in self._stages:
-            return self._call("update", 0, n, deterministic)
-        return self._call("update", n, n, deterministic)
+            return self._call("update", 0, n)
+        return self._call("update", n, n)
 
-    def _call(self, kind: str, rows: int, n: int, deterministic: bool) -> Call:
-        key = (kind, n, deterministic)
+    def _call(self, kind: str, rows: int, n: int) -> Call:
+        key = (kind, n)
         if key not in self._calls:
             stages = self._stages.get((kind, rows))
             if stages is None:
                 there = ", ".join(map(str, self.rows_of(kind))) or "none"
                 raise ProgramError(f"this StepProgram has no {kind} call for {rows} rows; it has {there}")
-            self._calls[key] = Call(kind, stages, n, deterministic, tuple(s.name for s in self.slots))
+            self._calls[key] = Call(kind, stages, n, tuple(s.name for s in self.slots))
         return self._calls[key]
 
 
@@ -281,9 +282,9 @@ _executables_lock = threading.Lock()
 _EXECUTABLES_KEPT = 128
 
 
-def _executable(stage: _StageBytes, types: Sequence[jax.ShapeDtypeStruct], options: Mapping[str, str]) -> Any:
+def _executable(stage: _StageBytes, types: Sequence[jax.ShapeDtypeStruct]) -> Any:
     """The compiled stage; kept for the process, so that a program read a second time does not compile again."""
-    key = (stage.digest, tuple((t.shape, t.dtype.name) for t in types), tuple(sorted(options.items())))
+    key = (stage.digest, tuple((t.shape, t.dtype.name) for t in types), stage.options)
     with _executables_lock:
         if key in _executables:
             _executables.move_to_end(key)
@@ -293,7 +294,7 @@ def _executable(stage: _StageBytes, types: Sequence[jax.ShapeDtypeStruct], optio
         except Exception as error:
             raise ProgramError(f"a stage of the StepProgram cannot be read: {error}") from error
         lowered = jax.jit(exported.call, keep_unused=True).lower(*types)
-        _executables[key] = compiled = lowered.compile(compiler_options=dict(options) or None)
+        _executables[key] = compiled = lowered.compile(compiler_options=dict(stage.options) or None)
         while len(_executables) > _EXECUTABLES_KEPT:
             _executables.popitem(last=False)
         return compiled
@@ -302,16 +303,16 @@ def _executable(stage: _StageBytes, types: Sequence[jax.ShapeDtypeStruct], optio
 class Call:
     """One call of a program, compiled: `stages` executables with sums over replicas between them.
 
-    Thread-safe: a call keeps nothing between runs.
+    Thread-safe: a call keeps nothing between runs. Results arrive while the call still computes, and NumPy arguments are
+    read in place: leave them as they are until a result has been read (``np.asarray(out)``, ``out.block_until_ready()``).
     """
 
-    def __init__(self, kind: str, stages: Sequence[_StageBytes], n: int, deterministic: bool, slots: tuple[str, ...]):
+    def __init__(self, kind: str, stages: Sequence[_StageBytes], n: int, slots: tuple[str, ...]):
         self.kind, self.rows, self.stages = kind, n, len(stages)
         self._parts = []
         for stage in stages:
             types = [jax.ShapeDtypeStruct(tuple(_bound(d, n) for d in s), dtype) for s, dtype in stage.types]
-            options = {**dict(stage.options), **(DETERMINISTIC if deterministic else {})}
-            self._parts.append((stage, types, _executable(stage, types, options)))
+            self._parts.append((stage, types, _executable(stage, types)))
         self._getters = [[_getter(name, kind, slots) for name in stage.names] for stage in stages]
 
     def run(self, k: int, args: StepArgs | UpdateArgs, carry: tuple = (), reduced: Any = None) -> tuple[tuple, Any]:

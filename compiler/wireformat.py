@@ -1,6 +1,6 @@
 """The container that a `StepProgram` travels in.
 
-    container ::= magic[8] version:u32 header_bytes:u64 header blob*
+    container ::= magic[8] version:u32 header_bytes:u64 header_sha256[32] header blob*
     header    ::= UTF-8 JSON object; its "blobs" list holds {"bytes": int, "sha256": hex} for each blob, in order
     blob      ::= bytes:u64 data
 
@@ -20,6 +20,7 @@ from .errors import ProgramError
 
 MAGIC = b"KERASOFT"
 VERSION = 1
+START = 8 + 12 + 32  # bytes before the header
 MAX_HEADER_BYTES = 64 << 20
 MAX_BLOBS = 4096
 MAX_BYTES = 4 << 30
@@ -39,7 +40,7 @@ def write(header: Mapping[str, Any], blobs: Sequence[bytes]) -> bytes:
             f"the program is too large to ship: header {len(text)} bytes (at most {MAX_HEADER_BYTES}), {len(blobs)} "
             f"parts (at most {MAX_BLOBS}), {total} bytes (at most {MAX_BYTES}); are large arrays constants of the graph?"
         )
-    parts = [MAGIC, struct.pack("<IQ", VERSION, len(text)), text]
+    parts = [MAGIC, struct.pack("<IQ", VERSION, len(text)), hashlib.sha256(text).digest(), text]
     for blob in blobs:
         parts += [struct.pack("<Q", len(blob)), blob]
     return b"".join(parts)
@@ -62,22 +63,24 @@ def read(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
         )
     if header_bytes > MAX_HEADER_BYTES:
         raise ProgramError(f"the StepProgram's header claims {header_bytes} bytes; at most {MAX_HEADER_BYTES}")
+    digest = bytes(_take(view, 20, 32, "header's hash"))
+    text = bytes(_take(view, START, header_bytes, "header"))
+    if hashlib.sha256(text).digest() != digest:
+        raise ProgramError("the StepProgram's header is damaged: its SHA-256 differs")
     try:
-        header = json.loads(bytes(_take(view, 20, header_bytes, "header")).decode())
+        header = json.loads(text.decode())
         table = [(int(b["bytes"]), str(b["sha256"])) for b in header["blobs"]]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        if isinstance(error, ProgramError):
-            raise
         raise ProgramError(f"the StepProgram's header is damaged: {error}") from None
     if len(table) > MAX_BLOBS:
         raise ProgramError(f"the StepProgram claims {len(table)} parts; at most {MAX_BLOBS}")
-    offset, blobs = 20 + header_bytes, []
-    for i, (expected, digest) in enumerate(table):
+    offset, blobs = START + header_bytes, []
+    for i, (expected, sha256) in enumerate(table):
         (size,) = struct.unpack("<Q", _take(view, offset, 8, f"length of part {i}"))
         if size != expected:
             raise ProgramError(f"part {i} of the StepProgram has {size} bytes, its header says {expected}")
         blob = bytes(_take(view, offset + 8, size, f"part {i}"))
-        if hashlib.sha256(blob).hexdigest() != digest:
+        if hashlib.sha256(blob).hexdigest() != sha256:
             raise ProgramError(f"part {i} of the StepProgram is damaged: its SHA-256 differs from the header's")
         blobs.append(blob)
         offset += 8 + size

@@ -71,8 +71,8 @@ class DistributedStep:
         own = slices(self.V, len(self.bounds) - 1)
         self._parts = [slice(min(s.start, self.P), min(s.stop, self.P)) for s in own]
         self.owned, self.part = own[rank], self._parts[rank]
-        self.calls = {n: program.train(n, deterministic) for n in sizes}
-        self.test_calls = {n: program.test(n, deterministic) for n in test_sizes}
+        self.calls = {n: program.train(n) for n in sizes}
+        self.test_calls = {n: program.test(n) for n in test_sizes}
         self.update, self.replicated = self._update_call()
         segments = layout.segments()
         self._segment = segments if self.replicated else np.ascontiguousarray(segments[self.part])
@@ -89,16 +89,16 @@ class DistributedStep:
     def _update_call(self) -> tuple[Any, bool]:
         """The update call, and whether it works on whole vectors. The same on all ranks."""
         if self.program.flags.update_mode == "replicated":
-            return self.program.update(self.P, self.deterministic), True
+            return self.program.update(self.P), True
         sizes = [p.stop - p.start for p in self._parts]
         mine = sizes[self.rank]
-        call = self.program.update(mine, self.deterministic) if mine else None
+        call = self.program.update(mine) if mine else None
         if not all(sizes) or self.deterministic:
             # A rank without a slice could not take part in sums inside the update, and such sums would be added in
             # an order that depends on the workers.
-            whole = self.program.update(self.P, self.deterministic) if call is None else call
+            whole = self.program.update(self.P) if call is None else call
             if whole.stages > 1:
-                return self.program.update(self.P, self.deterministic), True
+                return self.program.update(self.P), True
         return call, False
 
     def warm_up(self, feed: Feed | None, test_feed: Feed | None) -> None:

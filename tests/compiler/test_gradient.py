@@ -111,7 +111,9 @@ def on_replicas(graph, bound, per_replica):
         for given, carry in zip(per_replica, carries):
             known = dict(zip(bound, given))
             leaves = {n: known[n] for n in stage_leaves(graph, stages, k)}
-            outs.append(jax.jit(stage_function(graph, stages, k, sizes_of(bound, given)))(*_by_name(leaves), carry, total))
+            outs.append(
+                jax.jit(stage_function(graph, stages, k, sizes_of(bound, given)))(*_by_name(leaves), carry, total)
+            )
         carries = [carry for carry, _ in outs]
         if k < len(stages) - 1:
             total = sum(np.asarray(v) for _, v in outs)
@@ -131,7 +133,11 @@ def _by_name(leaves):
 
 def synchronised_network(reduced):
     """Batch normalisation over the global batch, a masked mean, and a norm of the gradients: three kinds of sums."""
-    x, y, valid = input_node("x", (B, 3), "float32"), input_node("y", (B,), "float32"), input_node("valid", (B,), "float32")
+    x, y, valid = (
+        input_node("x", (B, 3), "float32"),
+        input_node("y", (B,), "float32"),
+        input_node("valid", (B,), "float32"),
+    )
     k, gain, w = param_node("k", (3, 4)), param_node("gain", (4,)), param_node("w", (4, 1))
     v = shape.reshape(valid, shape=(B, 1))
     rows = reduced(shape.sum(valid))
@@ -149,7 +155,11 @@ def synchronised_network(reduced):
 def test_replicas_sum_to_the_gradient_of_the_whole_batch(cuts):
     inputs, params, loss = synchronised_network(all_reduce)
     grads = gradient({loss: constant(1.0)}, params)
-    norm = a.sqrt(shape.sum(shape.concatenate([shape.reshape(all_reduce(a.square(g) * 0 + g), shape=(-1,)) for g in grads]) ** 2.0))
+    norm = a.sqrt(
+        shape.sum(
+            shape.concatenate([shape.reshape(all_reduce(a.square(g) * 0 + g), shape=(-1,)) for g in grads]) ** 2.0
+        )
+    )
     graph = Graph(tuple(inputs), (loss, norm, *grads), ("loss", "norm", "g0", "g1", "g2"))
     assert len(split_stages(graph)) > 3
     bound = [*inputs, *params]
@@ -201,5 +211,7 @@ def test_errors():
         "the gradient of op 'test_type' of 'head' for input 0 has type float32[], expected float32[3]"
     )
     assert "has type float32[], expected float32[3]" in message(cotangents={x: constant(1.0)})
-    assert message(cotangents={x: x}, wrt=[i]) == "gradients exist for floating-point arrays only, got <input : int32[3]>"
+    assert (
+        message(cotangents={x: x}, wrt=[i]) == "gradients exist for floating-point arrays only, got <input : int32[3]>"
+    )
     assert gradient({shape.sum(REGISTRY["test_none"](i)): constant(1, "int32")}, [x]) == [None]
