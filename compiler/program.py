@@ -219,9 +219,6 @@ class StepProgram:
     def train(self, rows: int) -> Call:
         """The gradient call for `rows` rows, compiled once.
 
-        Args:
-            deterministic: the same bits whatever number of threads XLA has (docs/design/0003-determinism.md).
-
         Raises:
             ProgramError: the program was not exported for so many rows.
         """

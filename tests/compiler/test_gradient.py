@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from kerasoft.compiler import gradient as module
 from kerasoft.compiler.errors import GradientError
 from kerasoft.compiler.gradient import gradient

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from kerasoft.compiler import program as kp
 from kerasoft.compiler import wireformat
 from kerasoft.compiler.errors import ProgramError, ShapeError
