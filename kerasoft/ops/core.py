@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import weakref
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import dtypes, tree
+from ..compiler.ops import control
 from ..scope import read
 from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor
 from ..variables import Variable
@@ -69,13 +69,7 @@ def convert_to_numpy(x: Any) -> np.ndarray:
 @public("core", "StopGradient", "variable")
 def stop_gradient(variable: Any) -> Any:
     """The value, as a constant for gradients."""
-    return kernel("stop_gradient", _stop_gradient)(tensor(variable))
-
-
-def _stop_gradient(x: Any) -> Any:
-    from jax.lax import stop_gradient
-
-    return stop_gradient(x)
+    return kernel("stop_gradient")(tensor(variable))
 
 
 # --- control flow -------------------------------------------------------------------------------------------------
@@ -86,11 +80,11 @@ def _is_traced(x: Any) -> bool:
 
 
 def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
-    """``true_fn()`` if `pred`, else ``false_fn()``. In a trace both are computed and one is taken."""
+    """``true_fn()`` if `pred`, else ``false_fn()``; both give one tensor or a tuple of them."""
     pred = read(pred) if isinstance(pred, Variable) else pred
-    if not _is_traced(pred):
-        return true_fn() if bool(pred) else false_fn()
-    return tree.map_structure(lambda a, b: e.where(pred, a, b), true_fn(), false_fn())
+    if isinstance(pred, KerasTensor):
+        return tree.map_structure(lambda a, b: e.where(pred, a, b), true_fn(), false_fn())
+    return control.cond(pred, true_fn, false_fn)
 
 
 def switch(index: Any, branches: list, *operands: Any) -> Any:
@@ -115,59 +109,62 @@ def select(condlist: list, choicelist: list, default: Any = 0) -> Any:
 
 
 def fori_loop(lower: Any, upper: Any, body_fun: Callable, init_val: Any) -> Any:
-    """``body_fun(i, value)`` for each i, one after the other; a trace holds every round.
+    """``body_fun(i, value)`` for each i from `lower` up to but not `upper`, one after the other."""
+    leaves = tree.flatten(init_val)
+    if not any(_is_traced(v) for v in (lower, upper, *leaves)):
+        for i in range(int(lower), int(upper)):
+            init_val = body_fun(i, init_val)
+        return init_val
 
-    Raises:
-        TypeError: a bound is symbolic; use `ops.jax` with `jax.lax.fori_loop`.
-    """
-    if _is_traced(lower) or _is_traced(upper):
-        raise TypeError("fori_loop needs known bounds; for others use ops.jax with jax.lax.fori_loop")
-    for i in range(int(lower), int(upper)):
-        init_val = body_fun(i, init_val)
-    return init_val
+    def step(i: Any, *values: Any) -> list:
+        return [e.add(i, 1), *tree.flatten(body_fun(i, tree.pack_as(init_val, list(values))))]
+
+    start = lower if _is_traced(lower) else np.int32(lower)
+    results = control.while_loop(lambda i, *_: e.less(i, upper), step, [start, *_tensors(leaves)])
+    return tree.pack_as(init_val, list(results[1:]))
+
+
+def _tensors(values: list) -> list:
+    return [tensor(v) for v in values]
 
 
 def while_loop(cond: Callable, body: Callable, loop_vars: Any, maximum_iterations: int | None = None) -> Any:
-    """``body(*loop_vars)`` as long as ``cond(*loop_vars)``. In a trace `maximum_iterations` rounds are unrolled.
-
-    Raises:
-        TypeError: the condition is symbolic and `maximum_iterations` is not given.
-    """
+    """``body(*loop_vars)`` as long as ``cond(*loop_vars)``. There is no gradient through it in a trace."""
     single = not isinstance(loop_vars, (list, tuple))
-    values = (loop_vars,) if single else tuple(loop_vars)
-    for _ in itertools.count() if maximum_iterations is None else range(maximum_iterations):
+    start = _tensors([loop_vars] if single else list(loop_vars))
+
+    def rounds(i: Any, *values: Any) -> Any:
         going = cond(*values)
-        if _is_traced(going) and maximum_iterations is None:
-            raise TypeError(
-                "while_loop on symbolic values needs `maximum_iterations`; or use ops.jax with jax.lax.while_loop"
-            )
-        if not _is_traced(going) and not bool(going):
-            break
+        return going if maximum_iterations is None else e.logical_and(going, e.less(i, maximum_iterations))
+
+    def step(i: Any, *values: Any) -> list:
         new = body(*values)
-        new = tuple(new) if isinstance(new, (list, tuple)) else (new,)
-        values = (
-            new if not _is_traced(going) else tree.map_structure(lambda a, b, go=going: e.where(go, a, b), new, values)
-        )
-    return values[0] if single else values
+        return [e.add(i, 1), *(new if isinstance(new, (list, tuple)) else [new])]
+
+    results = list(control.while_loop(rounds, step, [np.int32(0), *start]))[1:]
+    return results[0] if single else tuple(results) if isinstance(loop_vars, tuple) else results
 
 
 def scan(
     f: Callable, init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: int = 1
 ) -> Any:
-    """``carry, y = f(carry, x)`` along the first axis of `xs`: last carry and stacked ys. Rounds are unrolled."""
-    from .manipulation import stack
+    """``carry, y = f(carry, x)`` along the first axis of `xs`: the last carry, and the ys stacked.
 
-    leaves = tree.flatten(xs) if xs is not None else []
-    n = shape(leaves[0])[0] if leaves else length
-    if not isinstance(n, (int, np.integer)):
-        raise TypeError("scan needs a known number of rounds; for others use ops.jax with jax.lax.scan")
-    carry, ys = init, []
-    for i in reversed(range(n)) if reverse else range(n):
-        carry, y = f(carry, None if xs is None else tree.map_structure(lambda x, i=i: x[i], xs))
-        ys.append(y)
-    if reverse:
-        ys.reverse()
-    return carry, tree.map_structure(lambda *parts: stack(list(parts)), *ys) if ys and ys[0] is not None else None
+    >>> carry, sums = scan(lambda c, x: (c + x, c + x), 0.0, np.array([1.0, 2.0, 3.0], "float32"))
+    >>> float(carry), sums.tolist()
+    (6.0, [1.0, 3.0, 6.0])
+    """
+    leaves = [] if xs is None else _tensors(tree.flatten(xs))
+    last_y: list[Any] = []
+
+    def step(carry: list, cells: list) -> tuple[list, list]:
+        new, y = f(tree.pack_as(init, carry), None if xs is None else tree.pack_as(xs, cells))
+        last_y[:] = [y]
+        return tree.flatten(new), [] if y is None else tree.flatten(y)
+
+    last, ys = control.scan(step, _tensors(tree.flatten(init)), leaves, length, reverse)
+    y = last_y[0] if last_y else None
+    return tree.pack_as(init, last), None if y is None else tree.pack_as(y, ys)
 
 
 def map(f: Callable, xs: Any) -> Any:
@@ -181,9 +178,6 @@ def vectorized_map(function: Callable, elements: Any) -> Any:
 
 
 # --- JAX ----------------------------------------------------------------------------------------------------------
-
-_jax_ops: weakref.WeakKeyDictionary[Callable, Any] = weakref.WeakKeyDictionary()
-_jax_count = itertools.count()
 
 
 def jax(function: Callable) -> Callable:
@@ -209,19 +203,8 @@ def jax(function: Callable) -> Callable:
 
 
 def _run_jax(function: Callable, args: tuple, settings: dict) -> Any:
-    from ..compiler.ops import registry
-
     values = [read(a) if isinstance(a, Variable) else a for a in args]
-    if not any(hasattr(v, "op") for v in values):
-        import jax.numpy as jnp
-
-        return function(*(jnp.asarray(v) for v in values), **settings)
-    made = _jax_ops.get(function)
-    if made is None:
-        name = f"jax_{getattr(function, '__name__', 'function').strip('<>')}_{next(_jax_count)}"
-        made = _jax_ops[function] = registry.op(name, lower=function, gradient=registry.VJP)
-    result = made(*values, **settings)
-    return registry.items(result) if type(result.type).__name__ == "TupleType" else result
+    return control.from_jax(functools.partial(function, **settings) if settings else function)(*values)
 
 
 class _JaxCall(Operation):

@@ -72,21 +72,16 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
         start, stop = 0, start
     step = 1 if step is None else step
     if not all(isinstance(v, (int, float, np.integer, np.floating)) for v in (start, stop, step)):
-        from ..compiler.ops.creation import iota
+        from ..compiler.ops import creation
 
-        if start == 0 and step == 1:
-            count = iota((stop,))
-            return count if dtype is None else e.cast(count, dtype)
-        return e.add(e.multiply(arange(_ceil_div(stop - start, step), dtype=dtype), step), start)
+        if any(hasattr(v, "op") for v in (start, stop, step)):
+            raise TypeError("arange of computed bounds has no known size; give ops.shape(x)[axis] or numbers")
+        return creation.arange(start, stop, step, None if dtype is None else dtypes.narrowed(dtype))
     import jax.numpy as jnp
 
     if dtype is None:
         dtype = "float32" if any(isinstance(v, (float, np.floating)) for v in (start, stop, step)) else "int32"
     return jnp.arange(start, stop, step, dtype=dtypes.narrowed(dtype))
-
-
-def _ceil_div(a: Any, b: Any) -> Any:
-    return -(-a // b)
 
 
 def linspace(
@@ -143,14 +138,11 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse:
     >>> one_hot([1, 3], 3).tolist()
     [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    from .manipulation import expand_dims, reshape
+    from ..compiler.ops import indexing
 
     if sparse:
         raise ValueError("sparse tensors are not supported")
-    x = e.cast(tensor(x), "int32")
-    axis = len(shape_of(x)) if axis == -1 else axis
-    classes = reshape(arange(num_classes), [-1 if i == axis else 1 for i in range(len(shape_of(x)) + 1)])
-    return e.cast(e.equal(expand_dims(x, axis), classes), dtype or dtypes.floatx())
+    return indexing.one_hot(e.cast(x, "int32"), int(num_classes), dtypes.narrowed(dtype), axis)
 
 
 @public("nn", "MultiHot", "inputs")

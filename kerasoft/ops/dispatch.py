@@ -13,9 +13,7 @@ compiler's op makes a node or computes at once.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -119,20 +117,10 @@ def public(module: str, class_name: str, tensors: str = "x") -> Callable:
     return decorate
 
 
-@functools.cache
-def _families() -> None:
-    """Imports all families of compiler ops, which fills the registry."""
-    from ..compiler import ops
-
-    for found in pkgutil.iter_modules(ops.__path__):
-        importlib.import_module(f"{ops.__name__}.{found.name}")
-
-
 def kernel(name: str, lower: Callable | None = None) -> Callable:
     """The compiler's op `name`; if there is none, one made of `lower` (or ``jax.numpy``'s `name`) and JAX's gradient."""
     from ..compiler.ops import registry
 
-    _families()
     found = registry.REGISTRY.get(name)
     if found is None:
         if lower is None:
@@ -147,17 +135,13 @@ def tensor(value: Any) -> Any:
     """`value` as something that an op computes with: Python sequences become arrays, the rest stays."""
     if isinstance(value, (list, tuple)):
         if any(hasattr(x, "shape") for x in tree.flatten(value)):
-            return kernel("stack", _stack)(*(tensor(x) for x in value), axis=0)
+            from ..compiler.ops import shape
+
+            return shape.stack([tensor(x) for x in value])
         import jax.numpy as jnp
 
         return jnp.asarray(value)
     return value
-
-
-def _stack(*xs: Any, axis: int) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.stack(xs, axis=axis)
 
 
 def rank(value: Any) -> int:

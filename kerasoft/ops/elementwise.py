@@ -36,22 +36,16 @@ def _binary(name: str, class_name: str, text: str, kernel_name: str | None = Non
 def _as_float(x: Any) -> Any:
     if dtype_of(x) in dtypes.FLOATS or dtype_of(x).startswith("complex"):
         return x
-    return kernel("cast", _cast)(x, dtype="float32")
-
-
-def _cast(x: Any, *, dtype: str) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.asarray(x).astype(dtype)
+    return kernel("cast")(x, dtype="float32")
 
 
 def _as_bool(x: Any) -> Any:
     x = tensor(x)
-    return x if dtype_of(x) == "bool" else kernel("cast", _cast)(x, dtype="bool")
+    return x if dtype_of(x) == "bool" else kernel("cast")(x, dtype="bool")
 
 
-absolute = _unary("absolute", "Absolute", "|x|.", kernel_name="abs", floats=False)
-abs = _unary("abs", "Abs", "|x|.", floats=False)
+absolute = _unary("absolute", "Absolute", "|x|.", kernel_name="absolute", floats=False)
+abs = _unary("abs", "Abs", "|x|.", kernel_name="absolute", floats=False)
 negative = _unary("negative", "Negative", "-x.", floats=False)
 square = _unary("square", "Square", "x * x.", floats=False)
 sign = _unary("sign", "Sign", "-1, 0 or 1.", floats=False)
@@ -67,15 +61,15 @@ cbrt = _unary("cbrt", "Cbrt", "Cube root.")
 sin = _unary("sin", "Sin", "Sine of radians.")
 cos = _unary("cos", "Cos", "Cosine of radians.")
 tan = _unary("tan", "Tan", "Tangent of radians.")
-arcsin = _unary("arcsin", "Arcsin", "Inverse sine.")
-arccos = _unary("arccos", "Arccos", "Inverse cosine.")
-arctan = _unary("arctan", "Arctan", "Inverse tangent.")
+arcsin = _unary("arcsin", "Arcsin", "Inverse sine.", kernel_name="asin")
+arccos = _unary("arccos", "Arccos", "Inverse cosine.", kernel_name="acos")
+arctan = _unary("arctan", "Arctan", "Inverse tangent.", kernel_name="atan")
 sinh = _unary("sinh", "Sinh", "Hyperbolic sine.")
 cosh = _unary("cosh", "Cosh", "Hyperbolic cosine.")
 tanh = _unary("tanh", "Tanh", "Hyperbolic tangent.")
-arcsinh = _unary("arcsinh", "Arcsinh", "Inverse hyperbolic sine.")
-arccosh = _unary("arccosh", "Arccosh", "Inverse hyperbolic cosine.")
-arctanh = _unary("arctanh", "Arctanh", "Inverse hyperbolic tangent.")
+arcsinh = _unary("arcsinh", "Arcsinh", "Inverse hyperbolic sine.", kernel_name="asinh")
+arccosh = _unary("arccosh", "Arccosh", "Inverse hyperbolic cosine.", kernel_name="acosh")
+arctanh = _unary("arctanh", "Arctanh", "Inverse hyperbolic tangent.", kernel_name="atanh")
 ceil = _unary("ceil", "Ceil", "Smallest integer not below x, as a float.")
 floor = _unary("floor", "Floor", "Largest integer not above x, as a float.")
 trunc = _unary("trunc", "Trunc", "x without its fraction.", floats=False)
@@ -94,7 +88,7 @@ mod = _binary("mod", "Mod", "Remainder with the sign of the divisor.")
 floor_divide = _binary("floor_divide", "FloorDivide", "Largest integer not above x1 / x2.")
 maximum = _binary("maximum", "Maximum", "The greater one.")
 minimum = _binary("minimum", "Minimum", "The smaller one.")
-arctan2 = _binary("arctan2", "Arctan2", "Angle of the point (x2, x1), in radians.")
+arctan2 = _binary("arctan2", "Arctan2", "Angle of the point (x2, x1), in radians.", kernel_name="atan2")
 hypot = _binary("hypot", "Hypot", "sqrt(x1^2 + x2^2).")
 logaddexp = _binary("logaddexp", "Logaddexp", "log(exp(x1) + exp(x2)).")
 equal = _binary("equal", "Equal", "x1 == x2.")
@@ -147,7 +141,7 @@ def logical_or(x1: Any, x2: Any) -> Any:
 @public("numpy", "LogicalXor", "x1 x2")
 def logical_xor(x1: Any, x2: Any) -> Any:
     """Whether exactly one is true."""
-    return not_equal(_as_bool(x1), _as_bool(x2))
+    return kernel("logical_xor")(_as_bool(x1), _as_bool(x2))
 
 
 @public("numpy", "LogicalNot")
@@ -171,20 +165,16 @@ def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
 @public("numpy", "Clip")
 def clip(x: Any, x_min: Any, x_max: Any) -> Any:
     """x, at least `x_min` and at most `x_max` (None is no bound)."""
-    x = tensor(x)
-    if x_min is not None:
-        x = maximum(x, x_min)
-    return x if x_max is None else minimum(x, x_max)
+    from ..compiler.ops import arithmetic
+
+    return arithmetic.clip(tensor(x), tensor(x_min), tensor(x_max))
 
 
 @public("numpy", "Round")
 def round(x: Any, decimals: int = 0) -> Any:
     """x to the nearest multiple of ``10**-decimals``, halves to even."""
     x = tensor(x)
-    if decimals:
-        scale = 10.0**decimals
-        return divide(round(multiply(x, scale)), scale)
-    return kernel("round")(x) if dtypes.is_float(dtype_of(x)) else x
+    return kernel("round")(x, decimals=int(decimals)) if dtypes.is_float(dtype_of(x)) else x
 
 
 @public("numpy", "NanToNum")
@@ -213,8 +203,8 @@ def cast(x: Any, dtype: Any) -> Any:
     >>> cast([1.7, -1.7], "int32").tolist()
     [1, -1]
     """
-    x = tensor(x)
-    return kernel("cast", _cast)(x, dtype=dtypes.narrowed(dtype))
+    x, dtype = tensor(x), dtypes.narrowed(dtype)
+    return x if hasattr(x, "op") and x.dtype == dtype else kernel("cast")(x, dtype=dtype)
 
 
 rsqrt = _unary("rsqrt", "Rsqrt", "1 / sqrt(x).", "math")

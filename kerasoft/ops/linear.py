@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..compiler.ops import linalg
 from . import elementwise as e
 from .dispatch import kernel, public, rank, shape_of, tensor
-from .manipulation import _one_dtype, moveaxis, ravel, reshape
+from .manipulation import _array, _one_dtype, moveaxis, ravel, reshape
 
 
 @public("numpy", "Matmul", "x1 x2")
 def matmul(x1: Any, x2: Any) -> Any:
     """Matrix products over the last two axes; vectors count as a row on the left, a column on the right."""
-    x1, x2 = _one_dtype([tensor(x1), tensor(x2)])
-    return kernel("matmul")(x1, x2)
+    return linalg.matmul(*_one_dtype([_array(tensor(x1)), _array(tensor(x2))]))
 
 
 @public("numpy", "Dot", "x1 x2")
@@ -46,10 +46,7 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
 @public("numpy", "Einsum", "")
 def einsum(subscripts: str, *operands: Any) -> Any:
     """Einstein's summation: ``einsum("bi,ij->bj", x, w)``."""
-    operands = _one_dtype([tensor(x) for x in operands])
-    from ..compiler.ops import linalg
-
-    return linalg.einsum(subscripts, *operands)
+    return linalg.einsum(subscripts, *_one_dtype([_array(tensor(x)) for x in operands]))
 
 
 @public("numpy", "Outer", "x1 x2")

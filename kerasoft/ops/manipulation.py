@@ -132,13 +132,7 @@ def concatenate(xs: Any, axis: int = 0) -> Any:
     xs = [tensor(x) for x in xs]
     if len(xs) == 1:
         return xs[0]
-    return kernel("concatenate", _concatenate)(*_one_dtype(xs), axis=_axis(xs[0], axis))
-
-
-def _concatenate(*xs: Any, axis: int) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.concatenate(xs, axis=axis)
+    return kernel("concatenate")(*_one_dtype(xs), axis=_axis(xs[0], axis))
 
 
 def _one_dtype(xs: list) -> list:
@@ -223,9 +217,9 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
         x, axis = ravel(x), 0
     axis = _axis(x, axis)
     if isinstance(repeats, (int, np.integer)):
-        sizes = shape_of(x)
-        spread = broadcast_to(expand_dims(x, axis + 1), (*sizes[: axis + 1], int(repeats), *sizes[axis + 1 :]))
-        return kernel("reshape")(spread, shape=(*sizes[:axis], sizes[axis] * int(repeats), *sizes[axis + 1 :]))
+        from ..compiler.ops import shape
+
+        return shape.repeat(_array(x), int(repeats), axis)
     places = np.repeat(np.arange(shape_of(x)[axis]), np.asarray(repeats))
     return take(x, places, axis)
 
@@ -233,16 +227,10 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
 @public("numpy", "Tile")
 def tile(x: Any, repeats: Any) -> Any:
     """x so many times along each axis."""
-    x = tensor(x)
+    from ..compiler.ops import shape
+
     repeats = (repeats,) if isinstance(repeats, (int, np.integer)) else tuple(repeats)
-    n = builtins.max(len(repeats), rank(x))
-    repeats = (1,) * (n - len(repeats)) + repeats
-    for _ in range(n - rank(x)):
-        x = expand_dims(x, 0)
-    for axis, times in enumerate(repeats):
-        if times != 1:
-            x = concatenate([x] * int(times), axis) if times else _range(x, axis, 0, 0)
-    return x
+    return shape.tile(_array(tensor(x)), [int(r) for r in repeats])
 
 
 @public("numpy", "Flip")
@@ -276,82 +264,47 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = N
     Args:
         mode: ``"constant"`` (0 or `constant_values`), ``"reflect"`` or ``"symmetric"``.
     """
-    x = tensor(x)
-    pairs = np.broadcast_to(np.asarray(pad_width, int), (rank(x), 2)).tolist()
-    if mode == "constant":
-        value = 0 if constant_values is None else constant_values
-        from ..compiler.ops import shape
+    from ..compiler.ops import shape
 
-        return shape.pad(x, tuple(map(tuple, pairs)), constant_values=value)
-    if constant_values is not None:
+    x = tensor(x)
+    pairs = tuple(map(tuple, np.broadcast_to(np.asarray(pad_width, int), (rank(x), 2)).tolist()))
+    if mode not in ("constant", "reflect", "symmetric"):
+        raise ValueError(f"pad mode must be 'constant', 'reflect' or 'symmetric', got {mode!r}")
+    if mode != "constant" and constant_values is not None:
         raise ValueError(
             f"Argument `constant_values` can only be provided when `mode == 'constant'`. Received: mode={mode}"
         )
-    if mode not in ("reflect", "symmetric"):
-        raise ValueError(f"pad mode must be 'constant', 'reflect' or 'symmetric', got {mode!r}")
-    for axis, (before, after) in enumerate(pairs):
-        if before or after:
-            x = take(x, np.pad(np.arange(shape_of(x)[axis]), (before, after), mode=mode), axis)
-    return x
+    return shape.pad(_array(x), pairs, mode, 0 if constant_values is None else constant_values)
+
+
+def _array(x: Any) -> Any:
+    """x with the attributes of an array, if it is a number."""
+    return x if hasattr(x, "shape") else np.asarray(x, dtype_of(x))
 
 
 @public("numpy", "GetItem", "x key")
 def get_item(x: Any, key: Any) -> Any:
-    """``x[key]`` with slices, integers, ``...``, None and one array of indices."""
+    """``x[key]`` with slices, integers, ``...``, None and arrays of indices.
+
+    Raises:
+        IndexError: more indices than axes.
+        TypeError: a boolean array, whose result has no fixed size.
+    """
     x = tensor(x)
-    keys = list(key) if isinstance(key, (tuple, list)) and not _is_index_list(key) else [key]
-    if not builtins.any(hasattr(k, "shape") or isinstance(k, list) for k in keys):
-        return kernel("slice_index", _get_item)(x, key=_frozen_key(keys, shape_of(x)))
-    return _gather_item(x, keys)
-
-
-def _is_index_list(key: Any) -> bool:
-    return isinstance(key, list) and builtins.all(isinstance(k, (int, np.integer)) for k in key)
-
-
-def _frozen_key(keys: list, sizes: tuple) -> tuple:
-    """Keys as hashable tuples: ``("slice", a, b, c)``, ``("index", i)``, ``("new",)``, ``("rest",)``."""
-    made: list[tuple] = []
-    for k in keys:
-        if isinstance(k, slice):
-            made.append(
-                ("slice", *(None if v is None else int(v) if is_static(v) else v for v in (k.start, k.stop, k.step)))
-            )
-        elif k is None:
-            made.append(("new",))
-        elif k is Ellipsis:
-            made.append(("rest",))
-        elif isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)):
-            raise TypeError(f"cannot index a tensor of shape {sizes} with {k!r}")
-        else:
-            made.append(("index", int(k)))
-    used = builtins.sum(k[0] in ("slice", "index") for k in made)
-    if used > len(sizes):
-        raise IndexError(f"too many indices ({used}) for a tensor of shape {sizes}")
-    return tuple(made)
-
-
-def _get_item(x: Any, *, key: tuple) -> Any:
-    kinds = {"slice": lambda *a: slice(*a), "index": lambda i: i, "new": lambda: None, "rest": lambda: Ellipsis}
-    return x[tuple(kinds[k[0]](*k[1:]) for k in key)]
-
-
-def _gather_item(x: Any, keys: list) -> Any:
-    keys = [tensor(k) if isinstance(k, list) else k for k in keys]
-    arrays = [i for i, k in enumerate(keys) if hasattr(k, "shape")]
-    if len(arrays) > 1:
-        raise TypeError("index with one array only; combine indices with ops.take or ops.take_along_axis")
-    where = arrays[0]
-    if dtype_of(keys[where]) == "bool":
+    key = tuple(key) if isinstance(key, list) and builtins.any(isinstance(k, slice) for k in key) else key
+    keys = key if isinstance(key, tuple) else (key,)
+    used = builtins.sum(k is not None and k is not Ellipsis for k in keys)
+    if used > rank(x):
+        raise IndexError(f"too many indices ({used}) for a tensor of shape {shape_of(x)}")
+    if builtins.any(hasattr(k, "shape") and dtype_of(k) == "bool" for k in keys):
         raise TypeError("a boolean index gives a result of unknown size; use ops.where instead")
-    if Ellipsis in [k for k in keys if not hasattr(k, "shape")]:
-        at = keys.index(Ellipsis)
-        missing = rank(x) - builtins.sum(k is not None and k is not Ellipsis for k in keys)
-        keys[at : at + 1] = [slice(None)] * missing
-        where = next(i for i, k in enumerate(keys) if hasattr(k, "shape"))
-    before = [slice(None) if i == where else k for i, k in enumerate(keys)]
-    axis = builtins.sum(not isinstance(k, (int, np.integer)) for k in keys[:where])
-    return take(kernel("slice_index", _get_item)(x, key=_frozen_key(before, shape_of(x))), keys[where], axis)
+    if hasattr(x, "op") or builtins.any(hasattr(k, "op") for k in keys):
+        from ..compiler.ops import indexing
+
+        return indexing.getitem(x, key)
+    import jax.numpy as jnp
+
+    return jnp.asarray(x)[key]
 
 
 @public("numpy", "Take", "x indices")
@@ -360,20 +313,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     x, indices = tensor(x), tensor(indices)
     if axis is None:
         x, axis = ravel(x), 0
-    axis = _axis(x, axis)
-    size = shape_of(x)[axis]
-    if isinstance(indices, (int, np.integer, np.ndarray)):
-        array = np.asarray(indices)
-        indices = np.where(array < 0, array + size, array).astype("int32") if is_static(size) else array
-    else:
-        indices = e.where(e.less(indices, 0), e.add(indices, size), indices) if is_static(size) else indices
-    return kernel("take", _take)(x, indices, axis=axis)
-
-
-def _take(x: Any, indices: Any, *, axis: int) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.take(x, indices, axis=axis, mode="clip")
+    return kernel("take")(x, indices, axis=_axis(x, axis))
 
 
 @public("numpy", "TakeAlongAxis", "x indices")
@@ -388,50 +328,31 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = None) -> Any:
 @public("numpy", "Tril")
 def tril(x: Any, k: int = 0) -> Any:
     """x with zeros above the k-th diagonal."""
-    x = tensor(x)
-    return e.where(_triangle(x, k), x, _zero(x))
+    return kernel("tril")(tensor(x), k=int(k))
 
 
 @public("numpy", "Triu")
 def triu(x: Any, k: int = 0) -> Any:
     """x with zeros below the k-th diagonal."""
-    x = tensor(x)
-    return e.where(_triangle(x, k - 1), _zero(x), x)
-
-
-def _triangle(x: Any, k: int) -> Any:
-    from .creation import arange
-
-    rows, columns = shape_of(x)[-2:]
-    return e.less_equal(arange(columns)[None, :], e.add(arange(rows)[:, None], k))
-
-
-def _zero(x: Any) -> Any:
-    return False if dtype_of(x) == "bool" else 0
+    return kernel("triu")(tensor(x), k=int(k))
 
 
 @public("numpy", "Diag")
 def diag(x: Any, k: int = 0) -> Any:
     """The k-th diagonal of a matrix, or a matrix with this diagonal."""
-    return kernel("diag", _diag)(tensor(x), k=int(k))
-
-
-def _diag(x: Any, *, k: int) -> Any:
-    import jax.numpy as jnp
-
-    return jnp.diag(x, k)
+    return kernel("diag")(tensor(x), k=int(k))
 
 
 @public("numpy", "Diagonal")
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The diagonal over two axes, as the last axis."""
-    return kernel("diagonal", _diagonal)(tensor(x), offset=int(offset), axis1=int(axis1), axis2=int(axis2))
+    return _diagonal(tensor(x), int(offset), int(axis1), int(axis2))
 
 
-def _diagonal(x: Any, *, offset: int, axis1: int, axis2: int) -> Any:
-    import jax.numpy as jnp
+def _diagonal(x: Any, offset: int, axis1: int, axis2: int) -> Any:
+    from ..compiler.ops import creation
 
-    return jnp.diagonal(x, offset, axis1, axis2)
+    return creation.diagonal(_array(x), offset, axis1, axis2)
 
 
 @public("numpy", "Trace")
@@ -484,7 +405,7 @@ def slice_(inputs: Any, start_indices: Any, shape: Any) -> Any:
     """The part of `inputs` of `shape` that starts at `start_indices`."""
     from ..compiler.ops import indexing
 
-    return indexing.dynamic_slice(tensor(inputs), _scalars(start_indices), shape)
+    return indexing.dynamic_slice(_array(tensor(inputs)), _scalars(start_indices), tuple(shape))
 
 
 def _scalars(indices: Any) -> list:
@@ -498,7 +419,7 @@ def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
     """`inputs` with `updates` put at `start_indices`."""
     from ..compiler.ops import indexing
 
-    return indexing.dynamic_update_slice(tensor(inputs), tensor(updates), _scalars(start_indices))
+    return indexing.dynamic_update_slice(_array(tensor(inputs)), _array(tensor(updates)), _scalars(start_indices))
 
 
 @public("numpy", "Array")

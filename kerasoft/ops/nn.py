@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compiler.ops import convolution, pooling
 from . import elementwise as e
 from . import manipulation as m
 from . import reduction as r
@@ -18,7 +19,7 @@ EPSILON = 1e-7
 
 def _activation(name: str, class_name: str, text: str):
     def function(x: Any) -> Any:
-        return kernel(name, _of_jax_nn(name))(e._as_float(tensor(x)))
+        return kernel(name)(e._as_float(tensor(x)))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = text
@@ -26,18 +27,9 @@ def _activation(name: str, class_name: str, text: str):
     return public("nn", class_name)(function)
 
 
-def _of_jax_nn(name: str) -> Any:
-    def lower(x: Any, **attributes: Any) -> Any:
-        import jax
-
-        return getattr(jax.nn, name)(x, **attributes)
-
-    return lower
-
-
 sigmoid = _activation("sigmoid", "Sigmoid", "1 / (1 + exp(-x)).")
 softplus = _activation("softplus", "Softplus", "log(exp(x) + 1).")
-softsign = _activation("soft_sign", "Softsign", "x / (|x| + 1).")
+softsign = _activation("softsign", "Softsign", "x / (|x| + 1).")
 silu = _activation("silu", "Silu", "x * sigmoid(x).")
 log_sigmoid = _activation("log_sigmoid", "LogSigmoid", "log(sigmoid(x)).")
 selu = _activation("selu", "Selu", "The self-normalising exponential unit.")
@@ -54,32 +46,32 @@ def relu(x: Any) -> Any:
     >>> relu([-1.0, 2.0]).tolist()
     [0.0, 2.0]
     """
-    return kernel("relu", _of_jax_nn("relu"))(tensor(x))
+    return kernel("relu")(tensor(x))
 
 
 @public("nn", "LeakyRelu")
 def leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
     """x, or `negative_slope * x` below 0."""
     x = tensor(x)
-    return kernel("leaky_relu", _of_jax_nn("leaky_relu"))(x, negative_slope=float(negative_slope))
+    return kernel("leaky_relu")(x, negative_slope=float(negative_slope))
 
 
 @public("nn", "Elu")
 def elu(x: Any, alpha: float = 1.0) -> Any:
     """x, or `alpha * (exp(x) - 1)` below 0."""
-    return kernel("elu", _of_jax_nn("elu"))(tensor(x), alpha=float(alpha))
+    return kernel("elu")(tensor(x), alpha=float(alpha))
 
 
 @public("nn", "Celu")
 def celu(x: Any, alpha: float = 1.0) -> Any:
     """x, or `alpha * (exp(x / alpha) - 1)` below 0."""
-    return kernel("celu", _of_jax_nn("celu"))(tensor(x), alpha=float(alpha))
+    return kernel("celu")(tensor(x), alpha=float(alpha))
 
 
 @public("nn", "Gelu")
 def gelu(x: Any, approximate: bool = True) -> Any:
     """x times the normal distribution function of x; by tanh when `approximate`."""
-    return kernel("gelu", _of_jax_nn("gelu"))(tensor(x), approximate=bool(approximate))
+    return kernel("gelu")(tensor(x), approximate=bool(approximate))
 
 
 @public("nn", "Glu")
@@ -119,14 +111,14 @@ def soft_shrink(x: Any, threshold: float = 0.5) -> Any:
 def softmax(x: Any, axis: Any = -1) -> Any:
     """exp(x) / sum(exp(x)) over `axis`."""
     x = e._as_float(tensor(x))
-    return kernel("softmax", _of_jax_nn("softmax"))(x, axis=_one_axis(x, axis))
+    return kernel("softmax")(x, axis=_one_axis(x, axis))
 
 
 @public("nn", "LogSoftmax")
 def log_softmax(x: Any, axis: Any = -1) -> Any:
     """log(softmax(x)) over `axis`."""
     x = e._as_float(tensor(x))
-    return kernel("log_softmax", _of_jax_nn("log_softmax"))(x, axis=_one_axis(x, axis))
+    return kernel("log_softmax")(x, axis=_one_axis(x, axis))
 
 
 @public("nn", "Sparsemax")
@@ -143,16 +135,8 @@ def _one_axis(x: Any, axis: Any) -> Any:
 # --- convolution and pooling ---------------------------------------------------------------------------------------
 
 
-def _tuple(value: Any, n: int) -> tuple[int, ...]:
-    return (int(value),) * n if isinstance(value, (int, np.integer)) else tuple(int(v) for v in value)
-
-
-def _channels_last(x: Any, data_format: str | None) -> Any:
-    return m.moveaxis(x, 1, -1) if data_format == "channels_first" else x
-
-
-def _back(x: Any, data_format: str | None) -> Any:
-    return m.moveaxis(x, -1, 1) if data_format == "channels_first" else x
+def _pair(inputs: Any, kernel: Any) -> list:
+    return m._one_dtype([tensor(inputs), tensor(kernel)])
 
 
 @public("nn", "Conv", "inputs kernel")
@@ -165,33 +149,7 @@ def conv(
         padding: ``"valid"``, ``"same"``, or (in one dimension) ``"causal"``.
         data_format: ``"channels_last"`` (default) or ``"channels_first"``.
     """
-    x, w = m._one_dtype([_channels_last(tensor(inputs), data_format), tensor(kernel)])
-    n = rank(x) - 2
-    groups, rest = divmod(shape_of(x)[-1], shape_of(w)[-2])
-    if rest or rank(w) != n + 2:
-        raise ValueError(
-            f"The number of input channels must be evenly divisible by kernel's in_channels. Received input channels "
-            f"{shape_of(x)[-1]} and kernel in_channels {shape_of(w)[-2]}. "
-        )
-    strides, dilation = _tuple(strides, n), _tuple(dilation_rate, n)
-    if padding == "causal":
-        before = dilation[0] * (shape_of(w)[0] - 1)
-        x, padding = m.pad(x, [[0, 0], [before, 0], [0, 0]]), "valid"
-    return _back(_conv(x, w, strides, padding.upper(), dilation, groups), data_format)
-
-
-def _conv(x: Any, w: Any, strides: tuple, padding: Any, dilation: tuple, groups: int) -> Any:
-    return kernel("conv", _conv_lower)(x, w, strides=strides, padding=padding, dilation=dilation, groups=groups)
-
-
-def _conv_lower(x: Any, w: Any, *, strides: tuple, padding: Any, dilation: tuple, groups: int) -> Any:
-    import jax
-
-    spatial = {1: "W", 2: "HW", 3: "DHW"}[x.ndim - 2]
-    numbers = jax.lax.conv_dimension_numbers(x.shape, w.shape, (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"))
-    return jax.lax.conv_general_dilated(
-        x, w, strides, padding, rhs_dilation=dilation, dimension_numbers=numbers, feature_group_count=groups
-    )
+    return convolution.conv(*_pair(inputs, kernel), strides, padding, data_format, dilation_rate)
 
 
 @public("nn", "DepthwiseConv", "inputs kernel")
@@ -199,11 +157,7 @@ def depthwise_conv(
     inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None, dilation_rate: Any = 1
 ) -> Any:
     """Each channel convolved with its own kernels (..., channels, multiplier)."""
-    x, w = m._one_dtype([_channels_last(tensor(inputs), data_format), tensor(kernel)])
-    n = rank(x) - 2
-    channels, multiplier = shape_of(w)[-2:]
-    w = m.reshape(w, (*shape_of(w)[:-2], 1, channels * multiplier))
-    return _back(_conv(x, w, _tuple(strides, n), padding.upper(), _tuple(dilation_rate, n), channels), data_format)
+    return convolution.depthwise_conv(*_pair(inputs, kernel), strides, padding, data_format, dilation_rate)
 
 
 @public("nn", "SeparableConv", "inputs depthwise_kernel pointwise_kernel")
@@ -231,82 +185,19 @@ def conv_transpose(
     data_format: Any = None,
     dilation_rate: Any = 1,
 ) -> Any:
-    """The gradient of a convolution as a layer of its own; kernel (..., filters, channels).
+    """The gradient of a convolution as a function of its own; kernel (..., filters, channels).
 
     The result has ``(n-1)*s + k + max(s-k, 0)`` places (valid) or ``n*s`` (same), k counting the dilation.
     """
-    x, w = m._one_dtype([_channels_last(tensor(inputs), data_format), tensor(kernel)])
-    n = rank(x) - 2
-    strides, dilation = _tuple(strides, n), _tuple(dilation_rate, n)
-    extra = _tuple(output_padding, n) if output_padding is not None else (None,) * n
-    pads = tuple(
-        transpose_padding(k, s, d, padding, o)
-        for k, s, d, o in zip(shape_of(w)[:n], strides, dilation, extra, strict=True)
+    return convolution.conv_transpose(
+        *_pair(inputs, kernel), strides, padding, output_padding, data_format, dilation_rate
     )
-    return _back(_conv_transpose(x, w, strides, pads, dilation), data_format)
-
-
-def transpose_padding(size: int, stride: int, dilation: int, padding: str, extra: int | None) -> tuple[int, int]:
-    """(before, after) zeros on the stride-dilated input of a transposed convolution along one axis."""
-    if padding not in ("valid", "same"):
-        raise ValueError(f"The `padding` argument must be one of 'valid', 'same'. Received: padding={padding}")
-    size = dilation * (size - 1) + 1
-    if padding == "valid":
-        return size - 1, size - 1 + (max(stride - size, 0) if extra is None else extra)
-    both = stride + size - 2 if extra is None else size + size % 2 - 2 + extra
-    before = min(both // 2 + both % 2, size - 1)
-    return before, both - before
-
-
-def _conv_transpose(x: Any, w: Any, strides: tuple, pads: tuple, dilation: tuple) -> Any:
-    return kernel("conv_transpose", _conv_transpose_lower)(x, w, strides=strides, padding=pads, dilation=dilation)
-
-
-def _conv_transpose_lower(x: Any, w: Any, *, strides: tuple, padding: Any, dilation: tuple) -> Any:
-    import jax
-
-    spatial = {1: "W", 2: "HW", 3: "DHW"}[x.ndim - 2]
-    w = jax.numpy.flip(w, tuple(range(x.ndim - 2)))
-    numbers = jax.lax.conv_dimension_numbers(x.shape, w.shape, (f"N{spatial}C", f"{spatial}OI", f"N{spatial}C"))
-    return jax.lax.conv_general_dilated(
-        x, w, (1,) * (x.ndim - 2), padding, lhs_dilation=strides, rhs_dilation=dilation, dimension_numbers=numbers
-    )
-
-
-def _pool(name: str, inputs: Any, pool_size: Any, strides: Any, padding: str, data_format: Any) -> Any:
-    x = _channels_last(tensor(inputs), data_format)
-    n = rank(x) - 2
-    window = _tuple(pool_size, n)
-    strides = window if strides is None else _tuple(strides, n)
-    out = kernel(name, _POOLS[name])(x, window=window, strides=strides, padding=padding.upper())
-    return _back(out, data_format)
-
-
-def _max_pool_lower(x: Any, *, window: tuple, strides: tuple, padding: str) -> Any:
-    import jax
-
-    lowest = -np.inf if np.issubdtype(x.dtype, np.floating) else np.iinfo(x.dtype).min
-    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, *window, 1), (1, *strides, 1), padding)
-
-
-def _average_pool_lower(x: Any, *, window: tuple, strides: tuple, padding: str) -> Any:
-    import jax
-
-    def add(v):
-        return jax.lax.reduce_window(v, 0.0, jax.lax.add, (1, *window, 1), (1, *strides, 1), padding)
-
-    if padding == "VALID":
-        return add(x) / float(np.prod(window))
-    return add(x) / add(jax.numpy.ones_like(x[:1, ..., :1]))
-
-
-_POOLS = {"max_pool": _max_pool_lower, "average_pool": _average_pool_lower}
 
 
 @public("nn", "MaxPool", "inputs")
 def max_pool(inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None) -> Any:
     """The greatest value of each window."""
-    return _pool("max_pool", inputs, pool_size, strides, padding, data_format)
+    return pooling.max_pool(tensor(inputs), pool_size, strides, padding, data_format)
 
 
 @public("nn", "AveragePool", "inputs")
@@ -314,7 +205,7 @@ def average_pool(
     inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None
 ) -> Any:
     """The mean of each window; with ``"same"``, of its real cells."""
-    return _pool("average_pool", inputs, pool_size, strides, padding, data_format)
+    return pooling.average_pool(tensor(inputs), pool_size, strides, padding, data_format)
 
 
 # --- normalisation and attention -----------------------------------------------------------------------------------

@@ -124,15 +124,7 @@ def moments(x: Any, axes: Any, keepdims: bool = False, synchronized: bool = Fals
 @public("math", "Logsumexp")
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """log(sum(exp(x))) over `axis`, without overflow."""
-    return kernel("logsumexp", _logsumexp)(
-        e._as_float(tensor(x)), axis=axes_of(tensor(x), axis), keepdims=bool(keepdims)
-    )
-
-
-def _logsumexp(x: Any, *, axis: Any, keepdims: bool) -> Any:
-    import jax
-
-    return jax.nn.logsumexp(x, axis=axis, keepdims=keepdims)
+    return _reduce("logsumexp", e._as_float(tensor(x)), axis, keepdims)
 
 
 @public("numpy", "CountNonzero")
@@ -223,17 +215,10 @@ def top_k(x: Any, k: int, sorted: bool = True) -> Any:
     >>> values.tolist(), places.tolist()
     ([5.0, 3.0], [1, 2])
     """
-    from .manipulation import take_along_axis
+    from ..compiler.ops import reduce
 
-    x = tensor(x)
-    places = kernel("top_k_indices", _top_k_indices)(x, k=int(k))
-    return take_along_axis(x, places, axis=-1), places
-
-
-def _top_k_indices(x: Any, *, k: int) -> Any:
-    import jax
-
-    return jax.lax.top_k(x, k)[1]
+    values, places = reduce.top_k(tensor(x), int(k))
+    return values, places
 
 
 @public("math", "InTopK", "targets predictions")
