@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import GradientError
-from .ir import Node, TensorType, TupleType, topological
+from .ir import Node, TensorType, TupleType, source, topological
 from .ir import node as make_node
 from .ops import arithmetic, shape
 from .ops.registry import VJP, item, vjp_op
@@ -48,17 +48,18 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
         dy = grads.get(n)
         if n not in depends or dy is None or not n.inputs:
             continue
-        for i, (source, dx) in enumerate(zip(n.inputs, _rule(n, dy, depends))):
-            if dx is None or source not in depends:
-                continue
-            if isinstance(source.type, TensorType):
-                if not source.type.is_float:
+        with source(n.source and f"gradient of {n.source}"):
+            for i, (x, dx) in enumerate(zip(n.inputs, _rule(n, dy, depends))):
+                if dx is None or x not in depends:
                     continue
-                if dx.type != source.type:
-                    raise GradientError(
-                        f"the gradient of {_named(n)} for input {i} has type {dx.type}, expected {source.type}"
-                    )
-            _add(grads, source, dx)
+                if isinstance(x.type, TensorType):
+                    if not x.type.is_float:
+                        continue
+                    if dx.type != x.type:
+                        raise GradientError(
+                            f"the gradient of {_named(n)} for input {i} has type {dx.type}, expected {x.type}"
+                        )
+                _add(grads, x, dx)
     return [grads.get(w) for w in wrt]
 
 

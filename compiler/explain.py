@@ -1,0 +1,204 @@
+"""What the compiler made of a model: graphs before and after the passes, costs, memory, choices; as text and picture."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from .costs import bound_type, bytes_moved, flops, readable, size_bytes, total_bytes, total_flops
+from .errors import ProgramError
+from .ir import Dim, Graph, Node
+from .ir.text import print_graph
+from .lower import function, split_stages
+from .options import compiler_options
+from .packing import unknown_sizes
+from .passes import passes_for
+from .program import StepSource
+
+KINDS = ("train", "test", "predict", "update")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One graph of a model, explained.
+
+    Attributes:
+        kind: "train", "test", "predict" or "update". before, after: the graph before and after the passes.
+        sizes: the numbers taken for unknown sizes.
+        passes: nodes that each pass took away (negative: added), in order, for passes that changed something.
+        flops, bytes: counted on the graph; bytes as if every node ran alone.
+        memory: bytes of the executable's arguments, outputs and temporaries; peak is their sum. Empty if not compiled.
+        xla: XLA's own count of flops and bytes accessed, after fusion. Empty if not compiled.
+        stages: parts that the graph is cut into by sums over replicas. options: XLA options that were chosen.
+    """
+
+    kind: str
+    before: Graph
+    after: Graph
+    sizes: Mapping[str, Dim]
+    passes: Mapping[str, int]
+    flops: int
+    bytes: int
+    memory: Mapping[str, int]
+    xla: Mapping[str, float]
+    stages: int
+    options: Mapping[str, Any]
+
+    @property
+    def parameter_bytes(self) -> int:
+        return sum(size_bytes(n.type) for n in self.after.params)
+
+    @property
+    def text(self) -> str:
+        sizes = ", ".join(f"{k} = {v}" for k, v in self.sizes.items())
+        changes = ", ".join(f"{name} {-count:+d}" for name, count in self.passes.items()) or "changed nothing"
+        lines = [
+            f"=== {self.kind} ({sizes})" if sizes else f"=== {self.kind}",
+            f"nodes        {len(self.before.nodes)} -> {len(self.after.nodes)}  ({changes})",
+            f"stages       {self.stages}",
+            f"flops        {readable(self.flops)}" + (f"  (XLA: {readable(self.xla['flops'])})" if self.xla else ""),
+            f"bytes moved  {readable(self.bytes, 'B')} unfused"
+            + (f"  (XLA: {readable(self.xla['bytes'], 'B')})" if self.xla else ""),
+            f"parameters   {readable(self.parameter_bytes, 'B')}",
+        ]
+        if self.memory:
+            detail = ", ".join(f"{name} {readable(size, 'B')}" for name, size in self.memory.items() if name != "peak")
+            lines.append(f"peak memory  {readable(self.memory['peak'], 'B')}  ({detail})")
+        lines.append("kernels      " + (", ".join(f"{k}={v}" for k, v in self.options.items()) or "XLA's defaults"))
+        lines += ["", *self._layers(), "", "--- ops", *self._ops()]
+        lines += ["", "--- before", print_graph(self.before), "", "--- after", print_graph(self.after), ""]
+        return "\n".join(lines)
+
+    def _layers(self) -> list[str]:
+        rows: dict[str, list[float]] = {}
+        for n in self.after.nodes:
+            row = rows.setdefault(n.source or "(none)", [0, 0, 0])
+            row[0] += 1
+            row[1] += flops(n, self.sizes)
+            row[2] += bytes_moved(n, self.sizes)
+        width = max(map(len, rows), default=0)
+        head = f"{'--- layer':<{width}}  nodes      flops      bytes"
+        return [head] + [
+            f"{name:<{width}}  {int(count):5d}  {readable(cost):>9}  {readable(moved, 'B'):>9}"
+            for name, (count, cost, moved) in rows.items()
+        ]
+
+    def _ops(self) -> list[str]:
+        old, new = (collections.Counter(n.op.name for n in g.nodes) for g in (self.before, self.after))
+        return [f"{name:<20} {old[name]:4d} -> {new[name]:4d}" for name in sorted({*old, *new})]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """The explained graphs of a model; printing it shows `text`."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part.text for part in self.parts)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def save(self, path: str | os.PathLike[str], kind: str | None = None) -> None:
+        """Draws the optimised graph of `kind` (the first one by default) into a PNG file.
+
+        Raises:
+            ProgramError: there is no graph of that kind.
+        """
+        from .picture import draw
+
+        for part in self.parts:
+            if kind in (None, part.kind):
+                return draw(part.after, part.sizes, path, f"{part.kind}: {readable(part.flops)} flops")
+        raise ProgramError(f"no {kind} graph was explained; there are {', '.join(p.kind for p in self.parts)}")
+
+
+def explain(
+    subject: StepSource | Graph,
+    kind: str | None = None,
+    rows: int = 32,
+    lengths: Mapping[str, int] | None = None,
+    compile: bool = True,
+) -> Explanation:
+    r"""What the compiler makes of a model.
+
+    Args:
+        subject: a model's graphs, or one graph.
+        kind: which graph ("train", "test", "predict", "update"); all by default. For a lone graph: which passes to run
+            ("train" by default).
+        rows: the number of rows that costs are counted for.
+        lengths: numbers for other unknown sizes; 16 where not given.
+        compile: also compile, which tells memory and XLA's own counts.
+
+    Raises:
+        ProgramError: there is no graph of that kind.
+
+    >>> from kerasoft.compiler.ir import Graph, symbol
+    >>> from kerasoft.compiler.ops.registry import input_node
+    >>> x = input_node("x", (symbol("b"), 2), "float32")
+    >>> explained = explain(Graph((x,), (x * 1.0 + x,), ("y",)), rows=4, compile=False)
+    >>> print(*explained.text.splitlines()[:4], sep="\n")
+    === train (b = 4)
+    nodes        4 -> 2  (SimplifyAlgebra -2)
+    stages       1
+    flops        8
+    """
+    if isinstance(subject, Graph):
+        return Explanation((_part(kind or "train", subject, subject, rows, lengths, compile),))
+    parts = []
+    for one in KINDS if kind is None else (kind,):
+        graph = getattr(subject, one, None)
+        if graph is None:
+            if kind is not None:
+                raise ProgramError(f"this StepSource has no {kind} graph")
+            continue
+        more = {"n": subject.layout.P, **(lengths or {})} if one == "update" else lengths
+        parts.append(_part(one, graph, subject.optimised(one), rows, more, compile))
+    return Explanation(tuple(parts))
+
+
+def _part(kind: str, graph: Graph, done: Graph, rows: int, lengths: Mapping[str, int] | None, compile: bool) -> Part:
+    sizes: dict[str, Dim] = {name: 16 for name in sorted(unknown_sizes(graph))} | dict(lengths or {})
+    if "b" in sizes:
+        sizes["b"] = rows
+    after, changes = graph, {}
+    while True:
+        start = after
+        for one in passes_for(kind):
+            made = one.run(after)
+            if made is not after:
+                changes[one.name] = changes.get(one.name, 0) + len(after.nodes) - len(made.nodes)
+            after = made
+        if after is start:
+            break
+    options = compiler_options(after)
+    memory: dict[str, int] = {}
+    xla: dict[str, float] = {}
+    if compile:
+        memory, xla = _compiled(after, sizes, options)
+    return Part(
+        kind, graph, after, {k: sizes[k] for k in sorted(sizes)}, changes, total_flops(after, sizes),
+        total_bytes(after, sizes), memory, xla, len(split_stages(after)), options,
+    )  # fmt: skip
+
+
+def _compiled(graph: Graph, sizes: Mapping[str, Dim], options: Mapping[str, Any]) -> tuple[dict, dict]:
+    bound: list[Node] = [*graph.inputs, *graph.params]
+    types = [bound_type(n.type, sizes) for n in bound]
+    shapes = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types]  # type: ignore[union-attr]
+    executable = jax.jit(function(graph, bound)).lower(*shapes).compile(compiler_options=dict(options) or None)
+    stats, costs = executable.memory_analysis(), executable.cost_analysis() or {}
+    memory = {
+        "arguments": stats.argument_size_in_bytes,
+        "outputs": stats.output_size_in_bytes,
+        "temporaries": stats.temp_size_in_bytes,
+    }
+    memory["peak"] = sum(memory.values()) - stats.alias_size_in_bytes
+    return memory, {"flops": float(costs.get("flops", 0)), "bytes": float(costs.get("bytes accessed", 0))}
