@@ -35,7 +35,8 @@ PHASES = {
     SMALL_TREE: "all_reduce_small_tree",
     ABORT: "abort",
 }
-PIECE_BYTES = 512 << 10
+PIECE_BYTES = 1 << 20
+WINDOW_ELEMENTS = 1 << 17
 REASONS = {0: PeerAborted, 1: PeerLost, 2: PeerFrozen}
 WIRE_DTYPES = ("float32", "bfloat16")
 
@@ -45,7 +46,7 @@ class Lane:
 
     __slots__ = (
         "link", "sock", "out", "out_left", "header_out", "header_in", "view_in", "target", "got", "want", "moved_at",
-        "untouched", "broken", "listening",
+        "used", "untouched", "broken", "listening",
     )  # fmt: skip
 
     def __init__(self, link: Link):
@@ -57,22 +58,37 @@ class Lane:
         self.out: list[memoryview] = []
         self.out_left = 0
         self.target = memoryview(b"")
-        self.got = self.want = 0
+        self.got = self.want = self.used = 0
         self.moved_at = 0.0
         self.untouched = True  # nothing of this call's frame is on its way
         self.broken = False  # sending failed
         self.listening = True  # while it is done and others are not, it may give up
 
     def begin(
-        self, kind: int, sequence: int, step: int, note: int, out: Sequence[memoryview], target: memoryview
+        self,
+        kind: int,
+        sequence: int,
+        step: int,
+        note: int,
+        out: Sequence[memoryview],
+        target: memoryview,
+        want: int | None = None,
     ) -> None:
+        """Announces one frame each way.
+
+        Args:
+            target: where the body goes. When it is shorter than `want` it is filled in turns; bytes before `used` may be
+                overwritten.
+            want: bytes of the body, None = the length of `target`.
+        """
         size = sum(map(len, out))
         wire.HEADER.pack_into(self.header_out, 0, wire.MAGIC, kind, 0, sequence, step, note, 0, size)
         self.out = [memoryview(self.header_out), *out]
         self.out_left = size + wire.HEADER_BYTES
         self.target = target
         self.got = -wire.HEADER_BYTES
-        self.want = len(target)
+        self.want = len(target) if want is None else want
+        self.used = 0
         self.untouched = self.listening = True
 
     def send(self) -> int:
@@ -93,6 +109,13 @@ class Lane:
         self.out = wire.advance(self.out, count)
         return count
 
+    @property
+    def room(self) -> int:
+        """Bytes that may be taken now without overwriting any that are not used yet."""
+        size = len(self.target)
+        place = self.got % size
+        return min(size - place, self.used + size - self.got, self.want - self.got, PIECE_BYTES)
+
     def receive(self) -> int:
         """Takes what has arrived, up to a piece. -1 at the end of the connection."""
         got = self.got
@@ -100,7 +123,11 @@ class Lane:
             if got < 0:
                 count = self.sock.recvmsg_into([self.view_in[got:], self.target[:PIECE_BYTES]])[0]
             else:
-                count = self.sock.recv_into(self.target[got : got + PIECE_BYTES])
+                room = self.room
+                if not room:
+                    return 0
+                place = got % len(self.target)
+                count = self.sock.recv_into(self.target[place : place + room])
         except BlockingIOError:
             return 0
         except OSError:
@@ -146,7 +173,7 @@ class Exchange(Collective):
         watch = Stopwatch()
         cuts = self.slices(vector.size)
         mine = cuts[self.rank]
-        owned = self._scratch("owned", mine.stop - mine.start)
+        owned = self._scratch("gathered", vector.size)[mine]  # where all_gather wants it
         if self.wire_dtype == "bfloat16":
             self._reduce_rounded(vector, cuts, owned, watch)
         else:
@@ -155,24 +182,32 @@ class Exchange(Collective):
         return owned
 
     def _reduce_exact(self, vector: np.ndarray, cuts: list[slice], owned: np.ndarray, watch: Stopwatch) -> None:
+        """Adds what comes while it is in the cache: what others send goes into windows that are filled in turns."""
         flat = wire.byte_view(vector)
+        window = min(owned.size, WINDOW_ELEMENTS)
         parts: list[np.ndarray] = [vector[cuts[self.rank]]] * self.world_size
         for other in self._others:
-            parts[other] = self._scratch(("part", other), owned.size)
+            parts[other] = self._scratch(("window", other), window)
             cut = cuts[other]
-            self._begin(other, REDUCE_SCATTER, [flat[4 * cut.start : 4 * cut.stop]], wire.byte_view(parts[other]))
+            data = flat[4 * cut.start : 4 * cut.stop]
+            self._begin(other, REDUCE_SCATTER, [data], wire.byte_view(parts[other]), want=4 * owned.size)
+        lanes = tuple(self._lanes.values())
         done = 0
 
         def add_what_came() -> None:
             nonlocal done
-            ready = min(lane.got for lane in self._lanes.values()) >> 2
-            if ready > done:
-                _add_in_order(parts, slice(done, ready), owned)
-                done = ready
+            ready = min([lane.got for lane in lanes]) >> 2
+            while done < ready:
+                place = done % window
+                stop = min(ready, done - place + window)
+                pieces = [part[place : place + stop - done] for part in parts]
+                pieces[self.rank] = parts[self.rank][done:stop]
+                add_in_order(pieces, owned[done:stop])
+                done = stop
+            for lane in lanes:
+                lane.used = 4 * done
 
         self._run(REDUCE_SCATTER, watch, add_what_came)
-        if self.world_size == 1 or done < owned.size:
-            _add_in_order(parts, slice(done, owned.size), owned)
 
     def _reduce_rounded(self, vector: np.ndarray, cuts: list[slice], owned: np.ndarray, watch: Stopwatch) -> None:
         mine = cuts[self.rank]
@@ -185,7 +220,7 @@ class Exchange(Collective):
         self._run(REDUCE_SCATTER, watch)
         for other in self._others:
             parts[other] = self._decode(incoming[other], mine, self._scratch(("part", other), owned.size))
-        _add_in_order(parts, slice(0, owned.size), owned)
+        add_in_order(parts, owned)
 
     def reduce_scatter_tree(
         self, partials: Mapping[tuple[int, int], np.ndarray], bounds: Sequence[int], elements: int
@@ -203,7 +238,7 @@ class Exchange(Collective):
             received.update(zip(nodes[other], space, strict=True))
             self._begin(other, TREE, [view[4 * cut.start : 4 * cut.stop] for view in views], wire.byte_view(space))
         self._run(TREE, watch)
-        owned = self._finish_tree(received, bounds[-1], self._scratch("owned", size))
+        owned = self._finish_tree(received, bounds[-1], self._scratch("gathered", elements)[mine])
         watch.stop(self.counters)
         return owned
 
@@ -276,8 +311,16 @@ class Exchange(Collective):
 
     # --- moving bytes -----------------------------------------------------------------------------------------
 
-    def _begin(self, other: int, kind: int, out: Sequence[memoryview], target: memoryview, note: int = 0) -> None:
-        self._lanes[other].begin(kind, self.sequence, self.step, note, out, target)
+    def _begin(
+        self,
+        other: int,
+        kind: int,
+        out: Sequence[memoryview],
+        target: memoryview,
+        note: int = 0,
+        want: int | None = None,
+    ) -> None:
+        self._lanes[other].begin(kind, self.sequence, self.step, note, out, target, want)
 
     def _run(self, kind: int, watch: Stopwatch, progress=None) -> dict[int, int]:
         """Moves everything that `_begin` announced; returns the notes by rank. `progress` is called as bytes come."""
@@ -332,7 +375,7 @@ class Exchange(Collective):
                 lane.moved_at = now
             oldest = min(oldest, lane.moved_at)
             sending = select.POLLOUT if lane.out_left and not lane.broken else 0
-            receiving = select.POLLIN if lane.got < lane.want else 0
+            receiving = select.POLLIN if lane.got < 0 or lane.got < lane.want and lane.room else 0
             self._poller.register(lane.sock, sending | receiving)
         done = [lane for lane in self._lanes.values() if lane.listening and lane not in active]
         for lane in done:
@@ -503,9 +546,8 @@ def peek(sock: socket.socket) -> bytes | None:
         return b""
 
 
-def _add_in_order(parts: Sequence[np.ndarray], piece: slice, out: np.ndarray) -> None:
-    """out[piece] = parts[0][piece] + parts[1][piece] + ..., left to right."""
-    total = out[piece]
-    np.add(parts[0][piece], parts[1][piece], out=total)
+def add_in_order(parts: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """out = parts[0] + parts[1] + ..., left to right."""
+    np.add(parts[0], parts[1], out=out)
     for part in parts[2:]:
-        np.add(total, part[piece], out=total)
+        np.add(out, part, out=out)

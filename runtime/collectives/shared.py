@@ -32,7 +32,7 @@ import numpy as np
 from .. import wire
 from ..errors import PeerFrozen, PeerLost, WaitTimeout, WireError
 from .base import Gathered, Stopwatch
-from .exchange import ABORT, ALL_GATHER, PHASES, REDUCE_SCATTER, SMALL, SMALL_TREE, TREE, Exchange, peek
+from .exchange import ABORT, ALL_GATHER, PHASES, REDUCE_SCATTER, SMALL, SMALL_TREE, TREE, Exchange, add_in_order, peek
 from .links import Link, blame
 
 PAGE = mmap.ALLOCATIONGRANULARITY
@@ -443,13 +443,7 @@ class SharedMemory(Exchange):
 
 
 def _add_pieces(parts: Sequence[np.ndarray], out: np.ndarray) -> None:
-    """out = parts[0] + parts[1] + ..., left to right, in pieces that stay in the cache."""
-    if len(parts) == 2:
-        np.add(parts[0], parts[1], out=out)
-        return
-    for start in range(0, out.size, PIECE):
-        piece = slice(start, start + PIECE)
-        total = out[piece]
-        np.add(parts[0][piece], parts[1][piece], out=total)
-        for part in parts[2:]:
-            np.add(total, part[piece], out=total)
+    """`add_in_order`, in pieces that stay in the cache."""
+    size = out.size if len(parts) == 2 else PIECE
+    for start in range(0, out.size, max(1, size)):
+        add_in_order([part[start : start + size] for part in parts], out[start : start + size])
