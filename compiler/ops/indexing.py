@@ -119,14 +119,19 @@ dynamic_update_slice_op = op(
 )
 
 
+def _position(start: Any) -> Any:
+    """A start as int32; a number would take the dtype of x."""
+    return shape.cast(start, "int32") if isinstance(start, Node) else jnp.asarray(start, jnp.int32)
+
+
 def dynamic_slice(x: Any, starts: Sequence[Any], size: Sequence[int]) -> Any:
     """The block of shape `size` at `starts`, which may be computed."""
-    return dynamic_slice_op(x, *starts, size=tuple(size))
+    return dynamic_slice_op(x, *map(_position, starts), size=tuple(size))
 
 
 def dynamic_update_slice(x: Any, block: Any, starts: Sequence[Any]) -> Any:
     """`x` with `block` put at `starts`, which may be computed."""
-    return dynamic_update_slice_op(x, block, *starts)
+    return dynamic_update_slice_op(x, block, *map(_position, starts))
 
 
 one_hot_op = op(

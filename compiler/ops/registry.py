@@ -216,4 +216,9 @@ def _vjp_lower(*inputs, of, attrs, wrt, count):
     return pull(cotangents[0])
 
 
-vjp_op = op("vjp", lower=_vjp_lower, gradient=VJP)
+vjp_op = op(
+    "vjp",
+    lower=_vjp_lower,
+    gradient=VJP,
+    result=lambda types, attrs: TupleType(tuple(types[i] for i in attrs["wrt"])),
+)

@@ -1,0 +1,741 @@
+"""Each op of the registry against independent answers: one table, one row or more for each op.
+
+A row gives the op on nodes whose first axis may be the unknown size `b`. Checked are: the inferred type against the
+computed one, values against NumPy, SciPy or PyTorch, graph values against eager ones, the gradient graph against
+JAX's gradient of the lowered forward graph, and against finite differences in double precision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+import torch
+import torch.nn.functional as F
+from kerasoft.compiler.gradient import gradient
+from kerasoft.compiler.ir import Graph, Node, TensorType, bind, symbol
+from kerasoft.compiler.lower import function
+from kerasoft.compiler.ops import (
+    activations,
+    arithmetic,
+    collective,
+    control,
+    convolution,
+    creation,
+    indexing,
+    linalg,
+    losses,
+    normalization,
+    pooling,
+    random,
+    recurrent,
+    reduce,
+    shape,
+)
+from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, item, items
+
+b = symbol("b")
+B = 3  # the number put in for b
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """A shape and how its values are drawn."""
+
+    shape: tuple
+    draw: Callable[[np.random.Generator, tuple], np.ndarray]
+
+    def node(self, i: int) -> Node:
+        return input_node(f"in{i}", self.shape, self.array(np.random.default_rng(0)).dtype)
+
+    def array(self, rng: np.random.Generator) -> np.ndarray:
+        return self.draw(rng, bind(self.shape, {"b": B}))
+
+
+def real(*shape):
+    return Input(shape, lambda rng, s: rng.normal(size=s).astype(np.float32))
+
+
+def positive(*shape):
+    return Input(shape, lambda rng, s: rng.uniform(0.5, 2.5, s).astype(np.float32))
+
+
+def unit(*shape):
+    return Input(shape, lambda rng, s: rng.uniform(-0.9, 0.9, s).astype(np.float32))
+
+
+def apart(*shape):
+    """Values at least 0.3 from one another and 0.1 from whole numbers' halves, in random order: no ties, no kinks."""
+    return Input(
+        shape, lambda rng, s: ((rng.permutation(math.prod(s)) - math.prod(s) // 2) * 0.3 + 0.13).reshape(s).astype("f")
+    )
+
+
+def ints(n, *shape):
+    return Input(shape, lambda rng, s: rng.integers(0, n, s).astype(np.int32))
+
+
+def bools(*shape):
+    return Input(shape, lambda rng, s: rng.random(s) < 0.5)
+
+
+def words(*shape):
+    return Input(shape, lambda rng, s: rng.integers(0, 2**32, s, dtype=np.uint32))
+
+
+def definite(n, *lead):
+    def draw(rng, s):
+        m = rng.normal(size=s)
+        return (m @ np.swapaxes(m, -1, -2) + n * np.eye(n)).astype(np.float32)
+
+    return Input((*lead, n, n), draw)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    op: str
+    call: Callable
+    inputs: tuple[Input, ...]
+    want: Callable | None
+    gradient: bool
+    differences: bool
+    eager: bool
+    tolerance: float
+    label: str
+
+
+ROWS: list[Row] = []
+
+
+def row(op, call, *inputs, want=None, gradient=True, differences=True, eager=True, tolerance=2e-5, label=""):
+    """`want` gives the values from NumPy arrays; None where a special test of the family checks them."""
+    name = f"{op}-{label}" if label else op
+    ROWS.append(Row(op, call, inputs, want, gradient, differences, eager, tolerance, name))
+
+
+# --- arithmetic ---------------------------------------------------------------------------------------------------
+
+a = arithmetic
+for _name in ("add", "subtract", "multiply", "divide", "maximum", "minimum", "logaddexp"):
+    _want = getattr(np, _name)
+    row(_name, getattr(a, _name), real(b, 3), positive(b, 3), want=_want)
+    row(_name, getattr(a, _name), real(b, 1, 4), positive(3, 1), want=_want, label="broadcast")
+row("add", lambda x, y: x + y, real(b, 3), ints(5, 3), want=np.add, label="mixed dtypes")
+row("subtract", lambda x: 2 - x, real(b, 3), want=lambda x: 2 - x, label="number")
+row("multiply", lambda x: x * x, real(b, 3), want=np.square, label="same input twice")
+row("atan2", a.atan2, real(b, 3), positive(3), want=np.arctan2)
+row("divide_no_nan", a.divide_no_nan, real(b, 3), positive(3), want=np.divide)
+row(
+    "divide_no_nan",
+    lambda x, y: a.divide_no_nan(x, a.where(a.greater(y, 1.0), y, 0.0)),
+    real(b, 3),
+    positive(3),
+    want=lambda x, y: np.where(y > 1, x / y, 0),
+    label="by zero",
+)
+row("power", a.power, positive(b, 3), real(b, 3), want=np.power)
+row("power", lambda x: x**3, real(b, 3), want=lambda x: x**3, label="cube of negatives")
+row("power", lambda x: a.power(x, 0), real(b, 3), want=np.ones_like, label="zero")
+row("power", lambda x: 2.0**x, real(b, 3), want=lambda x: 2.0**x, label="of a number")
+row("mod", a.mod, apart(b, 3), positive(b, 3), want=np.mod)
+row("floor_divide", a.floor_divide, apart(b, 3), positive(b, 3), want=np.floor_divide)
+for _name in ("equal", "not_equal", "greater", "greater_equal", "less", "less_equal"):
+    row(_name, getattr(a, _name), ints(3, b, 4), ints(3, 4), want=getattr(np, _name))
+for _name in ("logical_and", "logical_or", "logical_xor"):
+    row(_name, getattr(a, _name), bools(b, 4), bools(4), want=getattr(np, _name))
+row("logical_not", a.logical_not, bools(b, 4), want=np.logical_not)
+for _name in ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift"):
+    row(_name, getattr(a, _name), ints(9, b, 4), ints(4, 4), want=getattr(np, _name))
+for _name in ("isnan", "isinf", "isfinite"):
+    row(
+        _name,
+        lambda x, f=getattr(a, _name): f(x / a.cast(x > 0, "float32")),
+        real(b, 4),
+        want=lambda x, f=getattr(np, _name): f(np.divide(x, x > 0, out=np.full_like(x, -np.inf), where=x > 0)),
+    )
+for _name, _want in {
+    "negative": np.negative,
+    "absolute": np.abs,
+    "sign": np.sign,
+    "square": np.square,
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "expm1": np.expm1,
+    "sin": np.sin,
+    "cos": np.cos,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "atan": np.arctan,
+    "asinh": np.arcsinh,
+    "erf": scipy.special.erf,
+    "trunc": np.trunc,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,
+}.items():
+    row(_name, getattr(a, _name), apart(b, 4), want=_want, tolerance=1e-4)
+row(
+    "round",
+    lambda x: a.round(x, decimals=1),
+    real(b, 3),
+    want=lambda x: np.round(x, 1),
+    label="decimals",
+    differences=False,
+)
+for _name, _want in {"tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atanh": np.arctanh}.items():
+    row(_name, getattr(a, _name), unit(b, 4), want=_want)
+row("erfinv", a.erfinv, unit(b, 4), want=scipy.special.erfinv, differences=False)
+for _name, _want in {
+    "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "reciprocal": np.reciprocal,
+    "log": np.log,
+    "log1p": np.log1p,
+    "log2": np.log2,
+    "log10": np.log10,
+}.items():
+    row(_name, getattr(a, _name), positive(b, 4), want=_want)
+row("acosh", lambda x: a.acosh(x + 1.0), positive(b, 4), want=lambda x: np.arccosh(x + 1))
+row("stop_gradient", lambda x: a.stop_gradient(x) * x, real(b, 3), want=np.square, differences=False)
+row("where", a.where, bools(b, 1), real(b, 3), real(3), want=np.where)
+row("clip", lambda x: a.clip(x, -1.0, 1.0), apart(b, 3), want=lambda x: np.clip(x, -1, 1))
+row("clip", lambda x: a.clip(x, high=1), apart(b, 3), want=lambda x: np.minimum(x, 1), label="one side")
+row(
+    "minimum",
+    lambda x, h: a.clip(x, 0.0, h),
+    apart(b, 3),
+    positive(3),
+    want=lambda x, h: np.clip(x, 0, h),
+    label="clip by array",
+)
+
+# --- activations --------------------------------------------------------------------------------------------------
+
+v = activations
+_sigmoid = scipy.special.expit
+
+
+def _torch(f):
+    return lambda *xs: f(*map(torch.from_numpy, xs)).numpy()
+
+
+for _name, _call, _want in [
+    ("relu", v.relu, F.relu),
+    ("relu6", v.relu6, F.relu6),
+    ("sigmoid", v.sigmoid, torch.sigmoid),
+    ("softplus", v.softplus, F.softplus),
+    ("softsign", v.softsign, F.softsign),
+    ("log_sigmoid", v.log_sigmoid, F.logsigmoid),
+    ("silu", v.silu, F.silu),
+    ("mish", v.mish, F.mish),
+    ("hard_sigmoid", v.hard_sigmoid, F.hardsigmoid),
+    ("hard_tanh", v.hard_tanh, F.hardtanh),
+    ("hard_silu", v.hard_silu, F.hardswish),
+    ("gelu", v.gelu, F.gelu),
+    ("gelu", lambda x: v.gelu(x, approximate=True), lambda x: F.gelu(x, approximate="tanh")),
+    ("elu", lambda x: v.elu(x, 1.3), lambda x: F.elu(x, 1.3)),
+    ("celu", lambda x: v.celu(x, 1.3), lambda x: F.celu(x, 1.3)),
+    ("selu", v.selu, F.selu),
+    ("leaky_relu", v.leaky_relu, lambda x: F.leaky_relu(x, 0.2)),
+    ("softmax", v.softmax, lambda x: F.softmax(x, -1)),
+    ("softmax", lambda x: v.softmax(x, axis=1), lambda x: F.softmax(x, 1)),
+    ("log_softmax", v.log_softmax, lambda x: F.log_softmax(x, -1)),
+]:
+    row(_name, _call, apart(b, 2, 5), want=_torch(_want), label=str(len(ROWS)))
+row(
+    "softmax",
+    lambda x: v.softmax(x, axis=(1, 2)),
+    real(b, 2, 5),
+    want=lambda x: scipy.special.softmax(x, axis=(1, 2)),
+    label="two axes",
+)
+row("sparsemax", v.sparsemax, apart(b, 5), want=lambda x: np.stack([_project(r) for r in x]), tolerance=1e-4)
+
+
+def _project(x):
+    """The point of the simplex nearest to x, by bisection on the threshold."""
+    lo, hi = x.min() - 1, x.max()
+    for _ in range(100):
+        mid = (lo + hi) / 2
+        lo, hi = (mid, hi) if np.maximum(x - mid, 0).sum() > 1 else (lo, mid)
+    return np.maximum(x - lo, 0).astype(np.float32)
+
+
+# --- shape --------------------------------------------------------------------------------------------------------
+
+s = shape
+row("cast", lambda x: s.cast(x, "int32"), apart(b, 3), want=lambda x: x.astype(np.int32))
+row("cast", lambda x: s.cast(s.cast(x, "bfloat16"), "float32"), ints(9, b, 3), want=np.float32, label="bfloat16")
+row("zeros_like", lambda x: s.zeros_like(x), real(b, 3), want=np.zeros_like)
+row("ones_like", lambda x: s.ones_like(x, dtype="int32"), real(b, 3), want=lambda x: np.ones_like(x, np.int32))
+row("reshape", lambda x: x.reshape(-1, 2), real(b, 4, 3), want=lambda x: x.reshape(-1, 2))
+row("reshape", lambda x: s.squeeze(s.expand_dims(x, (0, -1)), 0), real(b, 3), want=lambda x: x[..., None], label="thin")
+row("broadcast_to", lambda x: s.broadcast_to(x, shape=(2, *x.shape[:1], 4)), real(b, 1), want=lambda x: np.stack([np.tile(x, (1, 4))] * 2))  # fmt: skip
+row("sum", lambda x: s.sum(x), real(b, 3), want=np.sum)
+row("sum", lambda x: s.sum(x, axis=(0, -1), keepdims=True), real(b, 2, 3), want=lambda x: x.sum((0, 2), keepdims=True), label="axes")  # fmt: skip
+row("transpose", lambda x: s.transpose(x, (2, 0, 1)), real(b, 2, 3), want=lambda x: x.transpose(2, 0, 1))
+row("transpose", lambda x: s.moveaxis(x, (0, 1), (-1, 0)), real(b, 2, 3), want=lambda x: np.moveaxis(x, (0, 1), (-1, 0)), label="moveaxis")  # fmt: skip
+row("transpose", lambda x: s.swapaxes(x, 0, -1), real(b, 2, 3), want=lambda x: x.swapaxes(0, 2), label="swapaxes")
+row("concatenate", lambda x, y: s.concatenate([x, y, x], axis=-1), real(b, 2), real(b, 3), want=lambda x, y: np.hstack([x, y, x]))  # fmt: skip
+row("concatenate", lambda x, y: s.stack([x, y], axis=-1), real(b, 2), real(b, 2), want=lambda x, y: np.stack([x, y], -1), label="stack")  # fmt: skip
+row("concatenate", lambda x, y: s.concatenate([x, y]), real(b, 2), real(2, 2), want=lambda x, y: np.vstack([x, y]), label="unknown size")  # fmt: skip
+row("strided_slice", lambda x: x[1:, ::2], real(b, 5), want=lambda x: x[1:, ::2])
+row("strided_slice", lambda x: x[:-1, 1:4:2], real(b, 6), want=lambda x: x[:-1, 1:4:2], label="unused cells after")
+row("strided_slice", lambda x: s.split(x, [1, 4], axis=1)[1], real(b, 6), want=lambda x: x[:, 1:4], label="split at")
+row("strided_slice", lambda x: s.split(x, 3, axis=-1)[2], real(b, 6), want=lambda x: x[:, 4:], label="split in")
+row("strided_slice", lambda x: s.slice(x, (0, 1), (2, 3)), real(4, 6), want=lambda x: x[:2, 1:4], label="slice")
+row("pad", lambda x: s.pad(x, ((0, 0), (1, 2)), constant_values=7), real(b, 3), want=lambda x: np.pad(x, ((0, 0), (1, 2)), constant_values=7))  # fmt: skip
+row("pad", lambda x: s.pad_op(x, config=((1, 0, 0), (0, 2, 1)), value=0.0), real(b, 3), want=lambda x: np.pad(np.insert(x, [1, 2], 0, 1), ((1, 0), (0, 2))), label="between")  # fmt: skip
+for _mode in ("reflect", "symmetric", "edge", "wrap"):
+    row("pad_mirror", lambda x, m=_mode: s.pad(x, ((0, 0), (2, 1)), m), real(b, 4), want=lambda x, m=_mode: np.pad(x, ((0, 0), (2, 1)), m), label=_mode)  # fmt: skip
+row("flip", lambda x: s.flip(x, axis=1), real(b, 3), want=lambda x: x[:, ::-1])
+row("flip", lambda x: s.flip(x), real(b, 3), want=lambda x: x[::-1, ::-1], label="all")
+row("roll", lambda x: s.roll(x, shift=2, axis=1), real(b, 5), want=lambda x: np.roll(x, 2, 1))
+row("roll", lambda x: s.roll(x, shift=(1, -1), axis=(0, 1)), real(3, 5), want=lambda x: np.roll(x, (1, -1), (0, 1)), label="two")  # fmt: skip
+row("broadcast_to", lambda x: s.repeat(x, 2, axis=0), real(b, 3), want=lambda x: np.repeat(x, 2, 0), label="repeat")
+row("broadcast_to", lambda x: s.tile(x, (2, 1, 3)), real(b, 3), want=lambda x: np.tile(x, (2, 1, 3)), label="tile")
+
+# --- creation -----------------------------------------------------------------------------------------------------
+
+c = creation
+row("full", lambda x: x + c.full((x.shape[0], 2), 3), real(b, 1), want=lambda x: np.tile(x + 3, 2))
+row("iota", lambda x: x * c.arange(x.shape[1]), real(2, b), want=lambda x: x * np.arange(x.shape[1]))
+row("iota", lambda x: x + c.arange(1, 2 * x.shape[1] + 1, 2), real(2, b), want=lambda x: x + 1 + 2 * np.arange(x.shape[1]), label="step")  # fmt: skip
+row("iota", lambda x: x * c.eye(x.shape[1], k=1), real(b, b), want=lambda x: x * np.eye(B, k=1), label="eye")
+row("tril", lambda x: c.tril(x, -1), real(b, 3, 4), want=lambda x: np.tril(x, -1))
+row("triu", lambda x: c.triu(x, 1), real(b, 3, 4), want=lambda x: np.triu(x, 1))
+row("diagonal", lambda x: c.diagonal(x, 1, 1, 2), real(b, 3, 4), want=lambda x: np.diagonal(x, 1, 1, 2))
+row("diag", lambda x: c.diag(x, -1), real(3), want=lambda x: np.diag(x, -1))
+
+# --- reduce -------------------------------------------------------------------------------------------------------
+
+r = reduce
+for _name in ("mean", "max", "min", "prod"):
+    _want = getattr(np, _name)
+    row(_name, getattr(r, _name), apart(b, 3), want=_want, tolerance=1e-4)
+    row(_name, lambda x, f=getattr(r, _name): f(x, axis=0), apart(b, 3), want=lambda x, f=_want: f(x, 0), label="rows", tolerance=1e-4)  # fmt: skip
+    row(_name, lambda x, f=getattr(r, _name): f(x, axis=(-1, 1), keepdims=True), apart(b, 2, 3), want=lambda x, f=_want: f(x, (1, 2), keepdims=True), label="axes", tolerance=1e-4)  # fmt: skip
+row("max", lambda x: r.max(v.relu(x), axis=1), real(b, 6), want=lambda x: np.maximum(x, 0).max(1), label="of relu")  # fmt: skip
+for _name in ("all", "any"):
+    row(_name, lambda x, f=getattr(r, _name): f(x, axis=1), bools(b, 2), want=lambda x, f=getattr(np, _name): f(x, 1))
+row("count_nonzero", lambda x: r.count_nonzero(x, axis=1), ints(2, b, 4), want=lambda x: np.count_nonzero(x, 1).astype("i"))  # fmt: skip
+for _name in ("argmax", "argmin"):
+    row(_name, lambda x, f=getattr(r, _name): f(x, axis=-1), ints(3, b, 6), want=lambda x, f=getattr(np, _name): f(x, -1).astype("i"))  # fmt: skip
+row("logsumexp", lambda x: r.logsumexp(x, axis=1), real(b, 4), want=lambda x: scipy.special.logsumexp(x, 1))
+row("mean", lambda x: r.var(x, axis=(0, 1)), real(b, 2, 3), want=lambda x: x.var((0, 1)), label="var")
+row("mean", lambda x: r.std(x, axis=-1, keepdims=True), real(b, 5), want=lambda x: x.std(-1, keepdims=True), label="std")  # fmt: skip
+row("cumsum", lambda x: r.cumsum(x, axis=1), real(b, 4), want=lambda x: x.cumsum(1))
+row("cumsum", lambda x: r.cumsum(x, axis=0, reverse=True), real(b, 4), want=lambda x: x[::-1].cumsum(0)[::-1], label="back")  # fmt: skip
+row("cumprod", lambda x: r.cumprod(x, axis=-1), real(b, 4), want=lambda x: x.cumprod(-1))
+row("cummax", lambda x: r.cummax(x, axis=-1), apart(b, 4), want=lambda x: np.maximum.accumulate(x, -1))
+row("sort", lambda x: r.sort(x, axis=0), apart(b, 4), want=lambda x: np.sort(x, 0))
+row("argsort", lambda x: r.argsort(x), ints(3, b, 5), want=lambda x: np.argsort(x, -1, kind="stable").astype("i"))
+row("top_k", lambda x: r.top_k(x, 2), apart(b, 5), want=lambda x: (-np.sort(-x)[:, :2], np.argsort(-x)[:, :2].astype("i")))  # fmt: skip
+row("in_top_k", lambda t, p: r.in_top_k(t, p, k=2), ints(5, b), apart(b, 5), want=lambda t, p: np.array([k in np.argsort(-q)[:2] for k, q in zip(t, p)]))  # fmt: skip
+_ids = Input((b,), lambda rng, s: np.array([2, 0, 2], np.int32))
+
+
+def _segments(x, ids, count):
+    out = np.zeros((count, *x.shape[1:]), x.dtype)
+    np.add.at(out, ids, x)
+    return out
+
+
+row("segment_sum", lambda x, i: r.segment_sum(x, i, count=4), real(b, 2), _ids, want=lambda x, i: _segments(x, i, 4))
+row("segment_sum", lambda x, i: r.segment_sum(x, i, count=2), real(b, 2), _ids, want=lambda x, i: _segments(x, i, 4)[:2], label="outside")  # fmt: skip
+row("segment_max", lambda x, i: r.segment_max(x, i, count=3), apart(b, 2), _ids, want=lambda x, i: np.stack([x[1], [-np.inf] * 2, np.maximum(x[0], x[2])]), differences=False)  # fmt: skip
+row("bincount", lambda x: r.bincount(x, length=5), ints(4, b), want=lambda x: np.bincount(x, minlength=5).astype("i"))
+row("dimension", lambda x: x * a.cast(r.dimension(x.shape[0]), "float32") if isinstance(x, Node) else x * float(x.shape[0]), real(b, 2), want=lambda x: x * len(x))  # fmt: skip
+
+# --- linalg -------------------------------------------------------------------------------------------------------
+
+m = linalg
+row("matmul", m.matmul, real(b, 3), real(3, 4), want=np.matmul)
+row("matmul", m.matmul, real(b, 2, 3), real(3, 4), want=np.matmul, label="rows of a batch")
+row("matmul", m.matmul, real(b, 2, 3), real(b, 3, 4), want=np.matmul, label="batch")
+row("matmul", lambda x, y: x @ y, real(2, b, 1, 2, 3), real(1, 3, 4), want=np.matmul, label="broadcast batch")
+row("matmul", m.matmul, real(3), real(b, 3, 4), want=np.matmul, label="vector left")
+row("matmul", m.matmul, real(b, 2, 3), real(3), want=np.matmul, label="vector right")
+row("matmul", m.dot, real(3), real(3), want=np.dot, label="dot of vectors")
+for _equation, _x, _y in [
+    ("bij,jk->bik", real(b, 2, 3), real(3, 4)),
+    ("bthd,bshd->bhts", real(b, 2, 2, 3), real(b, 4, 2, 3)),
+    ("ij,kj->k", real(b, 3), real(2, 3)),  # i summed within the first operand alone
+    ("...i,i...->...", real(b, 3), real(3, 1)),
+    ("ab,bc", real(b, 3), real(3, 2)),
+]:
+    row("einsum", lambda x, y, e=_equation: m.einsum(e, x, y), _x, _y, want=lambda x, y, e=_equation: np.einsum(e, x, y), label=_equation)  # fmt: skip
+row("einsum", lambda x, y: m.tensordot(x, y, axes=([2, 1], [0, 1])), real(b, 2, 3), real(3, 2, 4), want=lambda x, y: np.tensordot(x, y, ([2, 1], [0, 1])), label="tensordot")  # fmt: skip
+row("einsum_diagonal", lambda x: m.einsum("bii->bi", x), real(b, 3, 3), want=lambda x: np.einsum("bii->bi", x))
+row("sqrt", lambda x: m.norm(x, axis=1), real(b, 3), want=lambda x: np.linalg.norm(x, axis=1), label="norm")
+row(
+    "power", lambda x: m.norm(x, ord=3, axis=1), real(b, 3), want=lambda x: np.linalg.norm(x, 3, axis=1), label="norm 3"
+)
+row("cholesky", m.cholesky, definite(3, b), want=np.linalg.cholesky, differences=False)
+row("inv", m.inv, definite(3, b), want=np.linalg.inv)
+row("det", m.det, definite(3, b), want=np.linalg.det, tolerance=1e-3)
+row("solve", m.solve, definite(3, b), real(b, 3, 2), want=np.linalg.solve)
+row("solve_triangular", lambda x, y: m.solve_triangular(x, y, lower=True), definite(3), real(3, 2), want=lambda x, y: scipy.linalg.solve_triangular(x, y, lower=True))  # fmt: skip
+row("qr", lambda x: a.absolute(m.qr(x)[1]), real(b, 4, 3), want=lambda x: np.abs(np.stack([np.linalg.qr(k)[1] for k in x])))  # fmt: skip
+row("svd", lambda x: m.svd(x, full_matrices=False)[1], real(b, 3, 2), want=lambda x: np.linalg.svd(x)[1])
+row("eigh", lambda x: m.eigh(x)[0], definite(3, b), want=lambda x: np.linalg.eigh(x)[0], tolerance=1e-4, differences=False)  # fmt: skip
+
+# --- indexing -----------------------------------------------------------------------------------------------------
+
+i = indexing
+row("take", lambda x, k: i.take(x, k, axis=1), real(b, 4), ints(4, 2, 3), want=lambda x, k: np.take(x, k, 1))
+row("take", lambda x, k: i.take(x, k), real(3, 4), ints(12, b), want=np.take, label="flat")
+row("embedding_lookup", i.embedding_lookup, real(5, 2), ints(5, b, 3), want=lambda t, k: t[k])
+row("scatter_rows", lambda x, k: i.scatter_rows(x, k, count=4), real(b, 2), _ids, want=lambda x, k: _segments(x, k, 4))
+row("take_along_axis", lambda x, k: i.take_along_axis(x, k, axis=1), real(b, 4), ints(4, b, 2), want=lambda x, k: np.take_along_axis(x, k, 1))  # fmt: skip
+
+
+def _placed(dy, k):
+    out = np.zeros((B, 5), np.float32)
+    np.add.at(out, (np.arange(B)[:, None], k), dy)
+    return out
+
+
+row("scatter_along_axis", lambda d, k: i.scatter_along_axis(d, k, axis=1, shape=(d.shape[0], 5)), real(b, 4), ints(5, b, 4), want=_placed)  # fmt: skip
+_pairs = Input((2, 2), lambda rng, s: np.array([[0, 1], [2, 0]], np.int32))
+
+
+def _at(x, k, u, add):
+    out = x.copy()
+    out[k[:, 0], k[:, 1]] = u + (out[k[:, 0], k[:, 1]] if add else 0)
+    return out
+
+
+row("scatter_add", i.scatter_add, real(3, 4), _pairs, real(2), want=lambda x, k, u: _at(x, k, u, True))
+row("scatter_update", i.scatter_update, real(3, 4), _pairs, real(2), want=lambda x, k, u: _at(x, k, u, False))
+row("dynamic_slice", lambda x, k: i.dynamic_slice(x, (k, 0), (2, 3)), real(4, 5), ints(2), want=lambda x, k: x[k : k + 2, :3])  # fmt: skip
+row("dynamic_update_slice", lambda x, y, k: i.dynamic_update_slice(x, y, (0, k)), real(2, 5), real(2, 2), ints(3), want=lambda x, y, k: np.hstack([x[:, :k], y, x[:, k + 2 :]]))  # fmt: skip
+row("one_hot", lambda k: i.one_hot(k, 4), ints(6, b, 2), want=lambda k: (k[..., None] == np.arange(4)).astype("f"))
+row("one_hot", lambda k: i.one_hot(k, 4, "int32", axis=1), ints(4, b, 2), want=lambda k: (k[:, None] == np.arange(4)[:, None]).astype("i"), label="axis")  # fmt: skip
+row("index_arrays", lambda x, k, j: i.getitem(x, (k, slice(None), j)), real(4, 2, 5), ints(4, b), ints(5, b), want=lambda x, k, j: np.moveaxis(x, 1, 2)[k, j])  # fmt: skip
+
+# --- convolution and pooling --------------------------------------------------------------------------------------
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+def _same(n, k, stride, dilation):
+    total = max((math.ceil(n / stride) - 1) * stride + (k - 1) * dilation + 1 - n, 0)
+    return total // 2, total - total // 2
+
+
+def _conv_by_torch(x, kernel, strides=1, padding="valid", dilation_rate=1, groups=1):
+    rank = x.ndim - 2
+    if padding == "same":
+        widths = [_same(n, k, strides, dilation_rate) for n, k in zip(x.shape[1:-1], kernel.shape)]
+        x = np.pad(x, [(0, 0), *widths, (0, 0)])
+    elif padding != "valid":
+        x = np.pad(x, [(0, 0), *padding, (0, 0)])
+    x = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
+    kernel = torch.from_numpy(np.moveaxis(kernel, (-1, -2), (0, 1)).copy())
+    return np.moveaxis(_CONV[rank](x, kernel, None, strides, 0, dilation_rate, groups).numpy(), 1, -1)
+
+
+for _label, _x, _k, _kw in [
+    ("1d", real(b, 7, 2), real(3, 2, 3), {"strides": 2, "padding": "same"}),
+    ("2d valid", real(b, 5, 6, 2), real(3, 2, 2, 3), {}),
+    ("2d same strides", real(b, 5, 6, 2), real(3, 2, 2, 3), {"strides": 2, "padding": "same"}),
+    ("2d dilation", real(b, 6, 6, 2), real(2, 3, 2, 3), {"dilation_rate": 2, "padding": "same"}),
+    ("2d groups", real(b, 4, 4, 4), real(2, 2, 2, 6), {"groups": 2}),
+    ("2d depthwise", real(b, 4, 4, 3), real(3, 3, 1, 6), {"groups": 3, "padding": "same"}),
+    ("2d explicit", real(b, 4, 4, 2), real(3, 3, 2, 2), {"padding": ((1, 2), (0, 1))}),
+    ("3d", real(b, 3, 4, 3, 2), real(2, 2, 2, 2, 2), {"padding": "same"}),
+]:
+    row("conv", lambda x, k, kw=_kw: convolution.conv(x, k, **kw), _x, _k, want=lambda x, k, kw=_kw: _conv_by_torch(x, k, **kw), label=_label)  # fmt: skip
+row("conv", lambda x, k: convolution.conv(x, k, data_format="channels_first"), real(b, 2, 5, 5), real(3, 3, 2, 3), want=lambda x, k: np.moveaxis(_conv_by_torch(np.moveaxis(x, 1, -1), k), -1, 1), label="channels first")  # fmt: skip
+
+
+def _conv_pull(which):
+    def want(first, second):
+        if which == 0:  # dy, kernel -> dx
+            dy, kernel = first, second
+            forward = lambda x: _linear(x, kernel)
+            like = (B, 5, 5, 2)
+        else:
+            x, dy = first, second
+            forward = lambda k: _linear(x, k)
+            like = (3, 3, 2, 4)
+        out = np.zeros(like, np.float32)  # the transpose of a linear map, column by column
+        for at in np.ndindex(*like):
+            basis = np.zeros(like, np.float32)
+            basis[at] = 1
+            out[at] = (forward(basis) * dy).sum()
+        return out
+
+    return want
+
+
+def _linear(x, kernel):
+    return _conv_by_torch(x, kernel, strides=2, padding="same")
+
+
+_attrs = {"strides": (2, 2), "padding": "same", "dilation": (1, 1), "groups": 1}
+row("conv_grad_input", lambda dy, k: convolution.conv_grad_input(dy, k, input_shape=(dy.shape[0], 5, 5, 2), **_attrs), real(b, 3, 3, 4), real(3, 3, 2, 4), want=_conv_pull(0))  # fmt: skip
+row("conv_grad_kernel", lambda x, dy: convolution.conv_grad_kernel(x, dy, kernel_shape=(3, 3, 2, 4), **_attrs), real(b, 5, 5, 2), real(b, 3, 3, 4), want=_conv_pull(1))  # fmt: skip
+
+
+def _windows(f, x, size, stride, padding):
+    """f over the real cells of each window, by loops."""
+    rank = x.ndim - 2
+    pads = [_same(n, size, stride, 1) if padding == "same" else (0, 0) for n in x.shape[1:-1]]
+    counts = [(n + sum(p) - size) // stride + 1 for n, p in zip(x.shape[1:-1], pads)]
+    out = np.zeros((x.shape[0], *counts, x.shape[-1]), np.float32)
+    for at in np.ndindex(*counts):
+        cut = tuple(slice(max(q * stride - p[0], 0), q * stride - p[0] + size) for q, p in zip(at, pads))
+        out[(slice(None), *at)] = f(x[(slice(None), *cut)], axis=tuple(range(1, rank + 1)))
+    return out
+
+
+for _name, _f in (("max", np.max), ("average", np.mean)):
+    for _label, _x, _kw in [
+        ("1d", apart(b, 7, 2), (3, 2, "same")),
+        ("2d", apart(b, 4, 6, 2), (2, 2, "valid")),
+        ("2d same overlap", apart(b, 5, 4, 2), (3, 2, "same")),
+        ("2d stride 1", apart(b, 4, 4, 1), (3, 1, "same")),
+        ("2d gaps", apart(b, 7, 8, 1), (2, 3, "valid")),
+        ("3d", apart(b, 3, 4, 3, 1), (2, 1, "valid")),
+    ]:
+        row(f"{_name}_pool", lambda x, f=getattr(pooling, f"{_name}_pool"), kw=_kw: f(x, *kw), _x, want=lambda x, f=_f, kw=_kw: _windows(f, x, *kw), label=_label)  # fmt: skip
+_pool = {"window": (2, 2), "strides": (2, 2), "padding": "valid"}
+
+
+def _max_pull(x, dy):
+    out = np.zeros_like(x)
+    for n, p, q, k in np.ndindex(*dy.shape):
+        block = x[n, 2 * p : 2 * p + 2, 2 * q : 2 * q + 2, k]
+        at = np.unravel_index(block.argmax(), (2, 2))
+        out[n, 2 * p + at[0], 2 * q + at[1], k] += dy[n, p, q, k]
+    return out
+
+
+row("max_pool_grad", lambda x, dy: pooling.max_pool_grad(x, dy, **_pool), apart(b, 4, 4, 2), real(b, 2, 2, 2), want=_max_pull)  # fmt: skip
+row("average_pool_grad", lambda dy: pooling.average_pool_grad(dy, input_shape=(dy.shape[0], 4, 4, 2), **_pool), real(b, 2, 2, 2), want=lambda dy: np.repeat(np.repeat(dy / 4, 2, 1), 2, 2))  # fmt: skip
+
+# --- normalization, losses ----------------------------------------------------------------------------------------
+
+
+def _standard(x, axis):
+    mean, variance = x.mean(axis, keepdims=True), x.var(axis, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-3), mean, variance
+
+
+row("standardize", lambda x: normalization.standardize(x, (0, 1), 1e-3), real(b, 4, 2), want=lambda x: _standard(x, (0, 1)))  # fmt: skip
+row("standardize", lambda x, g: normalization.layer_norm(x, g), real(b, 4), positive(4), want=lambda x, g: _standard(x, -1)[0] * g, label="layer")  # fmt: skip
+row("sparse_softmax_cross_entropy", losses.sparse_softmax_cross_entropy, real(b, 4), ints(4, b), want=lambda x, k: F.cross_entropy(*map(torch.from_numpy, (x, k.astype(np.int64))), reduction="none").numpy())  # fmt: skip
+row("softmax_cross_entropy", losses.softmax_cross_entropy, real(b, 4), unit(b, 4), want=lambda x, t: -(t * scipy.special.log_softmax(x, -1)).sum(-1))  # fmt: skip
+row("sigmoid_cross_entropy", losses.sigmoid_cross_entropy, real(b, 4), unit(b, 4), want=_torch(lambda x, t: F.binary_cross_entropy_with_logits(x, t, reduction="none")))  # fmt: skip
+
+# --- random: values are checked in test_random.py -----------------------------------------------------------------
+
+row("fold_in", lambda k: random.fold_in(k, 3), words(2))
+row("random_bits_rows", lambda k, n: random.random_bits_rows(k, n, salt=1, shape=(2, 3)), words(2), words(b))
+row("random_bits", lambda k: random.random_bits(k, salt=1, shape=(2, 3)), words(2))
+row("bits_to_uniform", random.bits_to_uniform, words(b, 3), want=lambda k: (k >> 8) / np.float32(2**24))
+row("bits_to_normal", random.bits_to_normal, words(b, 3), want=lambda k: scipy.special.ndtri(((k >> 8) + 0.5) / 2**24), tolerance=1e-4)  # fmt: skip
+_tail = scipy.special.ndtr(-2)
+row("bits_to_truncated_normal", random.bits_to_truncated_normal, words(b, 3), want=lambda k: scipy.special.ndtri(_tail + ((k >> 8) + 0.5) / 2**24 * (1 - 2 * _tail)), tolerance=1e-4)  # fmt: skip
+
+# --- recurrent: loops in NumPy ------------------------------------------------------------------------------------
+
+
+def _lstm_loop(x, h, c, w, u, bias, mask=None, back=False):
+    ys = []
+    for t in reversed(range(x.shape[1])) if back else range(x.shape[1]):
+        zi, zf, zc, zo = np.split(x[:, t] @ w + h @ u + bias, 4, -1)
+        new_c = _sigmoid(zf) * c + _sigmoid(zi) * np.tanh(zc)
+        new_h = _sigmoid(zo) * np.tanh(new_c)
+        keep = np.ones((B, 1), bool) if mask is None else mask[:, t : t + 1]
+        h, c = np.where(keep, new_h, h), np.where(keep, new_c, c)
+        ys.append(h)
+    return np.stack(ys, 1), h, c
+
+
+def _gru_loop(x, h, w, u, bias, mask=None, after=True):
+    ys, n = [], h.shape[-1]
+    outer, inner = (bias[0], bias[1]) if after else (bias, np.zeros_like(bias))
+    for t in range(x.shape[1]):
+        zx, zh = x[:, t] @ w + outer, h @ u + inner
+        z, g = _sigmoid((zx + zh)[:, :n]), _sigmoid((zx + zh)[:, n : 2 * n])
+        new = np.tanh(zx[:, 2 * n :] + (g * zh[:, 2 * n :] if after else (g * h) @ u[:, 2 * n :]))
+        keep = np.ones((B, 1), bool) if mask is None else mask[:, t : t + 1]
+        h = np.where(keep, z * h + (1 - z) * new, h)
+        ys.append(h)
+    return np.stack(ys, 1), h
+
+
+_lstm_in = (real(b, 4, 2), unit(b, 3), unit(b, 3), unit(2, 12), unit(3, 12), unit(12))
+_gru_in = (real(b, 4, 2), unit(b, 3), unit(2, 9), unit(3, 9))
+_rnn_in = (real(b, 4, 2), unit(b, 3), unit(2, 3), unit(3, 3), unit(3))
+row("lstm", recurrent.lstm, *_lstm_in, want=_lstm_loop)
+row("lstm", recurrent.lstm, *_lstm_in, bools(b, 4), want=_lstm_loop, label="mask")
+row("lstm", lambda *v: recurrent.lstm(*v, go_backwards=True), *_lstm_in, bools(b, 4), want=lambda *v: _lstm_loop(*v, back=True), label="backwards mask")  # fmt: skip
+row("lstm", lambda *v: recurrent.lstm(*v[:6], None, v[6]), *_lstm_in, Input((4, b, 3), lambda rng, s: np.ones(s, "f")), want=lambda *v: _lstm_loop(*v[:6]), label="recurrent dropout")  # fmt: skip
+row("lstm", lambda *v: recurrent.lstm(*v, activation="softsign", recurrent_activation="hard_sigmoid")[0], *_lstm_in, label="activations", differences=False)  # fmt: skip
+row("lstm_grad", lambda *v: jax.tree.leaves(recurrent.lstm(*v))[0], *_lstm_in, want=lambda *v: _lstm_loop(*v)[0])
+row("gru", recurrent.gru, *_gru_in, unit(2, 9), bools(b, 4), want=_gru_loop, label="mask")
+row("gru", lambda *v: recurrent.gru(*v)[0], *_gru_in, unit(2, 9), want=lambda *v: _gru_loop(*v)[0])
+row("gru", lambda *v: recurrent.gru(*v, reset_after=False), *_gru_in, unit(9), want=lambda *v: _gru_loop(*v, after=False), label="reset before")  # fmt: skip
+row("gru_grad", lambda *v: recurrent.gru(*v)[1], *_gru_in, unit(2, 9), want=lambda *v: _gru_loop(*v)[1])
+
+
+def _rnn_loop(x, h, w, u, bias):
+    ys = []
+    for t in range(x.shape[1]):
+        h = np.tanh(x[:, t] @ w + h @ u + bias)
+        ys.append(h)
+    return np.stack(ys, 1), h
+
+
+row("simple_rnn", recurrent.simple_rnn, *_rnn_in, want=_rnn_loop)
+
+# --- control, leaves, collective ----------------------------------------------------------------------------------
+
+
+def _running(x, w):
+    (last,), (ys,) = control.scan(lambda c, xs: ([c[0] * w + xs[0]], [c[0]]), [x[0] * 0.0], [x])
+    return last, ys
+
+
+def _running_loop(x, w):
+    c, ys = np.zeros_like(x[0]), []
+    for cell in x:
+        ys.append(c)
+        c = c * w + cell
+    return c, np.stack(ys)
+
+
+row("scan", _running, real(b, 2), unit(2), want=_running_loop)
+row("cond", lambda p, x, y: control.cond(p, lambda: x * y, lambda: x - 1.0), bools(), real(b, 2), real(2), want=lambda p, x, y: x * y if p else x - 1)  # fmt: skip
+row("while_loop", lambda x: control.while_loop(lambda n, v: n < 3, lambda n, v: (n + 1, v * 2.0), (np.int32(0), x))[1], real(b, 2), want=lambda x: x * 8, gradient=False)  # fmt: skip
+_sin_and_square = control.from_jax(lambda x: (jnp.sin(x), x * x))
+row("jax_call", _sin_and_square, real(b, 2), want=lambda x: (np.sin(x), x * x))
+row("input", lambda x: x, real(b, 2), want=lambda x: x)
+row("constant", lambda x: x + np.arange(3.0), real(b, 3), want=lambda x: x + np.arange(3))
+row("constant", lambda x: x + constant(2.5) if isinstance(x, Node) else x + 2.5, real(b, 3), want=lambda x: x + 2.5, label="scalar")  # fmt: skip
+row("item", lambda x: item(reduce.top_k_op(x, k=1), 0), apart(b, 3), want=lambda x: x.max(1, keepdims=True))
+row("vjp", lambda x: _once(reduce.cumprod, x), positive(b, 3), eager=False)
+row("all_reduce", lambda x: collective.all_reduce(x), real(b, 2), want=lambda x: x)
+
+
+def _once(f, x):
+    y = f(x, axis=1)
+    return gradient({y: y}, [x])[0]
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+
+def _list(values: Any) -> list:
+    return list(values) if isinstance(values, (tuple, list)) else [values]
+
+
+def _is_float(value: Any) -> bool:
+    return np.issubdtype(np.dtype(value.dtype), np.floating)
+
+
+def test_every_op_has_a_row():
+    rows = {r.op for r in ROWS} | {"param"}  # params are inputs with another name; every train graph holds some
+    assert set(REGISTRY) - rows == set()
+
+
+@pytest.mark.parametrize("case", ROWS, ids=lambda r: r.label)
+def test_op(case: Row):
+    rng = np.random.default_rng(len(case.label))
+    inputs = [given.node(k) for k, given in enumerate(case.inputs)]
+    arrays = [given.array(rng) for given in case.inputs]
+    outputs = _list(case.call(*inputs))
+    graph = Graph(tuple(inputs), tuple(outputs), tuple(map(str, range(len(outputs)))))
+
+    # Values and types.
+    forward = jax.jit(function(graph))
+    values = forward(*arrays)
+    for out, value in zip(outputs, values):
+        assert out.type == TensorType(out.shape, np.dtype(value.dtype).name)
+        assert bind(out.shape, {"b": B}) == value.shape
+        assert not value.weak_type
+    if case.want is not None:
+        for value, want in zip(values, _list(case.want(*arrays)), strict=True):
+            assert value.shape == np.shape(want)
+            np.testing.assert_allclose(value, want, rtol=case.tolerance, atol=case.tolerance)
+    if case.eager:
+        for value, eager in zip(values, _list(case.call(*map(jnp.asarray, arrays))), strict=True):
+            np.testing.assert_allclose(value, eager, rtol=1e-5, atol=1e-5)
+
+    # Gradients: <dy, J v> three ways.
+    wrt = [k for k, x in enumerate(arrays) if _is_float(x)]
+    floats = [k for k, y in enumerate(values) if _is_float(y)]
+    if not case.gradient or not wrt or not floats:
+        assert case.op in {n.op.name for n in graph.nodes}
+        return
+    cotangents = [input_node(f"dy{k}", outputs[k].shape, outputs[k].dtype) for k in floats]
+    merged: dict = {}
+    for k, dy in zip(floats, cotangents):
+        merged[outputs[k]] = dy if outputs[k] not in merged else merged[outputs[k]] + dy
+    grads = gradient(merged, [inputs[k] for k in wrt])
+    for k, g in zip(wrt, grads):
+        assert g is None or g.type == inputs[k].type
+    dys = [rng.normal(size=values[k].shape).astype(values[k].dtype) for k in floats]
+    known = [g for g in grads if g is not None]
+    backward = Graph((*inputs, *cotangents), tuple(known), tuple(map(str, range(len(known)))))
+    assert case.op in {n.op.name for n in (*graph.nodes, *backward.nodes)}
+
+    def both(arrays, dys):
+        def chosen(*xs):
+            full = list(arrays)
+            for k, x in zip(wrt, xs):
+                full[k] = x
+            out = function(graph)(*full)
+            return [out[k] for k in floats]
+
+        _, pull = jax.vjp(chosen, *(arrays[k] for k in wrt))
+        return function(backward)(*arrays, *dys), pull(dys)
+
+    ours, theirs = jax.jit(both)([jnp.asarray(x) for x in arrays], [jnp.asarray(d) for d in dys])
+    ours = iter(ours)
+    full = [next(ours) if g is not None else np.zeros_like(arrays[k]) for k, g in zip(wrt, grads)]
+    scale = 1 + max((np.abs(t).max() for t in theirs if t.size), default=0)
+    for mine, jaxs in zip(full, theirs):
+        np.testing.assert_allclose(mine / scale, jaxs / scale, rtol=0, atol=case.tolerance)
+    if case.differences:
+        _check_differences(case, graph, arrays, wrt, floats, dys, full, rng)
+
+
+def _check_differences(case, graph, arrays, wrt, floats, dys, grads, rng):
+    """A directional derivative by central differences of the lowered graph in double precision."""
+    step = 1e-5
+    directions = [rng.normal(size=arrays[k].shape) for k in wrt]
+
+    def moved(sign):
+        full = [x.astype(np.float64) if _is_float(x) else x for x in arrays]
+        for k, d in zip(wrt, directions):
+            full[k] = full[k] + sign * step * d
+        return full
+
+    with jax.enable_x64(True):
+        forward = jax.jit(function(graph))
+        up, down = forward(*moved(1)), forward(*moved(-1))
+    assert all(up[k].dtype == np.float64 for k in floats), "this op computes in single precision: differences=False"
+    slope = sum(
+        float(np.vdot(dy, (np.asarray(up[k]) - np.asarray(down[k])) / (2 * step))) for k, dy in zip(floats, dys)
+    )
+    ours = sum(float(np.vdot(g, d)) for g, d in zip(grads, directions))
+    size = 1 + sum(float(np.abs(g * d).sum()) for g, d in zip(map(np.asarray, grads), directions))
+    assert abs(slope - ours) / size < 2e-4, (slope, ours)
+
+
+def test_mean_and_items_of_arrays():
+    assert [float(v) for v in items(reduce.top_k(np.array([1.0, 3.0, 2.0], np.float32), 2)[0])] == [3.0, 2.0]
