@@ -38,7 +38,11 @@ def bind(value: Any, sizes: Mapping[str, Dim]) -> Any:
     if isinstance(value, tuple):
         return tuple(bind(item, sizes) for item in value)
     if export.is_symbolic_dim(value):
-        bound = value._evaluate(sizes)
+        try:
+            bound = value._evaluate(sizes)
+        except Exception as error:  # JAX raises kinds of its own
+            missing = sorted(set(value._get_vars()) - set(sizes))
+            raise KeyError(", ".join(missing) or str(value)) from error
         return bound if export.is_symbolic_dim(bound) else int(bound)
     return value
 

@@ -7,7 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from kerasoft.compiler import program as kp
 from kerasoft.compiler.errors import ProgramError
 from kerasoft.compiler.gradient import gradient
