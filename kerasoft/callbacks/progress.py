@@ -78,6 +78,8 @@ class ProgbarLogger(Callback):
 
     def _finish(self, logs) -> None:
         if self.display is not None:
+            status = getattr(self._model, "_status", None)
+            self.display.done = max(self.display.done, status.step if status is not None else 0)
             self.display.finish(self._rows(), logs or {})
             self.target = self.target or self.display.done
 

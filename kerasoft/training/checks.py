@@ -33,7 +33,7 @@ def fit_inputs(model: Any, x: Any, wanted: list) -> Any:
     """
     if not wanted:
         return x
-    structure = getattr(model, "_inputs_structure", None)
+    structure = getattr(model, "_inputs_struct", None)
     structure = model.inputs if structure is None else structure
     names = names_of_inputs(model, wanted)
     if isinstance(x, dict):

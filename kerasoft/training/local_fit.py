@@ -131,7 +131,8 @@ def evaluate_local(
     callbacks = _callback_list(model, callbacks, verbose, 1, source.feed(False, 0, False).steps)
     model._trainer.status = Status()
     model.stop_evaluating = False
-    sums, _ = _test(model, source, callbacks, *source.program.device_weights())
+    status = model._trainer.status
+    sums, status.rows = _test(model, source, callbacks, *source.program.device_weights())
     logs = plain_logs(source.program.traced.targets.logs(source.program.source.layout, sums))
     callbacks.on_test_end(dict(logs))
     return logs
@@ -158,7 +159,7 @@ def predict_local(
         for callback in told:
             callback.on_predict_batch_begin(number, logs={})
         pending.append((program.step.predict(params, state, batch.arrays), batch.rows))
-        status.rows += batch.rows
+        status.rows, status.step = status.rows + batch.rows, number + 1
         if told or len(pending) >= 32:
             parts += [_real_rows(outputs, rows) for outputs, rows in pending]
             pending = []
