@@ -22,6 +22,7 @@ import os
 import platform
 import socket
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -53,9 +54,9 @@ def folders() -> tuple[str, ...]:
     return ("/dev/shm", tempfile.gettempdir())
 
 
-def keeps_store_order() -> bool:
-    """Whether plain stores are seen by other cores in the order they were made."""
-    return platform.machine().lower() in ("x86_64", "amd64", "i686")
+def can_share() -> bool:
+    """Whether this is Linux on a machine where plain stores are seen by other cores in the order they were made."""
+    return sys.platform == "linux" and platform.machine().lower() in ("x86_64", "amd64", "i686")
 
 
 def _round_up(count: int) -> int:
@@ -94,7 +95,7 @@ def open_segment(
 
 
 def _make_segment(world_size: int, candidates: Sequence[str]) -> tuple[int | None, str, str]:
-    for folder in candidates if keeps_store_order() else ():
+    for folder in candidates if can_share() else ():
         try:
             descriptor, path = tempfile.mkstemp(prefix="kerasoft-", dir=folder)
         except OSError:
@@ -113,7 +114,7 @@ def _make_segment(world_size: int, candidates: Sequence[str]) -> tuple[int | Non
 def _join_segment(peer, sock: socket.socket, timeout_s: float) -> int | None:
     path = _hear(peer, sock, "segment", timeout_s).fields["path"]
     descriptor, said = None, ""
-    if path and keeps_store_order():
+    if path and can_share():
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             found = os.fstat(descriptor)

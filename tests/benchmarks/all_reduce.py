@@ -24,7 +24,6 @@ import warnings
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 import numpy as np
-
 from kerasoft.runtime import wire
 from kerasoft.runtime.collectives import PeerListener, connect
 from kerasoft.runtime.rendezvous import ControlClient, ControlServer

@@ -9,6 +9,7 @@ import pytest
 TRANSPORTS = {"tcp": ("tcp",), "unix": ("unix", "tcp"), "shm": ("shm", "unix", "tcp")}
 carried = pytest.mark.parametrize("transport", TRANSPORTS)
 VICTIM = 1
+PHASES = ("reduce_scatter", "all_gather", "all_reduce_small")
 
 
 def running(server, world_size, transport):
@@ -16,6 +17,7 @@ def running(server, world_size, transport):
     table = server.wait_formed(30)
     seen = set()
     for event in server.events(30):
+        assert event.kind in ("formed", "running"), event
         if event.kind == "running":
             assert event.fields["transport"] == transport
             seen.add(event.rank)
@@ -48,7 +50,7 @@ def test_killed(processes, transport):
         fields = found["error", rank][0].fields
         assert fields["at"] - killed_at < 1.0
         assert fields["rank"] == VICTIM and fields["pid"] == victim.pid and fields["host"] == victim.host
-        assert fields["step"] > 0 and fields["phase"] in ("reduce_scatter", "all_gather")
+        assert fields["step"] > 0 and fields["phase"] in PHASES
         assert f"rank 1 (host {victim.host}, pid {victim.pid})" in fields["text"]
     assert "PeerLost" in {found["error", rank][0].fields["kind"] for rank in (0, 2)}
     lost, noticed_at = found["lost", VICTIM]
@@ -66,16 +68,26 @@ def test_stopped(processes, transport):
     os.kill(victim.pid, signal.SIGSTOP)
     try:
         found = collect(server, 10, {("error", 0), ("error", 2), ("frozen", VICTIM)})
+        status = server.status()[VICTIM]
     finally:
         os.kill(victim.pid, signal.SIGCONT)
     for rank in (0, 2):
         fields = found["error", rank][0].fields
         assert timeout_s * 0.9 < fields["at"] - stopped_at < timeout_s + 0.8
         assert (fields["kind"], fields["rank"], fields["pid"]) == ("PeerFrozen", VICTIM, victim.pid)
-        assert fields["step"] > 0 and fields["phase"] in ("reduce_scatter", "all_gather")
+        assert fields["step"] > 0 and fields["phase"] in PHASES
         assert f"rank 1 (host {victim.host}, pid {victim.pid}) made no progress" in fields["text"]
     frozen, noticed_at = found["frozen", VICTIM]
     assert noticed_at - stopped_at < timeout_s + 0.8
     assert frozen.fields["pid"] == victim.pid and frozen.fields["step"] > 0 and frozen.fields["phase"] == "sync"
-    status = server.status()[VICTIM]
     assert status.silent_s >= timeout_s and f"step {frozen.fields['step']}, sync" in str(status)
+
+
+@carried
+def test_no_step_is_mixed_with_another(processes, transport):
+    """Thousands of sums by processes that really run side by side, each checked; see worker.py."""
+    server, started = processes(4, TRANSPORTS[transport], 20.0)
+    running(server, 4, transport)
+    time.sleep(1.5)
+    assert [status.step > 50 for status in server.status()] == [True] * 4
+    assert server.next_event(0) is None  # no rank found a wrong sum

@@ -20,16 +20,21 @@ def main(address, secret, rank, transports, timeout_s, elements=20_000):
         with connect(table, rank, secret, 1, 20.0, listener=listener, transports=transports) as collective:
             collective.barrier()
             collective.timeout_s = timeout_s
-            vector = np.ones(elements, np.float32)
             try:
                 for step in range(1_000_000):
                     client.at(step, "sync")
                     collective.at(step)
+                    vector = collective.buffer(elements) if step % 3 else np.empty(elements, np.float32)
+                    vector[...] = step % 1000 + rank
                     owned = collective.reduce_scatter(vector)
-                    collective.all_gather(owned, elements)
+                    gathered = collective.all_gather(owned, elements, note=step)
+                    few = collective.all_reduce_small(np.full(3, step, np.float64))
+                    total = len(table) * (step % 1000) + sum(range(len(table)))
+                    right = (gathered.vector == total).all() and (few == len(table) * step).all()
+                    if not right or set(gathered.notes) != {step}:
+                        client.send("wrong", {"step": step})
                     if step == 20:
                         client.send("running", {"transport": collective.transport})
-                    time.sleep(0.001)
             except WorkerLost as error:
                 report = {name: getattr(error, name) for name in ("rank", "host", "pid", "step", "phase")}
                 kind = type(error).__name__
