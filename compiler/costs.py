@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .ir import Dim, Graph, Node, TensorType, TupleType, Type, bind
+from .ir import Dim, Graph, Node, TensorType, TupleType, Type, bind, inner_graphs
 from .ops.registry import REGISTRY
 
 FREE = frozenset(
@@ -36,18 +36,29 @@ def size_bytes(t: Type) -> int:
 def flops(n: Node, sizes: Mapping[str, Dim]) -> int:
     """Floating-point operations of one node; a multiply-add counts as two.
 
-    An op without a formula of its own counts one for each element of its result (of its input for a reduction); a
+    A loop counts its body for every step (one step where the number is not known), a branch its longer side. An op without a formula of its own counts one for each element of its result (of its input for a reduction); a
     gradient by JAX counts twice its op.
     """
     types = [bound_type(i.type, sizes) for i in n.inputs]
     attrs = {k: bind(v, sizes) for k, v in n.attrs.items()}
     result = bound_type(n.type, sizes)
+    bodies = inner_graphs(n)
+    if bodies:
+        return max(total_flops(body, sizes) for body in bodies) * _repeats(n, types) * (2 if n.op.name == "vjp" else 1)
     if n.op.name == "vjp":
         of, count = REGISTRY[attrs["of"]], attrs["count"]
         cotangents = types[count:]
         forward = cotangents[0] if len(cotangents) == 1 else TupleType(tuple(cotangents))  # type: ignore[arg-type]
         return 2 * _flops(of, types[:count], dict(attrs["attrs"]), forward)
     return _flops(n.op, types, attrs, result)
+
+
+def _repeats(n: Node, types: list[Type]) -> int:
+    attrs = dict(n.attrs["attrs"]) if n.op.name == "vjp" else n.attrs
+    if "carried" not in attrs or "scanned" not in attrs:
+        return 1
+    first = types[attrs["carried"]] if attrs["scanned"] else None
+    return first.shape[0] if isinstance(first, TensorType) else attrs["length"] or 1
 
 
 def _flops(op, types, attrs, result) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .errors import CompilerError, ShapeError
-from .ir import Dim, Graph, Node, bind, is_static
+from .ir import Dim, Graph, Node, bind, inner_graphs, is_static, walk
 
 
 def sizes_of(nodes: Sequence[Node], arrays: Sequence[Any]) -> dict[str, Dim]:
@@ -91,8 +91,15 @@ class Stage:
 
 
 def split_stages(graph: Graph) -> list[Stage]:
-    """The graph cut at its `all_reduce` nodes; one stage when it has none."""
+    """The graph cut at its `all_reduce` nodes; one stage when it has none.
+
+    Raises:
+        CompilerError: an `all_reduce` stands inside a loop or branch, where no cut can be made.
+    """
     nodes = graph.nodes
+    for n in nodes:
+        if any(m.op.name == "all_reduce" for inner in inner_graphs(n) for m in walk(inner)):
+            raise CompilerError(f"{n!r} holds an all_reduce; a loop's or branch's body cannot sum over replicas")
     level: dict[Node, int] = {}
     for n in nodes:
         level[n] = max((level[i] + (i.op.name == "all_reduce") for i in n.inputs), default=0)

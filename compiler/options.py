@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .ir import Graph, Node
+from .ir import Graph, Node, walk
 
 CONVOLUTIONS_BY_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
@@ -15,8 +15,8 @@ def compiler_options(graph: Graph) -> dict[str, str]:
     with gradients gains in any case, one without loses if its first convolution has one channel
     (docs/design/0004-kernel-choice.md).
     """
-    channels = [c for c in map(_convolution_channels, graph.nodes) if c is not None]
-    gradients = any(n.op.name in ("conv_grad_input", "conv_grad_kernel") for n in graph.nodes)
+    channels = [c for c in map(_convolution_channels, walk(graph)) if c is not None]
+    gradients = any(n.op.name in ("conv_grad_input", "conv_grad_kernel") for n in walk(graph))
     wide = any(c > 1 for c in channels)
     return dict(CONVOLUTIONS_BY_EIGEN) if wide and (gradients or min(channels) > 1) else {}
 

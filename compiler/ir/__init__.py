@@ -1,6 +1,6 @@
 """The graph and its types."""
 
-from .graph import Constant, Graph, Node, node, rebuilt, source, topological
+from .graph import Constant, Graph, Node, inner_graphs, node, rebuilt, source, topological, walk
 from .types import Dim, TensorType, TupleType, Type, bind, is_static, symbol
 
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "bind",
     "is_static",
     "node",
+    "inner_graphs",
     "rebuilt",
     "source",
     "symbol",
     "topological",
+    "walk",
 ]

@@ -194,6 +194,27 @@ class Graph:
         return self if outputs == self.outputs else dataclasses.replace(self, outputs=outputs)
 
 
+def inner_graphs(n: Node) -> list[Graph]:
+    """The graphs among a node's attributes: bodies of loops and branches (also of an op whose gradient the node is)."""
+    found: list[Graph] = []
+    stack = list(n.attrs.values())
+    while stack:
+        value = stack.pop()
+        if isinstance(value, Graph):
+            found.append(value)
+        elif isinstance(value, tuple):
+            stack += value
+    return found[::-1]
+
+
+def walk(graph: Graph) -> Iterator[Node]:
+    """All nodes of a graph and of the graphs inside its nodes."""
+    for n in graph.nodes:
+        yield n
+        for inner in inner_graphs(n):
+            yield from walk(inner)
+
+
 def rebuilt(old: Node, inputs: Sequence[Node]) -> Node:
     """`old` with other inputs; keeps its source."""
     token = _source.set(old.source)

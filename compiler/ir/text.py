@@ -2,13 +2,14 @@
 
     text     ::= (line newline)*
     line     ::= node | 'inputs' ref (',' ref)* | 'output' string '=' ref | nothing     -- '#' starts a comment
+               | 'graph' opaque '{' newline text newline '}'           -- the body of a loop or branch, before its user
     node     ::= ref '=' op ['(' ref (',' ref)* ')'] ['{' name '=' value (',' ...)* '}'] ':' type ['of' string]
     ref      ::= '%' digits
     type     ::= dtype '[' [dim (',' dim)*] ']' | '(' [type (',' type)* [',']] ')'
     dim      ::= integer | unknown size such as b, 4*b, floordiv(n1, 2)
     value    ::= 'None' | 'True' | 'False' | integer | float | string | '<' dim '>' | array | opaque | '(' value, ... ')'
     array    ::= dtype '[' dims ']' ('(' number, ... ')' | '@' digest)
-    opaque   ::= '&' digest                      -- a function or another Python object
+    opaque   ::= '&' digest                      -- a graph given above, a function or another Python object
 
 Arrays of more than eight elements and opaque objects are written as digests; `print_graph(graph, table)` puts them into
 `table`, which `parse_graph(text, table)` reads, so that parsing gives back the same graph: the same nodes.
@@ -29,7 +30,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,14 @@ def print_graph(graph: Graph, table: dict[str, Any] | None = None) -> str:
     table = {} if table is None else table
     unused = [n for n in graph.inputs if n not in set(graph.nodes)]
     numbers: dict[Node, str] = {}
-    lines = []
+    lines: list[str] = []
+    bodies: dict[str, str] = {}
     for n in [*unused, *graph.nodes]:
         numbers[n] = f"%{len(numbers)}"
         inputs = f"({', '.join(numbers[i] for i in n.inputs)})" if n.inputs else ""
-        attrs = ", ".join(f"{k}={_print_value(v, table)}" for k, v in n.attrs.items())
+        shown = len(bodies)
+        attrs = ", ".join(f"{k}={_print_value(v, table, bodies)}" for k, v in n.attrs.items())
+        lines += [f"graph {key} {{\n{body}\n}}" for key, body in list(bodies.items())[shown:]]
         origin = f" of {n.source!r}" if n.source else ""
         lines.append(f"{numbers[n]} = {n.op.name}{inputs}{'{' + attrs + '}' if attrs else ''} : {n.type}{origin}")
     if graph.inputs:
@@ -64,15 +68,20 @@ def print_graph(graph: Graph, table: dict[str, Any] | None = None) -> str:
     return "\n".join(lines)
 
 
-def _print_value(value: Any, table: dict[str, Any]) -> str:
+def _print_value(value: Any, table: dict[str, Any], bodies: dict[str, str]) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, tuple):
-        return f"({', '.join(_print_value(v, table) for v in value)}{',' if len(value) == 1 else ''})"
+        return f"({', '.join(_print_value(v, table, bodies) for v in value)}{',' if len(value) == 1 else ''})"
     if isinstance(value, Constant):
         return _print_array(value, table)
     if type(value).__name__ == "_DimExpr":
         return f"<{value}>"
+    if isinstance(value, Graph):
+        body = print_graph(value, table)
+        key = "&" + hashlib.sha256(body.encode()).hexdigest()[:16]
+        bodies[key] = body
+        return key
     name = f"{getattr(value, '__qualname__', type(value).__name__)}-{id(value):x}"
     key = "&" + hashlib.sha256(name.encode()).hexdigest()[:16]
     table[key] = value
@@ -164,7 +173,7 @@ def parse_graph(text: str, table: dict[str, Any] | None = None) -> Graph:
     Raises:
         ParseError: `text` is no graph; gives line and column (counted from 1).
     """
-    return _Parser(table or {}).graph(text)
+    return _Parser(dict(table or {})).graph(enumerate(text.splitlines(), 1))
 
 
 class _Parser:
@@ -172,13 +181,21 @@ class _Parser:
         self.table = table
         self.nodes: dict[str, Node] = {}
 
-    def graph(self, text: str) -> Graph:
+    def graph(self, lines: Iterator[tuple[int, str]], body: bool = False) -> Graph:
+        """The graph of the lines up to their end; a body's up to the line that closes it."""
         inputs: tuple[Node, ...] = ()
         outputs: dict[str, Node] = {}
         number = 0
-        for number, raw in enumerate(text.splitlines(), 1):
+        for number, raw in lines:
             line = _Line(raw, number)
             if line.kind() == "end":
+                continue
+            if body and line.peek() == "}":
+                break
+            if line.accept("graph"):
+                key = line.take(kind="digest")
+                line.take("{")
+                self.table[key] = _Parser(self.table).graph(lines, body=True)
                 continue
             if line.accept("inputs"):
                 inputs = (self.ref(line), *(self.ref(line) for _ in iter(lambda line=line: line.accept(","), False)))
@@ -230,7 +247,11 @@ class _Parser:
         return self.nodes[name]
 
     def string(self, line: _Line) -> str:
-        return ast.literal_eval(line.take(kind="string"))
+        column = line.tokens[line.at][2]
+        try:
+            return ast.literal_eval(line.take(kind="string"))
+        except (SyntaxError, ValueError) as error:
+            raise line.error(f"no string: {error}", column) from None
 
     def attribute(self, line: _Line) -> tuple[str, Any]:
         name = line.take(kind="name")
@@ -242,7 +263,10 @@ class _Parser:
         if kind == "string":
             return self.string(line)
         if kind == "number":
-            return _number(line.take())
+            try:
+                return _number(line.take())
+            except ValueError as error:  # thousands of digits
+                raise line.error(str(error)) from None
         if kind == "digest":
             return self.looked_up(line)
         if line.accept("("):

@@ -4,14 +4,15 @@
 2. Every `input` node that is used is among the graph's inputs; inputs and params each have names of their own.
 3. Every node's type is what its op infers from its inputs.
 4. There is at least one output; outputs have names of their own and are arrays, not tuples.
-5. Interned: no two nodes of the same op, inputs and attributes.
+5. The graphs inside nodes (bodies of loops and branches) keep these rules too and hold no node with effects.
+6. Interned: no two nodes of the same op, inputs and attributes.
 """
 
 from __future__ import annotations
 
 from ..errors import CompilerError, VerifyError
 from ..ops.registry import REGISTRY
-from .graph import Graph, Node, topological
+from .graph import Graph, Node, inner_graphs, topological, walk
 from .types import TensorType
 
 LEAVES = ("input", "param", "constant")
@@ -61,6 +62,14 @@ def _check(n: Node, given: set[Node], fail) -> None:
         fail(f"input {n.attrs['name']!r} is used but not among the graph's inputs")
     if n.op.name in LEAVES[:2]:
         return
+    for inner in inner_graphs(n):
+        for m in walk(inner):
+            if m.op.has_effect:
+                fail(f"{m!r} stands inside {n!r}: sums over replicas and other effects belong to the outer graph")
+        try:
+            verify(inner)
+        except VerifyError as error:
+            fail(f"inside {n!r}: {error}")
     try:
         expected = n.op.infer(n.inputs, n.attrs)
     except CompilerError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir import Graph, Node, TensorType, is_static
+from ..ir import Constant, Graph, Node, TensorType, is_static
 from ..ops.registry import constant
 from .pass_base import Pass, bottom_up
 
@@ -51,13 +51,14 @@ def _worth_it(n: Node) -> bool:
 
 
 def _known(n: Node) -> bool:
-    return all(map(is_static, n.shape)) and not _symbolic(tuple(n.attrs.values()))
+    return all(map(is_static, n.shape)) and all(map(_plain, n.attrs.values()))
 
 
-def _symbolic(value) -> bool:
+def _plain(value) -> bool:
+    """Whether an attribute holds neither an unknown size, nor a graph, nor a user's function."""
     if isinstance(value, tuple):
-        return any(map(_symbolic, value))
-    return type(value).__name__ == "_DimExpr"
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, Constant))
 
 
 def _constant(value, old: Node) -> Node:

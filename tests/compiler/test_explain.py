@@ -11,7 +11,7 @@ from kerasoft.compiler.explain import explain
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, source, symbol
 from kerasoft.compiler.ir.text import parse_graph, print_graph
-from kerasoft.compiler.ops import activations, convolution, linalg, pooling, shape
+from kerasoft.compiler.ops import activations, control, convolution, linalg, pooling, shape
 from kerasoft.compiler.ops import arithmetic as a
 from kerasoft.compiler.ops.collective import all_reduce
 from kerasoft.compiler.ops.registry import REGISTRY, VJP, constant, input_node, op, param_node
@@ -68,6 +68,11 @@ def test_flops_by_hand():
     assert costs.flops(pixels, sizes) == 2 * 3 * 64 * 4 * 9 * 2
     dimage, dkernel = gradient({shape.sum(pixels): constant(1.0)}, [image, kernel])
     assert costs.flops(dimage, sizes) == costs.flops(dkernel, sizes) == costs.flops(pixels, sizes)
+    steps = input_node("steps", (6, B, 5), "float32")
+    step = lambda c, cells: ([a.tanh(linalg.matmul(c[0], square) + cells[0])], [])
+    square = param_node("square", (5, 5))
+    (last,), _ = control.scan(step, [x], [steps])
+    assert costs.flops(last.inputs[0], sizes) == 6 * (2 * 3 * 5 * 5 + 3 * 5 + 3 * 5)
     if "test_square" not in REGISTRY:
         op("test_square", lower=lambda x: x * x, gradient=VJP)
     dx = gradient({shape.sum(REGISTRY["test_square"](x)): constant(1.0)}, [x])[0]

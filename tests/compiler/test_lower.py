@@ -7,7 +7,7 @@ from kerasoft.compiler.errors import CompilerError, ShapeError
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.lower import evaluate, function, sizes_of, split_stages, stage_function, stage_leaves
 from kerasoft.compiler.ops import arithmetic as a
-from kerasoft.compiler.ops import linalg, shape
+from kerasoft.compiler.ops import control, linalg, shape
 from kerasoft.compiler.ops.collective import all_reduce
 from kerasoft.compiler.ops.registry import input_node, param_node
 
@@ -91,3 +91,11 @@ def test_sums_of_other_dtypes_come_back_in_their_own():
     counts = input_node("counts", (2,), "int32")
     out, _, _ = run_stages(Graph((counts,), (all_reduce(counts),), ("y",)), {counts: np.array([3, 4], "i4")}, {})
     assert out[0].dtype == "int32" and list(out[0]) == [3, 4]
+
+
+def test_a_sum_over_replicas_inside_a_loop_is_refused():
+    (last,), _ = control.scan(lambda c, cells: ([all_reduce(c[0])], []), [shape.sum(X, axis=0)], length=2)
+    with pytest.raises(
+        CompilerError, match="<scan : .*> holds an all_reduce; a loop's or branch's body cannot sum over"
+    ):
+        split_stages(Graph((X,), (last,), ("y",)))

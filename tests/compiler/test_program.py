@@ -21,7 +21,7 @@ from kerasoft.compiler.errors import ProgramError, ShapeError
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.ops import arithmetic as a
-from kerasoft.compiler.ops import indexing, reduce
+from kerasoft.compiler.ops import control, indexing, reduce
 from kerasoft.compiler.ops import shape as s
 from kerasoft.compiler.ops.collective import all_reduce
 from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, op, param_node
@@ -190,6 +190,25 @@ out = program.train(4).whole(kp.StepArgs(np.zeros(8, "f"), np.zeros(5, "f"), {"x
     "y/0": np.ones((4, 2), "f")}, valid=np.ones(4, "f"), rows=4, share=1))
 print(kp.compilations(), kp.cache_hits(), float(np.asarray(out)[-1]))
 """
+
+
+PREDICTED = """
+import sys, numpy as np
+from kerasoft.compiler import program as kp
+program = kp.StepProgram.from_bytes(open(sys.argv[1], "rb").read())
+(out,) = program.predict(3).whole(kp.StepArgs(np.ones(1, "f"), np.zeros(0, "f"), {"x/0": np.full((3,), 2, "f")}))
+print(*np.asarray(out).tolist())
+"""
+
+
+def test_a_users_own_jax_function_travels_as_stablehlo(tmp_path):
+    mine = control.from_jax(lambda x, k: jnp.where(x > k, jnp.cumsum(x), 0.0))
+    x = input_node("x/0", (B,), "float32")
+    predict = Graph((x,), (mine(x, param_node("k", ())),), ("out/0",))
+    (tmp_path / "program").write_bytes(
+        kp.StepSource(kp.Layout.of(params={"k": ()}), predict=predict).export(predict_rows=(3,)).to_bytes()
+    )
+    assert run_fresh(PREDICTED, tmp_path / "program") == ["2.0", "4.0", "6.0"]
 
 
 def run_fresh(code, *args):

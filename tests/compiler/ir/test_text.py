@@ -11,7 +11,7 @@ from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, node, source, symbol, text
 from kerasoft.compiler.ir.text import parse_graph, print_graph
 from kerasoft.compiler.ops import arithmetic as a
-from kerasoft.compiler.ops import linalg, reduce, shape
+from kerasoft.compiler.ops import control, linalg, reduce, shape
 from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, op, param_node
 
 B = symbol("b")
@@ -134,3 +134,33 @@ def test_garbage_is_a_parse_error_and_nothing_else(garbage, at):
         parse_graph(printed[:at] + garbage + printed[at:])
     except ParseError as error:
         assert str(error).startswith("line ")
+
+
+def loops():
+    x, k = input_node("x", (B, 5, 3), "float32"), param_node("k", (3, 3))
+
+    def step(carry, cells):
+        state = a.tanh(linalg.matmul(carry[0] + cells[0], k))
+        (twice,) = control.while_loop(lambda s: shape.sum(s) < 0.0, lambda s: (s + 1.0,), [state])
+        return [state], [a.stop_gradient(twice)]
+
+    (last,), (ys,) = control.scan(step, [x[:, 0]], [shape.transpose(x, (1, 0, 2))])
+    chosen = control.cond(shape.sum(last) > 0.0, lambda: last * 2.0, lambda: last + k[0])
+    return Graph((x,), (chosen, ys), ("y", "ys"))
+
+
+def test_bodies_of_loops_are_printed_and_parsed_without_a_table():
+    printed = print_graph(loops())
+    assert printed.count("graph &") == 4 and printed.count("\n}") == 4
+    assert parse_graph(printed) == loops()
+    broken = printed.replace("tanh(", "tahn(")
+    line = next(i for i, text in enumerate(broken.splitlines(), 1) if "tahn" in text)
+    with pytest.raises(ParseError, match=f"line {line}, column 6: unknown op 'tahn'"):
+        parse_graph(broken)
+
+
+def test_bodies_in_attributes_of_gradients_round_trip():
+    x = param_node("x", (4, 3))
+    (last,), _ = control.scan(lambda c, cells: ([c[0] * cells[0]], []), [constant(np.ones(3, "f"))], [x])
+    graph = Graph((), tuple(gradient({shape.sum(last): constant(1.0)}, [x])), ("dx",))
+    assert parse_graph(print_graph(graph)) == graph

@@ -67,3 +67,18 @@ def test_passes_keep_the_interface():
         with pytest.raises(VerifyError) as caught:
             verify_same_interface(before, changed, "SomePass")
         assert str(caught.value) == f"after pass SomePass: {error}"
+
+
+def test_bodies_of_loops_are_checked_too():
+    from kerasoft.compiler.ops import control
+
+    def loop(step):
+        (last,), _ = control.scan(lambda c, cells: ([step(c[0])], []), [shape.sum(X, axis=0)], length=3)
+        return Graph((X,), (last,), ("y",))
+
+    verify(loop(a.exp))
+    with pytest.raises(VerifyError) as caught:
+        verify(loop(all_reduce))
+    assert "<all_reduce : float32[2]> stands inside <scan : (float32[2])>: sums over replicas" in str(caught.value)
+    with pytest.raises(VerifyError, match="inside <scan.*: .*has type float32.7., its op infers float32.2."):
+        verify(loop(lambda c: shape.sum(forged(a.exp, (c,), {}, TensorType((7,), "float32")), keepdims=True) + c))
