@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
+import re
 import shutil
 import tempfile
 import time
@@ -87,7 +89,10 @@ class ShardTask:
         self.plans, self.shard = plans, shard
         self.program = program_of(plans)
         where = f"partition {shard} of the {'validation' if plans.validation else 'training'} data"
-        self.store = ShardStore(records, plans.table, [shard] if plans.table.rows[shard] else [], where)
+        self.store = ShardStore(plans.table, [shard] if plans.table.rows[shard] else [], where)
+        for record in records:
+            self.store.add(*record)
+        self.store.finish()
         specs = tuple((i.name, fixed_shape(i, self.program.lengths), np.dtype(i.dtype)) for i in self.program.inputs)
         plan = Plan(plans.table.rows, plans.batch_size, plans.steps)
         self.feed = Feed(self.store, plan, plans.sizes, True, specs, plans.seed, plans.shuffle)
@@ -157,8 +162,14 @@ def run_stages(
 
 
 def shard_task(plans: Plans, shard: int, records: Iterator[tuple]) -> ShardTask:
-    """The kept task of a shard, or a new one from its rows; `records` is read only if needed."""
-    return _keep((plans.fingerprint, plans.validation, shard), lambda: ShardTask(plans, shard, records))
+    """The kept task of a shard, or a new one from its rows.
+
+    `records` is read to its end in any case: Spark throws away a Python worker that leaves input behind, and with it
+    all that is kept and compiled.
+    """
+    task = _keep((plans.fingerprint, plans.validation, shard), lambda: ShardTask(plans, shard, records))
+    collections.deque(records, maxlen=0)
+    return task
 
 
 def joined(number: int, part: Iterator[tuple[int, tuple]]) -> tuple[np.ndarray, Iterator[tuple]]:
@@ -349,14 +360,13 @@ class ShuffleFit:
             TrainingFailed: an error of a task's own, which would come again.
         """
         text = str(error)
-        for own in ("DataChanged", "ProgramError", "ShapeError"):
-            if own in text:
-                line = next((x.strip() for x in text.splitlines() if own in x and ":" in x), text[-500:])
-                raise TrainingFailed(f"a task failed: {line}") from error
-        lines = [x.strip() for x in text.splitlines() if x.strip()]
-        return WorkerLost(
-            f"a Spark job failed: {next((x for x in lines if 'ost' in x), lines[0] if lines else repr(error))}"
-        )
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if "Traceback (most recent call last)" in text:
+            raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Changed|Failed): ", line)]
+            named = next((line for line in raised if "PythonException" not in line), "")
+            if named and not re.match(r"[\w.]*(MemoryError|Connection\w*Error|OSError|EOFError|TimeoutError): ", named):
+                raise TrainingFailed(f"a task failed: {named}") from error
+        return WorkerLost(f"a Spark job failed: {next((x for x in lines if 'ost' in x), lines[0] if lines else repr(error))}")
 
     # --- weights on the executors ------------------------------------------------------------------------------------
 
