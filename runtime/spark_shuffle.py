@@ -117,7 +117,7 @@ class ShardTask:
         """
         epoch, step, iteration = at
         batch = self.step(epoch, step)
-        stages = self.program.train(self.plans.sizes[0], True).stages
+        stages = self.program.train(self.plans.sizes[0]).stages
         if not batch.calls:
             return stages, None
         key = step_keys(self.plans.seed, iteration, 1)[0]
@@ -132,7 +132,7 @@ class ShardTask:
             for call in step.calls:
                 out = None
                 reduced: list[np.ndarray] = []
-                for _ in range(self.program.test(call.size, True).stages):
+                for _ in range(self.program.test(call.size).stages):
                     out = run_stages(self.program.test, call, call.rows, self.program.layout, vector, reduced, None, 0)
                     reduced.append(out)
                 total += out
@@ -143,7 +143,7 @@ def run_stages(
     calls: Any, call: Any, rows: int, layout: Any, vector: np.ndarray, reduced, key, iteration: int
 ) -> np.ndarray:
     """What stage ``len(reduced)`` of a call gives; earlier stages are computed again, for tasks keep nothing."""
-    run = calls(call.size, True)
+    run = calls(call.size)
     args = Arguments(
         params=vector[: layout.P],
         state=np.ascontiguousarray(vector[layout.P : layout.P + layout.S]),
@@ -208,7 +208,7 @@ def updated(
     total = tree_sum(gradients, len(plans.table.rows))
     size = len(own["slots"][0]) if own["slots"] else max(min(program.layout.P - own["start"], len(total)), 0)
     if size:
-        call = program.update(size, True)
+        call = program.update(size)
         segment = program.layout.segments()[own["start"] : own["start"] + size]
         args = Arguments(
             param=np.ascontiguousarray(own["vector"][:size]),
@@ -496,7 +496,7 @@ class ShuffleFit:
     @functools.cache  # noqa: B019 (one fit, one object)
     def _stages(self) -> int:
         program = program_of(self.shipped.value)
-        return program.train(self.shipped.value.sizes[0], True).stages
+        return program.train(self.shipped.value.sizes[0]).stages
 
     def _commit(self, state: Checkpoint, respread: bool) -> None:
         state.hooks = self.hooks.save_state()
