@@ -366,7 +366,9 @@ class ShuffleFit:
             named = next((line for line in raised if "PythonException" not in line), "")
             if named and not re.match(r"[\w.]*(MemoryError|Connection\w*Error|OSError|EOFError|TimeoutError): ", named):
                 raise TrainingFailed(f"a task failed: {named}") from error
-        return WorkerLost(f"a Spark job failed: {next((x for x in lines if 'ost' in x), lines[0] if lines else repr(error))}")
+        return WorkerLost(
+            f"a Spark job failed: {next((x for x in lines if 'ost' in x), lines[0] if lines else repr(error))}"
+        )
 
     # --- weights on the executors ------------------------------------------------------------------------------------
 

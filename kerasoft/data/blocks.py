@@ -14,7 +14,7 @@ from kerasoft.runtime.shards import Block, Fingerprint, Record, ShardTable, tabl
 from .errors import DataError, EmptyDataError
 from .reader import RowReader
 
-_ERROR = -1  # the sequence number of a record that holds an error text instead of a block
+ERROR = -1  # the sequence number of a record that holds an error text instead of a block
 
 
 @dataclasses.dataclass
@@ -63,21 +63,26 @@ def first_row(rdd: Any) -> Any:
     return rows[0]
 
 
-def blocks_of_rdd(rdd: Any, reader: RowReader, shards: int | None = None) -> BlockRDD:
-    """The rows of an RDD as blocks; each partition is a shard, or the rows are cut into `shards` equal ones.
+def records_of_rdd(rdd: Any, reader: RowReader) -> Any:
+    """A lazy RDD of the rows of `rdd` as records; each partition is a shard. Every row is looked at on the way.
 
-    One Spark job converts and checks every row and persists the blocks (memory and disk).
+    A row that does not fit ends its partition with a record that holds the error; `persisted` and
+    `kerasoft.data.scoring.evaluate_records` raise it on the driver.
+    """
+    return rdd.mapPartitionsWithIndex(lambda index, rows: _read(index, reader.blocks(rows, f"partition {index}")))
+
+
+def persisted(records: Any, shards: int | None = None) -> BlockRDD:
+    """Converts all rows by one Spark job and keeps the blocks (memory and disk).
+
+    Args:
+        records: as `records_of_rdd` makes them.
+        shards: cut the rows, in their order, into so many shards of equal size; None = the partitions.
 
     Raises:
         DataError: a row that does not fit: names the partition, the row, what was expected and what came.
         EmptyDataError: there is no row.
     """
-    read = rdd.mapPartitionsWithIndex(lambda index, rows: _read(index, reader.blocks(rows, f"partition {index}")))
-    return persisted(read, shards)
-
-
-def persisted(records: Any, shards: int | None = None) -> BlockRDD:
-    """Persists an RDD of records, reads its table and raises the first error it holds."""
     from pyspark import StorageLevel
 
     records = records.persist(StorageLevel.MEMORY_AND_DISK)
@@ -104,7 +109,7 @@ def _read(index: int, blocks: Iterator[Block]) -> Iterator[Record]:
         for sequence, block in enumerate(blocks):
             yield index, sequence, block
     except DataError as error:  # carried to the driver as a value: no stack trace of Spark around it
-        yield index, _ERROR, {"error": np.frombuffer(str(error).encode(), np.uint8)}
+        yield index, ERROR, {"error": np.frombuffer(str(error).encode(), np.uint8)}
 
 
 def _table(records: Any, shards: int | None = None) -> ShardTable:
@@ -113,7 +118,7 @@ def _table(records: Any, shards: int | None = None) -> ShardTable:
     def in_order(index: int, part: Iterator[Record]) -> Iterator[tuple]:
         rows, size, digest = 0, 0, Fingerprint()
         for _, sequence, block in part:
-            if sequence == _ERROR:
+            if sequence == ERROR:
                 yield index, None, block["error"].tobytes().decode(), 0
                 return
             digest.add(block)

@@ -14,7 +14,7 @@ import numpy as np
 
 from kerasoft.runtime.shards import Block
 
-from .blocks import _ERROR, BlockRDD, persisted
+from .blocks import ERROR
 from .columns import Column, check_block, of_kind
 from .errors import DataError
 from .reader import MOST_ROWS
@@ -193,17 +193,16 @@ class ColumnReader:
         return np.ascontiguousarray(value, dtype=column.dtype)
 
 
-def blocks_of_dataframe(
+def records_of_dataframe(
     df: Any,
     columns: Sequence[Column],
     feature_cols: Sequence[str] | None = None,
     label_cols: Sequence[str] | None = None,
-    shards: int | None = None,
-) -> BlockRDD:
-    """The rows of a DataFrame as blocks, through Arrow; a shard is a partition of the DataFrame's result.
+) -> Any:
+    """A lazy RDD of the rows of a DataFrame as records, through Arrow; a shard is a partition of its result.
 
     Raises:
-        DataError, EmptyDataError: as `kerasoft.data.blocks.blocks_of_rdd`.
+        DataError: columns that are not there or hold no numbers. Bad rows are found as by `records_of_rdd`.
     """
     from pyspark import TaskContext
 
@@ -219,7 +218,7 @@ def blocks_of_dataframe(
                 try:
                     block = reader.block(part, first, where)
                 except DataError as error:
-                    yield _packed(_ERROR, {"error": np.frombuffer(str(error).encode(), np.uint8)})
+                    yield _packed(ERROR, {"error": np.frombuffer(str(error).encode(), np.uint8)})
                     return
                 yield _packed(sequence, block)
                 sequence, first = sequence + 1, first + part.num_rows
@@ -230,7 +229,7 @@ def blocks_of_dataframe(
         for sequence, payload in rows:
             yield index, sequence, _unpacked(payload)
 
-    return persisted(packed.mapPartitionsWithIndex(unpack), shards)
+    return packed.mapPartitionsWithIndex(unpack)
 
 
 def _packed(sequence: int, block: Block) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import BlockRDD
-from .columns import Column
+from .blocks import ERROR
+from .errors import DataError, EmptyDataError
 from .reader import RowReader
 
 _programs: dict[str, Any] = {}  # by fingerprint, in one Python worker: best effort, rebuilt when it is not there
@@ -63,17 +63,22 @@ class Scorer:
 
         return run
 
-    def sums(self, blocks: Iterator[dict[str, np.ndarray]]) -> np.ndarray:
-        """On an executor: float64[M], the sums of the test step over all rows of `blocks`."""
-        data, params, state = self.shipped.value
-        program = program_of(data, self.fingerprint)
-        call = program.test(self.rows)
+    def sums(self, blocks: Iterator[dict[str, np.ndarray]]) -> np.ndarray | None:
+        """On an executor: float64[M], the sums of the test step over all rows of `blocks`; None when there are none."""
         total: np.ndarray | None = None
         for batch in rebatched(blocks, self.rows):
-            piece, valid = padded(batch, 0, self.rows)
-            part = np.asarray(finished(call, params, state, piece, valid), np.float64)
+            data, params, state = self.shipped.value
+            program = program_of(data, self.fingerprint)
+            real = len(next(iter(batch.values())))
+            rows = real if real in program.test_rows else self.rows  # programs that must not be padded have every size
+            piece, valid = padded(batch, 0, rows)
+            part = np.asarray(finished(program.test(rows), params, state, piece, valid), np.float64)
             total = part if total is None else total + part
-        return total if total is not None else np.zeros(program.layout.M)
+        return total
+
+    def close(self) -> None:
+        """On the driver: takes the broadcast back."""
+        self.shipped.unpersist()
 
 
 def padded(block: dict[str, np.ndarray], start: int, rows: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -106,7 +111,6 @@ def finished(call: Any, params: np.ndarray, state: np.ndarray, batch: dict[str, 
     """The result of all stages of `call` on one replica."""
     from kerasoft.compiler.program import StepArgs
 
-    real = float(valid.sum())
     args = StepArgs(
         params=params,
         state=state,
@@ -114,32 +118,51 @@ def finished(call: Any, params: np.ndarray, state: np.ndarray, batch: dict[str, 
         valid=valid,
         row_id=np.zeros(len(valid), np.uint32),
         key=np.zeros(2, np.uint32),
-        rows=np.float32(real),
+        rows=np.float32(valid.sum()),
         share=np.float32(1),
         iteration=np.int32(0),
     )
-    carry, out = call.run(0, args, (), None)
-    for stage in range(1, call.stages):
-        carry, out = call.run(stage, args, carry, out)
-    return out
+    return call.whole(args)
 
 
-def evaluate_blocks(data: BlockRDD, scorer: Scorer) -> np.ndarray:
-    """float64[M]: the sums of the test step over the data set, merged in the order of the partitions."""
-    parts = data.rdd.mapPartitions(lambda records: [scorer.sums(block for _, _, block in records)]).collect()
+def evaluate_records(records: Any, scorer: Scorer) -> np.ndarray:
+    """float64[M]: the sums of the test step over all rows, merged in the order of the partitions. One job.
+
+    Raises:
+        DataError: a row that does not fit, named. EmptyDataError: there is no row.
+    """
+
+    def score(part: Iterator[Any]) -> Iterator[tuple[str | None, Any]]:
+        error: list[str] = []
+
+        def blocks() -> Iterator[dict[str, np.ndarray]]:
+            for _, sequence, block in part:
+                if sequence == ERROR:
+                    error.append(block["error"].tobytes().decode())
+                    return
+                yield block
+
+        sums = scorer.sums(blocks())
+        yield (error[0] if error else None), sums
+
+    found = records.mapPartitions(score).collect()
+    for error, _ in found:
+        if error is not None:
+            raise DataError(error)
+    parts = [sums for _, sums in found if sums is not None]
+    if not parts:
+        raise EmptyDataError("the data set is empty: expected at least one row to evaluate, got 0 rows.")
     return np.sum(np.stack(parts), axis=0)
 
 
-def predict_rows(
-    rdd: Any, columns: Sequence[Column], scorer: Scorer, restore: Callable[[Sequence[np.ndarray]], Any]
-) -> Any:
+def predict_rows(rdd: Any, reader: RowReader, scorer: Scorer, restore: Callable[[Sequence[np.ndarray]], Any]) -> Any:
     """A lazy RDD of one prediction a row, in the order and the partitions of `rdd`.
 
     Args:
         rdd: of x, or of (x, y[, weight]).
+        reader: of the ``x/`` columns.
         restore: from one row's outputs to what the user gets (an array, a list, a dict).
     """
-    reader = RowReader(columns)
 
     def score(index: int, rows: Iterator[Any]) -> Iterator[Any]:
         predict = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from ..loop import Hooks, TrainJob, TrainResult
 from .strategy import Strategy
@@ -38,6 +38,7 @@ class ShuffleAllReduce(Strategy):
     Source: J. Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019), Algorithms 1 and 2.
     """
 
+    needs_barrier: ClassVar[bool] = False
     workers: int | None = None
     shards: int | None = None
     checkpoint: str | None = None

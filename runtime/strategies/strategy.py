@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 from ..loop import Hooks, TrainJob, TrainResult
 
@@ -18,6 +18,7 @@ class Strategy(abc.ABC):
 
     workers: int | None
     shards: int | None
+    needs_barrier: ClassVar[bool] = True  # all ranks run at the same time
 
     @abc.abstractmethod
     def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
@@ -31,3 +32,18 @@ class Strategy(abc.ABC):
         Raises:
             DistributedError: see `kerasoft.runtime.errors`.
         """
+
+    def preflight(self, context: Any) -> Any:
+        """Looks at the cluster before any data is touched; a `kerasoft.runtime.preflight.Report` of what holds.
+
+        Args:
+            context: the SparkContext.
+
+        Raises:
+            ClusterError: this strategy cannot run there; says what to change.
+        """
+        from ..spark_preflight import preflight
+
+        report = preflight(context, self.workers, barrier=self.needs_barrier)
+        report.require()
+        return report

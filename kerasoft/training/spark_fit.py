@@ -1,0 +1,420 @@
+"""What `fit`, `evaluate` and `predict` do with RDDs and DataFrames: rows to blocks, then a strategy, or a scoring job."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import tree
+from ..callbacks.base import plain_logs
+from ..data.blocks import BlockRDD, first_row, is_dataframe, persisted, records_of_rdd
+from ..data.columns import Column
+from ..data.errors import DataError
+from ..data.reader import RowReader
+from ..runtime.loop import Event, Profile, TrainJob
+from ..runtime.shards import Plan
+from . import checks
+from .hooks import FitHooks
+from .inputs import to_arrays
+from .local_fit import _callback_list
+from .status import Status
+
+SCORING_ROWS = 256  # of one call when `batch_size` is not given
+
+
+def fit_spark(
+    model: Any,
+    x: Any,
+    batch_size: Any,
+    epochs: int,
+    verbose: Any,
+    callbacks: Any,
+    validation_data: Any,
+    shuffle: Any,
+    initial_epoch: int,
+    steps_per_epoch: int | None,
+    validation_freq: Any,
+    seed: int | None,
+    strategy: Any,
+    feature_cols: Any,
+    label_cols: Any,
+    **unused: Any,
+) -> Any:
+    """`Trainer.fit` on an RDD or a DataFrame."""
+    from ..runtime import AllReduce, spark
+
+    begin = time.perf_counter()
+    for name in ("sample_weight", "validation_steps", "validation_batch_size"):
+        if unused.get(name) is not None:
+            raise ValueError(f"`{name}` cannot be given with an RDD or a DataFrame: {_REASONS[name]}.")
+    checks.check_validation_freq(validation_freq)
+    size = checks.batch_size_of(batch_size)
+    strategy = AllReduce() if strategy is None else strategy
+    context = context_of(x)
+    report = strategy.preflight(context)
+    checked_s = time.perf_counter() - begin
+    rows = Rows(model, x, feature_cols, label_cols)
+    held_out = None if validation_data is None else Rows(model, validation_data, feature_cols, label_cols)
+    parts = ("train",) if held_out is None else ("train", "test")
+    program = rows.settle(parts)
+    if held_out is not None:
+        held_out.like(rows)
+    traced_s = time.perf_counter() - begin - checked_s
+    data = rows.blocks(strategy.shards)
+    validation = None if held_out is None else held_out.blocks(None)
+    read_s = time.perf_counter() - begin - checked_s - traced_s
+    source = program.source
+    seed = int(np.random.randint(0, 2**31 - 1)) if seed is None else int(seed)
+    status = model._trainer.status = Status(seed=seed, graph=source.train)
+    steps = Plan(data.table.rows, size, steps_per_epoch).steps
+    callbacks = _callback_list(model, callbacks, verbose, epochs, steps, history=True)
+    hooks = FitHooks(model, callbacks, program.traced.targets, source.layout, program.store, status, in_process=False)
+    optimizer = model.optimizer
+    model.stop_training = False
+    callbacks.on_train_begin()
+    hooks.on_event(Event("preflight", str(report)))
+    resume, model._resume = model._resume, None
+    if resume is not None:
+        initial_epoch, seed = resume["epoch"], resume["seed"]
+        status.seed = seed
+        if resume["batch"]:
+            hooks.carry(resume["sums"], resume["rows"])
+    params, state = program.store.read()
+    job = TrainJob(
+        source=source,
+        params=params,
+        state=state,
+        slots=optimizer.variables_to_slots(source.layout),
+        iteration=int(optimizer._iterations.numpy()),
+        batch_size=size,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        seed=seed,
+        shuffle=bool(shuffle),
+        validation_freq=validation_freq,
+        steps_per_epoch=steps_per_epoch,
+        initial_step=resume["batch"] if resume else 0,
+    )
+    model._trainer.hooks = hooks
+    prepared_s = time.perf_counter() - begin
+    try:
+        result = spark.run(job, data, validation, strategy, hooks)
+        program.store.write(result.params, result.state)
+        optimizer.slots_to_variables(source.layout, result.slots, result.iteration)
+        if epochs > initial_epoch:
+            optimizer.finalize_variable_values(model.trainable_weights)
+    finally:
+        model._trainer.hooks = None
+        model._trainer.events = hooks.events
+        data.unpersist()
+        if validation is not None:
+            validation.unpersist()
+    callbacks.on_train_end(dict(hooks.logs))
+    seconds = {phase: s for phase, s in result.profile.seconds.items() if phase != "other"}
+    for phase, s in (("ingest", read_s), ("compile", traced_s), ("scheduling", checked_s)):
+        seconds[phase] = seconds.get(phase, 0.0) + s
+    seconds["callbacks"] = seconds.get("callbacks", 0.0) + prepared_s - checked_s - traced_s - read_s
+    model._trainer.profile = dataclasses.replace(
+        Profile.of(time.perf_counter() - begin, seconds),
+        steps=result.profile.steps,
+        rows=result.profile.rows,
+        workers=result.profile.workers,
+        by_worker=result.profile.by_worker,
+    )
+    return model.history
+
+
+_REASONS = {
+    "sample_weight": "add the weight to the rows, as (x, y, weight)",
+    "validation_steps": "all rows are validated on; take a part of the RDD instead",
+    "validation_batch_size": "validation uses batch_size",
+}
+
+
+def evaluate_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, label_cols: Any) -> dict[str, Any]:
+    """`Trainer.evaluate` on an RDD or a DataFrame; the logs. One Spark job over the rows."""
+    from ..data.scoring import Scorer, evaluate_records
+
+    rows = Rows(model, x, feature_cols, label_cols)
+    program = rows.settle(("test",))
+    size = SCORING_ROWS if batch_size is None else checks.batch_size_of(batch_size)
+    source, records = program.source, rows.records()
+    sizes, data = (size,), None
+    if source.flags.exact_rows:  # never padded: the sizes of the last batches must be known
+        data = persisted(records)
+        sizes = tuple(sorted({size, *(n % size for n in data.table.rows if n % size)}))
+        records = data.rdd
+    params, state = program.store.read()
+    scorer = Scorer(context_of(x), source.export(test_rows=sizes, lengths=rows.lengths), params, state, size)
+    try:
+        sums = evaluate_records(records, scorer)
+    finally:
+        scorer.close()
+        if data is not None:
+            data.unpersist()
+    return plain_logs(program.traced.targets.logs(source.layout, sums))
+
+
+def predict_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, output_col: str = "prediction") -> Any:
+    """`Trainer.predict` on an RDD (a lazy RDD) or a DataFrame (itself with one more column)."""
+    from ..data.dataframe import ColumnReader, with_predictions
+    from ..data.scoring import Scorer, predict_rows
+
+    rows = Rows(model, x, feature_cols, None, labels=False)
+    program = rows.settle(("predict",))
+    source = program.source
+    if source.flags.exact_rows:
+        raise ValueError(
+            f"{type(model).__name__} '{model.name}' mixes the rows of a batch (by {program.traced.coupled_by!r}), so its "
+            "prediction for a row would depend on the rows beside it; collect the rows and predict on arrays."
+        )
+    size = SCORING_ROWS if batch_size is None else checks.batch_size_of(batch_size)
+    params, state = program.store.read()
+    exported = source.export(predict_rows=(size,), lengths=rows.lengths)
+    scorer = Scorer(context_of(x), exported, params, state, size)
+    if is_dataframe(x):
+        reader = ColumnReader(rows.columns, x.columns, feature_cols)
+        outputs = [
+            (name, tuple(int(d) for d in shape[1:]), node.dtype)
+            for name, shape, node in zip(
+                program.traced.output_names, program.traced.output_shapes, source.predict.outputs, strict=True
+            )
+        ]
+        return with_predictions(x, reader, outputs, scorer.predict, output_col)
+    reader = RowReader(rows.columns, feature_cols)
+    return predict_rows(x, reader, scorer, functools.partial(_restored, program.traced.outputs))
+
+
+def _restored(structure: Any, leaves: Sequence[np.ndarray]) -> Any:
+    """One row's outputs in the structure of the model's outputs."""
+    return tree.pack_as(structure, list(leaves))
+
+
+def context_of(x: Any) -> Any:
+    """The SparkContext of an RDD, a DataFrame or a `BlockRDD`."""
+    if isinstance(x, BlockRDD):
+        return x.rdd.context
+    return x.sparkSession.sparkContext if is_dataframe(x) else x.context
+
+
+class Rows:
+    """The rows of an RDD or DataFrame, and the columns that a model reads from them.
+
+    Attributes:
+        columns: settled by `settle` or `like`.
+        lengths: numbers for the variable sizes of the inputs.
+    """
+
+    def __init__(self, model: Any, data: Any, feature_cols: Any, label_cols: Any, labels: bool = True):
+        self.model, self.data = model, data
+        self.feature_cols = [feature_cols] if isinstance(feature_cols, str) else feature_cols
+        self.label_cols = [label_cols] if isinstance(label_cols, str) else label_cols
+        self.labels = labels
+        self.columns: tuple[Column, ...] = ()
+        self.lengths: dict[str, int] = {}
+        self._blocks: BlockRDD | None = data if isinstance(data, BlockRDD) else None
+
+    def settle(self, parts: tuple[str, ...]) -> Any:
+        """Traces the model for rows like the first one; returns its `Program`."""
+        x, y, weight = self._sample()
+        arrays = to_arrays(self.model, x, y, weight)
+        program = self.model._program(arrays.signature, *parts)
+        classes: dict[str, int | None] = {}
+        if y is not None and program.traced.targets is not None:
+            found = checks.label_columns(program.traced)
+            if not found and arrays.signature.y is None and program.traced.targets.losses:
+                raise DataError("the model has a loss, but the rows hold no labels: give rows of (x, y)")
+            fractions = {leaf.name for term, leaf, n, _ in found if n is None and _is_ours(term.loss)}
+            if any(arrays.arrays[name].dtype.kind in "iu" for name in fractions):  # later rows may hold fractions
+                y = tree.map_structure(lambda a: a.astype(np.float32) if a.dtype.kind in "iu" else a, y)
+                arrays = to_arrays(self.model, x, y, weight)
+                program = self.model._program(arrays.signature, *parts)
+                found = checks.label_columns(program.traced)
+            classes = {leaf.name: n for term, leaf, n, _ in found if getattr(term.loss, "ignore_class", None) is None}
+            checks.check_labels(program.traced, {n: np.zeros_like(a) for n, a in arrays.arrays.items()})
+        for leaf in arrays.signature.leaves:
+            shape = arrays.arrays[leaf.name].shape[1:]
+            self.lengths |= {d: n for d, n in zip(leaf.shape, shape, strict=True) if isinstance(d, str)}
+        self.columns = tuple(
+            Column(leaf.name, arrays.arrays[leaf.name].shape[1:], leaf.dtype, classes.get(leaf.name), _owner(leaf.name))
+            for leaf in arrays.signature.leaves
+        )
+        return program
+
+    def like(self, other: Rows) -> None:
+        """Takes the columns of other rows."""
+        self.columns, self.lengths = other.columns, other.lengths
+
+    def records(self) -> Any:
+        """A lazy RDD of the rows as checked blocks."""
+        from ..data.dataframe import records_of_dataframe
+
+        if self._blocks is not None:
+            return self._blocks.rdd
+        if is_dataframe(self.data):
+            return records_of_dataframe(self.data, self.columns, self.feature_cols, self.label_cols)
+        return records_of_rdd(self.data, RowReader(self.columns, self.feature_cols, self.label_cols))
+
+    def blocks(self, shards: int | None) -> BlockRDD:
+        """The rows as persisted blocks, every row looked at."""
+        return self._blocks if self._blocks is not None else persisted(self.records(), shards)
+
+    def _sample(self) -> tuple[Any, Any, Any]:
+        """x, y and weight of one row as arrays with a batch axis of 1."""
+        if not self.labels and (zeros := self._declared()) is not None:
+            return zeros, None, None
+        if self._blocks is not None:
+            block = self._blocks.rdd.first()[2]
+            return tuple(_of_kind(block, kind) for kind in ("x", "y", "sample_weight"))  # type: ignore[return-value]
+        row = first_row(self.data.rdd if is_dataframe(self.data) else self.data)
+        if hasattr(row, "asDict"):
+            row = row.asDict()
+        if isinstance(row, dict):
+            return self._of_dict(row)
+        if not self.labels:
+            reader = RowReader([Column(f"x/{n}", (), "float32") for n in self._input_names()])
+            is_pair = isinstance(row, tuple) and len(row) in (2, 3) and not _is_number(row[0])
+            values = reader._part(row[0] if is_pair else row, list(range(len(reader.columns))), "the row")(
+                row[0] if is_pair else row
+            )
+            return self._x(list(values)), None, None
+        if not isinstance(row, (tuple, list)) or len(row) not in (2, 3):
+            reader = RowReader([Column("x/x", (), "float32"), Column("y/y", (), "float32")])
+            reader.splitter(row, "the first row")  # says what is wrong with it
+        x, y = self._x(row[0]), row[1]
+        weight = row[2] if len(row) == 3 else None
+        if self._is_block(x):
+            return tuple(_map(lambda a: a[:1], part) for part in (x, _arrays(y), _arrays(weight)))  # type: ignore[return-value]
+        return _batched(x), _batched(y), _batched(weight)
+
+    def _declared(self) -> Any | None:
+        """Zeros in the shapes of the model's own inputs; None when it does not say them all."""
+        wanted = checks.input_tensors(self.model)
+        if not wanted or any(d is None for t in wanted for d in t.shape[1:]):
+            return None
+        names = checks.names_of_inputs(self.model, wanted)
+        zeros = {n: np.zeros((1, *t.shape[1:]), t.dtype) for n, t in zip(names, wanted, strict=True)}
+        return zeros if len(zeros) > 1 else next(iter(zeros.values()))
+
+    def _input_names(self) -> list[str]:
+        wanted = checks.input_tensors(self.model)
+        return checks.names_of_inputs(self.model, wanted) if wanted else ["input"]
+
+    def _x(self, value: Any) -> Any:
+        """x in the model's structure, integers as floats where the model declares a float input (but for images)."""
+        wanted = checks.input_tensors(self.model)
+        names = self._input_names()
+        if isinstance(value, dict):
+            leaves = {k: np.asarray(_plain(v)) for k, v in value.items()}
+        elif len(names) > 1:
+            if not isinstance(value, (list, tuple)) or len(value) != len(names):
+                raise DataError(
+                    f"the first row holds {type(value).__name__} for the {len(names)} inputs {names}; expected a dict by "
+                    "these names or a list in this order."
+                )
+            leaves = {n: np.asarray(_plain(v)) for n, v in zip(names, value, strict=True)}
+        else:
+            inner = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 and np.ndim(value[0]) else value
+            leaves = {names[0]: np.asarray(_plain(inner))}
+        for name, tensor in zip(names, wanted, strict=False):
+            array = leaves.get(name)
+            if array is not None and array.dtype.kind in "iub" and array.dtype != np.uint8 and "float" in tensor.dtype:
+                leaves[name] = array.astype(np.float32)
+        return leaves if isinstance(value, dict) or len(names) > 1 else leaves[names[0]]
+
+    def _is_block(self, x: Any) -> bool:
+        wanted = checks.input_tensors(self.model)
+        leaves = [x] if not isinstance(x, dict) else [x.get(n) for n in self._input_names()]
+        return bool(wanted) and all(
+            a is not None and a.ndim == len(t.shape) and (len(t.shape) > 1)
+            for a, t in zip(leaves, wanted, strict=False)
+        )
+
+    def _of_dict(self, row: dict[str, Any]) -> tuple[Any, Any, Any]:
+        names = self._input_names()
+        outputs = list(getattr(self.model, "output_names", None) or [])
+        x = self._chosen(row, self.feature_cols, names, "x", "features", "feature_cols")
+        x = self._x(
+            x if isinstance(x, dict) and len(names) > 1 else next(iter(x.values())) if isinstance(x, dict) else x
+        )
+        if not self.labels:
+            return _batched(x), None, None
+        y = self._chosen(row, self.label_cols, outputs or ["y"], "y", "label", "label_cols")
+        weight = row.get("sample_weight")
+        if self._is_block(x):
+            return tuple(_map(lambda a: a[:1], _arrays(part)) for part in (x, y, weight))  # type: ignore[return-value]
+        return _batched(x), _batched(y), _batched(weight)
+
+    @staticmethod
+    def _chosen(row: dict, chosen: Any, names: list[str], kind: str, classic: str, word: str) -> Any:
+        if chosen:
+            missing = [c for c in chosen if c not in row]
+            if missing:
+                raise DataError(f"{word} names {missing[0]!r}, but the rows have {sorted(map(str, row))}.")
+            if len(chosen) == len(names):
+                keys = names if set(names) == set(chosen) else chosen
+                found = {n: _plain(row[k]) for n, k in zip(names, keys, strict=True)}
+                return found if len(names) > 1 else found[names[0]]
+            return np.concatenate([np.ravel(_plain(row[c])) for c in chosen])
+        if all(n in row for n in names):
+            return {n: _plain(row[n]) for n in names} if len(names) > 1 else _plain(row[names[0]])
+        for key in (kind, classic):
+            if key in row:
+                return row[key] if isinstance(row[key], dict) else _plain(row[key])
+        raise DataError(
+            f"the rows have the columns {sorted(map(str, row))}; expected {names} for the model's "
+            f"{'inputs' if kind == 'x' else 'outputs'}, or {classic!r}. Name them with {word}=[...]."
+        )
+
+
+def _of_kind(block: dict[str, np.ndarray], kind: str) -> Any:
+    found = {n.partition("/")[2]: a[:1] for n, a in block.items() if n.startswith(f"{kind}/")}
+    if not found:
+        return None
+    return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _plain(value: Any) -> Any:
+    """Spark's ML vectors as arrays."""
+    return value.toArray().astype(np.float32) if hasattr(value, "toArray") else value
+
+
+def _arrays(part: Any) -> Any:
+    return None if part is None else _map(np.asarray, part)
+
+
+def _batched(part: Any) -> Any:
+    """With a batch axis of 1; a list of arrays is a structure, a list of numbers one array."""
+    if part is None:
+        return None
+    if isinstance(part, (list, tuple)) and not any(np.ndim(p) for p in part):
+        part = np.asarray(part)
+    return _map(lambda leaf: np.asarray(_plain(leaf))[None], part)
+
+
+def _map(function: Any, part: Any) -> Any:
+    if part is None:
+        return None
+    if isinstance(part, dict):
+        return {k: _map(function, v) for k, v in part.items()}
+    if isinstance(part, (list, tuple)):
+        return [_map(function, v) for v in part]
+    return function(part)
+
+
+def _is_number(value: Any) -> bool:
+    return np.ndim(value) == 0
+
+
+def _is_ours(loss: Any) -> bool:
+    return type(loss).__module__.startswith("kerasoft.")
+
+
+def _owner(name: str) -> str:
+    kind, _, key = name.partition("/")
+    return {"x": f"input '{key}'", "y": f"label of output '{key}'"}.get(kind, f"sample weight of output '{key}'")
