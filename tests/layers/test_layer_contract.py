@@ -1,13 +1,26 @@
-"""One row (or several) for each public layer: how to make it, and the shapes of its inputs without the batch.
+"""Every public layer against Keras: same config, weights, symbolic shapes, outputs and gradients.
 
-`make` gets `keras.layers` or `kerasoft.layers` as L. Options: `ints=n` (inputs are ints below n), `call` (keyword
-arguments of the call), `trains` (the output in training differs and is deterministic), `extra` (config entries that
-only kerasoft has), `check` ("random": training output not compared).
+`ROWS` holds one row (or several) for each public layer: how to make it (`make` gets `keras.layers` or
+`kerasoft.layers` as L) and the shapes of its inputs without the batch.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+
+import kerasoft as ks
+from kerasoft import layers, ops, tree
+from kerasoft.compiler.gradient import gradient
+from kerasoft.compiler.ir import Graph, symbol
+from kerasoft.compiler.lower import function
+from kerasoft.compiler.ops.registry import input_node
+from kerasoft.scope import Scope
 
 @dataclasses.dataclass
 class Row:
@@ -171,3 +184,143 @@ ROWS = [
     row("MultiHeadAttention", lambda L: L.MultiHeadAttention(2, 3, value_dim=2, output_shape=5, use_bias=False), (3, 4), (3, 4),
         call={"use_causal_mask": True}),
 ]  # fmt: skip
+
+BATCH = 3
+# XLA's costly optimisations buy nothing on arrays of a hundred numbers.
+FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+NOT_IN_TABLE = {"Layer", "Input", "InputLayer", "InputSpec", "Wrapper", "serialize", "deserialize"}
+
+
+def jitted(f, *args):
+    return jax.jit(f).lower(*args).compile(compiler_options=FAST)(*args)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_initial_weights():
+    """Keras compiles each random initializer for each shape; the tests set all weights anyway."""
+    patch = pytest.MonkeyPatch()
+    for name in ("VarianceScaling", "Orthogonal", "RandomUniform"):
+        make = lambda self, shape, dtype=None: np.zeros(shape, "float32")  # noqa: E731
+        patch.setattr(getattr(keras.initializers, name), "__call__", make)
+    yield
+    patch.undo()
+
+
+def data(row):
+    rng = np.random.default_rng(7)
+    if row.ints:
+        return [rng.integers(0, row.ints, (BATCH, *s)).astype("int32") for s in row.shapes]
+    return [rng.normal(size=(BATCH, *s)).astype("float32") for s in row.shapes]
+
+
+def given(row, values):
+    return [list(values)] if row.several else list(values)
+
+
+def keras_side(row, xs):
+    """The layer, its symbolic output shapes, random weights, output and gradients of sum(output²), from Keras."""
+    keras.utils.clear_session()
+    layer = row.make(keras.layers)
+    symbolic = layer(*given(row, [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in xs]), **row.call)
+    rng = np.random.default_rng(3)
+    layer.set_weights(
+        [
+            rng.uniform(0.5, 1.5, w.shape) if "variance" in w.path else rng.uniform(-0.6, 0.6, w.shape)
+            for w in layer.weights
+        ]
+    )
+    trainable = [v.value for v in layer.trainable_variables]
+    fixed = [v.value for v in layer.non_trainable_variables]
+
+    def run(trainable, xs, training):
+        mode = {"training": training} if layer._call_has_training_arg else {}
+        return layer.stateless_call(trainable, fixed, *given(row, xs), **mode, **row.call)
+
+    def loss(trainable, floats):
+        out, _ = run(trainable, floats, row.trains)
+        return sum(jnp.sum(jnp.square(o)) for o in tree.flatten(out)), out
+
+    def everything(trainable, floats):
+        if row.ints:
+            grads, out = jax.grad(lambda t: loss(t, xs), has_aux=True)(trainable)
+            return grads, [], out
+        (grads, dxs), out = jax.grad(loss, argnums=(0, 1), has_aux=True)(trainable, floats)
+        return grads, dxs, out
+
+    grads, dxs, out = jitted(everything, trainable, [] if row.ints else [jnp.asarray(x) for x in xs])
+    return layer, symbolic, tree.flatten(out), [np.asarray(g) for g in (*grads, *dxs)]
+
+
+def our_side(row, xs, weights):
+    """The same from kerasoft, through a traced graph."""
+    ks.utils.clear_session()
+    layer = row.make(layers)
+    symbolic = layer(*given(row, [ks.Input(x.shape[1:], dtype=x.dtype.name) for x in xs]), **row.call)
+    layer.set_weights(weights)
+    nodes = [input_node(f"x{i}", (symbol("b"), *x.shape[1:]), x.dtype.name) for i, x in enumerate(xs)]
+    with Scope(training=row.trains) as scope:
+        outputs = tree.flatten(layer(*given(row, nodes), **row.call))
+        loss = [ops.sum(ops.square(o)) for o in outputs]
+    params = [scope.node_of(v) for v in layer.trainable_variables] + ([] if row.ints else nodes)
+    grads = gradient({n: _one() for n in loss}, params)
+    grads = [ops.zeros_like(p) if g is None else g for p, g in zip(params, grads, strict=True)]
+    graph = Graph(tuple(nodes), (*outputs, *grads), tuple(f"o{i}" for i in range(len(outputs) + len(grads))))
+    bound = [*nodes, *graph.params]
+    by_name = {name: v.numpy() for name, v in scope.params.items()}
+    arrays = [jnp.asarray(x) for x in xs] + [jnp.asarray(by_name[n.attrs["name"]]) for n in graph.params]
+    results = jitted(function(graph, bound), *arrays)
+    return layer, symbolic, results[: len(outputs)], [np.asarray(g) for g in results[len(outputs) :]]
+
+
+def _one():
+    from kerasoft.compiler.ops.registry import constant
+
+    return constant(1.0, "float32")
+
+
+def plain(config):
+    """A config without what differs between two makers of the same layer: counters in automatic names."""
+    if isinstance(config, dict):
+        hidden = {"build_config", "registered_name"}
+        return {k: plain(v) for k, v in config.items() if k not in hidden}
+    if isinstance(config, (list, tuple)):
+        return [plain(v) for v in config]
+    return re.sub(r"_\d+$", "", config) if isinstance(config, str) else config
+
+
+IDS = [f"{r.name}-{i}" for i, r in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+def test_a_layer_is_keras_layer(row):
+    xs = data(row)
+    theirs, their_symbolic, want, want_grads = keras_side(row, xs)
+    ours, our_symbolic, got, got_grads = our_side(row, xs, [np.asarray(v.value) for v in theirs.weights])
+
+    config, expected = plain(ours.get_config()), plain(theirs.get_config())
+    assert {k: config.get(k, "missing") for k in expected} == expected
+    assert set(config) - set(expected) <= {"seed"}  # Keras forgets SimpleRNN's
+    again = type(ours).from_config(ours.get_config())
+    assert plain(again.get_config()) == config
+    keras_again = type(theirs).from_config(ours.get_config())
+    assert plain(keras_again.get_config()) == expected
+
+    assert [(w.name, w.shape, w.trainable) for w in ours.weights] == [
+        (w.name, w.shape, w.trainable) for w in theirs.weights
+    ]
+    assert [re.sub(r"_\d+/", "/", w.path) for w in ours.weights] == [re.sub(r"_\d+/", "/", w.path) for w in theirs.weights]
+    assert [x.shape for x in tree.flatten(our_symbolic)] == [x.shape for x in tree.flatten(their_symbolic)]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    for a, b in zip(got_grads, want_grads, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * max(1.0, np.abs(b).max(initial=0)))
+
+
+def test_every_public_layer_has_a_row():
+    public = {n for n in layers.__all__ if n not in NOT_IN_TABLE and getattr(layers, n).__name__ == n and n[0].isupper()}
+    assert public - {r.name for r in ROWS} == set()
+    assert {r.name for r in ROWS} - public == set()
+
+
+def test_every_name_of_the_public_list_is_keras_name():
+    assert [n for n in layers.__all__ if not hasattr(keras.layers, n)] == []
