@@ -140,10 +140,14 @@ class ActivityRegularization(Configured):
     """Gives its input back and adds ``l1 * sum(|x|) + l2 * sum(x²)``, divided by the batch size, to the loss."""
 
     def __init__(self, l1=0.0, l2=0.0, **kwargs):
-        kwargs.pop("activity_regularizer", None)  # in Keras's configs of this layer
         super().__init__(activity_regularizer=regularizers.L1L2(l1=l1, l2=l2), **kwargs)
         self.keep(l1=l1, l2=l2)
         self.supports_masking = True
 
     def call(self, inputs):
         return inputs
+
+    def get_config(self):
+        config = super().get_config()
+        del config["activity_regularizer"]
+        return config

@@ -92,3 +92,6 @@ class EinsumDense(Configured):
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return self.activation(x)
+
+    def get_config(self):
+        return {"activity_regularizer": None, **super().get_config()}

@@ -67,6 +67,9 @@ class Embedding(Configured):
     def compute_mask(self, inputs, mask=None):
         return ops.not_equal(inputs, 0) if self.mask_zero else None
 
+    def get_config(self):
+        return {"activity_regularizer": None, **super().get_config()}
+
 
 class Masking(Configured):
     """Steps whose features all equal `mask_value` are zeroed and skipped by later layers.

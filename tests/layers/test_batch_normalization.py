@@ -4,13 +4,13 @@ import jax
 import keras
 import numpy as np
 import pytest
-
-import kerasoft as ks
-from kerasoft import layers
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.lower import function, split_stages, stage_function
 from kerasoft.compiler.ops.registry import constant, input_node
+
+import kerasoft as ks
+from kerasoft import layers
 from kerasoft.scope import Scope
 
 B = symbol("b")
