@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
+from ..scope import current_scope
 from . import elementwise as e
 from .dispatch import dtype_of, is_static, kernel, public, shape_of, tensor
 
 
 def _filled(shape: Any, value: Any, dtype: str) -> Any:
     shape = (shape,) if not isinstance(shape, (list, tuple)) else tuple(shape)
+    scope = current_scope()
+    if scope is not None and scope.tracing and not hasattr(value, "shape"):
+        from ..compiler.ops import creation
+
+        return creation.full(shape, value, dtype)
     if all(map(is_static, shape)) and not hasattr(value, "op"):
         import jax.numpy as jnp
 

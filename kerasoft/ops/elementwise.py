@@ -187,7 +187,7 @@ def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: fl
     return where(equal(x, float("-inf")), float(limits.min) if neginf is None else neginf, x)
 
 
-@public("numpy", "Isclose", "x1 x2")
+@public("numpy", "Isclose", "x1 x2 rtol atol")
 def isclose(x1: Any, x2: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
     """Whether |x1 - x2| <= atol + rtol * |x2|."""
     x1, x2 = _as_float(tensor(x1)), _as_float(tensor(x2))

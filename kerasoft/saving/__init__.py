@@ -9,9 +9,30 @@ from .registration import (
 )
 from .serialization import deserialize_keras_object, serialize_keras_object
 
+_FILES = ("load_model", "load_weights", "save_model", "save_weights")
+
+
+def __getattr__(name: str):
+    if name in _FILES:
+        from . import files
+
+        return getattr(files, name)
+    raise AttributeError(f"module 'kerasoft.saving' has no attribute {name!r}")
+
+
 CustomObjectScope = custom_object_scope
 
 __all__ = [
-    "CustomObjectScope", "custom_object_scope", "deserialize_keras_object", "get_custom_objects", "get_registered_name",
-    "get_registered_object", "register_keras_serializable", "serialize_keras_object",
-]  # fmt: skip
+    "CustomObjectScope",
+    "custom_object_scope",
+    "deserialize_keras_object",
+    "get_custom_objects",
+    "get_registered_name",
+    "get_registered_object",
+    "load_model",
+    "load_weights",
+    "register_keras_serializable",
+    "save_model",
+    "save_weights",
+    "serialize_keras_object",
+]

@@ -6,9 +6,12 @@ registered; a marshalled lambda is refused.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import importlib
 import inspect
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ _PUBLIC = (
     "layers", "initializers", "regularizers", "constraints", "optimizers", "optimizers.schedules", "losses", "metrics",
     "models", "activations", "random",
 )  # fmt: skip
+_shared: contextvars.ContextVar[dict[Any, Any] | None] = contextvars.ContextVar("shared", default=None)
 _MODELS = {"Sequential": "keras", "Model": "keras", "Functional": "keras.src.models.functional"}
 
 
@@ -164,7 +168,26 @@ def deserialize_keras_object(config: Any, custom_objects: dict | None = None, sa
     return _instance(found, config)
 
 
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Configs read inside that carry one ``shared_object_id`` give one object."""
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
 def _instance(cls: Any, config: dict) -> Any:
+    shared, key = _shared.get(), config.get("shared_object_id")
+    if shared is None or key is None:
+        return _new_instance(cls, config)
+    if key not in shared:
+        shared[key] = _new_instance(cls, config)
+    return shared[key]
+
+
+def _new_instance(cls: Any, config: dict) -> Any:
     inner = config["config"] or {}
     if not isinstance(inner, dict):
         raise SerializationError(
