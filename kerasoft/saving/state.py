@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import naming
+from ..errors import UnsafeFileError
 from ..layers.state import State
 from .hdf5 import WeightsReader, WeightsWriter
 
@@ -139,6 +140,8 @@ def _read(
     try:
         if isinstance(value, State) or store.keys():
             value.load_own_variables(store)
+    except UnsafeFileError:
+        raise
     except (ValueError, KeyError) as error:
         fits = False
         failures.errors.setdefault(id(value), (value, error))

@@ -20,7 +20,7 @@ A = rng.normal(size=(2, 3)).astype("float32")
 B = rng.normal(size=(2, 3)).astype("float32")
 P = np.abs(A) + 0.1
 UNIT = np.clip(A / 4, -0.9, 0.9)
-I = np.array([[3, -1, 2], [0, 5, -4]], "int32")
+INTS = np.array([[3, -1, 2], [0, 5, -4]], "int32")
 BOOL = A > 0
 V = rng.normal(size=(3,)).astype("float32")
 C3 = rng.normal(size=(2, 3, 4)).astype("float32")
@@ -55,20 +55,20 @@ CASES |= {
     for i, (name, args, kwargs) in enumerate(
         [
             ("add", (A, 2), {}),
-            ("add", (I, 2), {}),
-            ("add", (I, A), {}),
-            ("divide", (I, I + 9), {}),
+            ("add", (INTS, 2), {}),
+            ("add", (INTS, A), {}),
+            ("divide", (INTS, INTS + 9), {}),
             ("divide", (6.0, P), {}),
             ("power", (P, 2), {}),
             ("multiply", (A, V), {}),
             ("sum", (A,), {"axis": 1, "keepdims": True}),
             ("sum", (C3,), {"axis": (0, 2)}),
             ("sum", (BOOL,), {"axis": -1}),
-            ("mean", (I,), {"axis": 0}),
+            ("mean", (INTS,), {"axis": 0}),
             ("mean", (C3,), {"axis": [1, 2], "keepdims": True}),
             ("max", (A,), {"axis": 1, "initial": 0.5}),
-            ("min", (I,), {"axis": 0}),
-            ("prod", (I,), {"axis": 1}),
+            ("min", (INTS,), {"axis": 0}),
+            ("prod", (INTS,), {"axis": 1}),
             ("var", (C3,), {"axis": -1}),
             ("std", (C3,), {"axis": 0, "keepdims": True}),
             ("all", (BOOL,), {"axis": 1}),
@@ -92,8 +92,8 @@ CASES |= {
             ("round", (A,), {"decimals": 1}),
             ("cast", (A, "int32"), {}),
             ("cast", (BOOL, "float32"), {}),
-            ("logical_and", (BOOL, I), {}),
-            ("logical_or", (BOOL, I), {}),
+            ("logical_and", (BOOL, INTS), {}),
+            ("logical_or", (BOOL, INTS), {}),
             ("logical_xor", (BOOL, BOOL), {}),
             ("reshape", (C3, (-1, 6)), {}),
             ("reshape", (C3, (2, 12)), {}),
@@ -107,7 +107,7 @@ CASES |= {
             ("squeeze", (A[:, :1],), {"axis": 1}),
             ("broadcast_to", (V, (2, 3)), {}),
             ("concatenate", ([A, B],), {"axis": -1}),
-            ("concatenate", ([A, I],), {"axis": 0}),
+            ("concatenate", ([A, INTS],), {"axis": 0}),
             ("stack", ([A, B],), {"axis": 1}),
             ("hstack", ([A, B],), {}),
             ("vstack", ([V, V],), {}),
@@ -152,7 +152,7 @@ CASES |= {
             ("matmul", (C3, K(2, 4, 5)), {}),
             ("matmul", (V, SQUARE), {}),
             ("matmul", (SQUARE, V), {}),
-            ("matmul", (I, I.T), {}),
+            ("matmul", (INTS, INTS.T), {}),
             ("dot", (C3, K(4, 2)), {}),
             ("dot", (V, V), {}),
             ("tensordot", (C3, K(3, 4, 2)), {"axes": 2}),
