@@ -192,8 +192,17 @@ def as_nodes(inputs: Sequence[Any]) -> list[Node]:
         elif isinstance(i, numbers.Real) and not isinstance(i, np.generic):
             made.append(constant(i, floats[0] if floats else "float32"))
         else:
-            made.append(constant(i))
+            made.append(_array_node(i))
     return made
+
+
+def _array_node(value: Any) -> Node:
+    """An array as a constant, or as one number and a shape where a larger one holds nothing else (zeros, ones)."""
+    array = np.asarray(value)
+    if array.size <= 64 or not (array == array.flat[0]).all():
+        return constant(array)
+    number = constant(array.flat[0])
+    return node(REGISTRY["full"], (), {"shape": array.shape, "value": array.flat[0].item(), "dtype": number.dtype})
 
 
 # --- the vector-Jacobian product of any op by JAX ------------------------------------------------------------------
