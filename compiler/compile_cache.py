@@ -14,7 +14,7 @@ _lock = threading.Lock()
 _counts = {_COMPILED: 0, _HIT: 0}
 
 
-def _on_duration(event: str, duration: float, **_: object) -> None:
+def _on_duration(event: str, duration_secs: float, **_: object) -> None:
     if event == _COMPILED:
         with _lock:
             _counts[event] += 1

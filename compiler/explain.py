@@ -168,7 +168,8 @@ def _part(kind: str, graph: Graph, done: Graph, rows: int, lengths: Mapping[str,
     sizes: dict[str, Dim] = {name: 16 for name in sorted(unknown_sizes(graph))} | dict(lengths or {})
     if "b" in sizes:
         sizes["b"] = rows
-    after, changes = graph, {}
+    after = graph
+    changes: dict[str, int] = {}
     while True:
         start = after
         for one in passes_for(kind):
@@ -194,7 +195,8 @@ def _compiled(graph: Graph, sizes: Mapping[str, Dim], options: Mapping[str, Any]
     types = [bound_type(n.type, sizes) for n in bound]
     shapes = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types]  # type: ignore[union-attr]
     executable = jax.jit(function(graph, bound)).lower(*shapes).compile(compiler_options=dict(options) or None)
-    stats, costs = executable.memory_analysis(), executable.cost_analysis() or {}
+    stats: Any = executable.memory_analysis()
+    costs = executable.cost_analysis() or {}
     memory = {
         "arguments": stats.argument_size_in_bytes,
         "outputs": stats.output_size_in_bytes,

@@ -45,11 +45,11 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
     for out, dy in cotangents.items():
         _add(grads, out, dy)
     for n in reversed(order):
-        dy = grads.get(n)
-        if n not in depends or dy is None or not n.inputs:
+        arrived = grads.get(n)
+        if n not in depends or arrived is None or not n.inputs:
             continue
         with source(n.source and f"gradient of {n.source}"):
-            for i, (x, dx) in enumerate(zip(n.inputs, _rule(n, dy, depends))):
+            for i, (x, dx) in enumerate(zip(n.inputs, _rule(n, arrived, depends))):
                 if dx is None or x not in depends:
                     continue
                 if isinstance(x.type, TensorType):

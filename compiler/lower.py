@@ -65,9 +65,8 @@ def function(graph: Graph, bound: Sequence[Node] | None = None) -> Callable[...,
         if len(arrays) != len(bound):
             names = [n.attrs.get("name", n.op.name) for n in bound]
             raise ShapeError(f"expected {len(bound)} arrays ({', '.join(map(str, names))}), got {len(arrays)}")
-        arrays = [jnp.asarray(a) for a in arrays]
-        sizes = sizes_of(bound, arrays)
-        known = evaluate(nodes, dict(zip(bound, arrays)), sizes)
+        values = [jnp.asarray(a) for a in arrays]
+        known = evaluate(nodes, dict(zip(bound, values)), sizes_of(bound, values))
         return tuple(known[o] for o in graph.outputs)
 
     return run

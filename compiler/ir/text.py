@@ -198,7 +198,9 @@ class _Parser:
                 self.table[key] = _Parser(self.table).graph(lines, body=True)
                 continue
             if line.accept("inputs"):
-                inputs = (self.ref(line), *(self.ref(line) for _ in iter(lambda line=line: line.accept(","), False)))
+                inputs = (self.ref(line),)
+                while line.accept(","):
+                    inputs += (self.ref(line),)
             elif line.accept("output"):
                 name = self.string(line)
                 if name in outputs:

@@ -39,7 +39,7 @@ def bind(value: Any, sizes: Mapping[str, Dim]) -> Any:
         return tuple(bind(item, sizes) for item in value)
     if export.is_symbolic_dim(value):
         try:
-            bound = value._evaluate(sizes)
+            bound = value._evaluate(dict(sizes))
         except Exception as error:  # JAX raises kinds of its own
             missing = sorted(set(value._get_vars()) - set(sizes))
             raise KeyError(", ".join(missing) or str(value)) from error

@@ -46,7 +46,8 @@ def verify(graph: Graph, after: str | None = None) -> Graph:
             fail(f"output {name!r} is {n!r}: a tuple; take one of its items")
     nodes = topological(graph.outputs)
     _unique([n.attrs["name"] for n in nodes if n.op.name == "param"], "param", fail)
-    given, seen = set(graph.inputs), {}
+    given = set(graph.inputs)
+    seen: dict[tuple, Node] = {}
     for n in nodes:
         _check(n, given, fail)
         key = (n.op.name, tuple(map(id, n.inputs)), repr(sorted(n.attrs.items())) if n.inputs else id(n))

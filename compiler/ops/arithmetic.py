@@ -300,9 +300,9 @@ for _name, _function in (
     _attach(_name, _function)
 for _name, _function in (("lt", less), ("le", less_equal), ("gt", greater), ("ge", greater_equal)):
     _attach(_name, _function, reflected=False)
-Node.__neg__ = lambda self: negative(self)  # type: ignore[attr-defined]
+Node.__neg__ = lambda self: negative(self)  # type: ignore
 Node.__abs__ = lambda self: absolute(self)  # type: ignore[attr-defined]
-Node.__invert__ = lambda self: logical_not(self)  # type: ignore[attr-defined]
+Node.__invert__ = lambda self: logical_not(self)  # type: ignore
 Node.astype = lambda self, dtype: cast(self, dtype)  # type: ignore[attr-defined]
 
 

@@ -107,13 +107,12 @@ def scan(
     init, xs = list(init), list(xs)
     if not any(isinstance(v, Node) for v in (*init, *xs)):
         first = [jnp.asarray(v) for v in init]
-        last, ys = jax.lax.scan(
-            lambda c, x: tuple(map(list, function(list(c), list(x)))),
-            first,
-            [jnp.asarray(v) for v in xs],
-            length=length,
-            reverse=reverse,
-        )
+
+        def step(carry: Any, cell: Any) -> Any:
+            new, out = function(list(carry), list(cell))
+            return list(new), list(out)
+
+        last, ys = jax.lax.scan(step, first, [jnp.asarray(v) for v in xs], length=length, reverse=reverse)
         return list(last), list(ys)
     nodes = as_nodes([*init, *xs])
     cells = [TensorType(n.shape[1:], n.dtype) for n in nodes[len(init) :]]

@@ -259,4 +259,4 @@ def getitem(x: Any, key: Any) -> Any:
     return y
 
 
-Node.__getitem__ = getitem  # type: ignore[attr-defined]
+Node.__getitem__ = getitem  # type: ignore

@@ -74,7 +74,7 @@ def matmul(x: Any, y: Any) -> Any:
     return result
 
 
-Node.__matmul__ = lambda self, other: matmul(self, other)  # type: ignore[attr-defined]
+Node.__matmul__ = lambda self, other: matmul(self, other)  # type: ignore
 Node.__rmatmul__ = lambda self, other: matmul(other, self)  # type: ignore[attr-defined]
 
 

@@ -55,7 +55,8 @@ def _widen(x: Any, axis: int, before: Any, after: Any, value: Any) -> jax.Array:
 
 def _first_max(x: Any, axis: int, k: int, stride: int, pads: tuple) -> tuple[jax.Array, jax.Array]:
     """The maxima of windows along one axis, and which cell of its window each is: the first of equals."""
-    x = _widen(x, axis, *pads, _lowest(x.dtype))
+    before, after = pads
+    x = _widen(x, axis, before, after, _lowest(x.dtype))
     count = (x.shape[axis] - k) // stride + 1
     best = _cut(x, axis, 0, count, stride)
     chosen = jnp.zeros(best.shape, jnp.int8 if k < 128 else jnp.int32)
@@ -79,7 +80,7 @@ def _gather(dy: Any, axis: int, k: int, stride: int, pads: tuple, size: Any, cho
     dy = _widen(dy, axis, reach - 1, after, 0)
     if chosen is not None:
         chosen = _widen(chosen, axis, reach - 1, after, 0)
-    total = 0
+    total: Any = 0
     for t in range(reach):
         value = jnp.expand_dims(_cut(dy, axis, reach - 1 - t, blocks), axis + 1)
         if chosen is None:

@@ -106,7 +106,7 @@ def _shown(attrs: Mapping[str, Any]) -> str:
 
 def _type_of(out: Any) -> Type:
     if isinstance(out, (tuple, list)):
-        return TupleType(tuple(_type_of(o) for o in out))  # type: ignore[arg-type]
+        return TupleType(tuple(_type_of(o) for o in out))  # type: ignore
     return TensorType(tuple(out.shape), np.dtype(out.dtype).name)
 
 
