@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
 from typing import Any
 
 import numpy as np
 
 from .. import tree
-from ..errors import DataError, NotCompiledError
+from ..errors import DataError, NotCompiledError, UnknownNameError
 
 # --- structure and shape of inputs ------------------------------------------------------------------------------------
 
@@ -294,14 +294,33 @@ def refuse_own_steps(model: Any) -> None:
             )
 
 
-def check_names(given: Any, get: Callable, special: tuple[str, ...]) -> None:
+def check_names(given: Any, module: Any, kind: str, special: tuple[str, ...] = ()) -> None:
     """
+    Args:
+        given: of `compile`, any structure; only strings are looked at.
+        module: whose `get` must know them.
+        kind: what they name, for the error.
+        special: names with a meaning of their own.
+
     Raises:
-        ValueError: a string in `given` (a loss, metrics; any structure) names nothing.
+        UnknownNameError: a string names nothing; gives close names.
     """
     for leaf in tree.flatten(given):
-        if isinstance(leaf, str) and leaf.lower() not in special:
-            get(leaf)
+        if not isinstance(leaf, str) or leaf.lower() in special:
+            continue
+        try:
+            module.get(leaf)
+        except ValueError as error:
+            known = {
+                *module.__all__,
+                *(n.lower() for n in module.__all__),
+                *getattr(module, "SHORT_NAMES", ()),
+                *special,
+            }
+            close = difflib.get_close_matches(leaf, sorted(known), 3)
+            place = "losses" if kind == "loss" else f"{kind}s"
+            hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"See kerasoft.{place}."
+            raise UnknownNameError(f"Could not interpret {kind} identifier: {leaf!r}. {hint}") from error
 
 
 def refuse_for_spark(**given: Any) -> None:

@@ -69,7 +69,7 @@ def trace_model(
     if result.source.flags.exact_rows:
         coupled_by = result.coupled_by
         result = _Trace(model, signature, compiled, padded=False).run(parts, optimizer)
-        result.coupled_by = result.coupled_by or coupled_by
+        result.coupled_by = coupled_by if result.coupled_by is None else result.coupled_by
         flags = dataclasses.replace(result.source.flags, exact_rows=True)
         result.source = dataclasses.replace(result.source, flags=flags)
     return result
@@ -252,7 +252,7 @@ class _Trace:
         node = coupling_node(outputs, self.control["valid"])
         if node is not None:
             self.exact_rows = self.couples_rows = True
-            self.coupled_by = self.coupled_by or node
+            self.coupled_by = node if self.coupled_by is None else self.coupled_by
 
     def _look_at(self, scope: Scope, outputs: Sequence[Any]) -> None:
         self._find_coupling(outputs)

@@ -184,9 +184,11 @@ class Trainer:
         from .. import losses, optimizers
         from .. import metrics as metric_classes
 
-        checks.check_names(loss, losses.get, ("crossentropy", "ce"))
-        checks.check_names(metrics, metric_classes.get, ("accuracy", "acc", "crossentropy", "ce"))
-        checks.check_names(weighted_metrics, metric_classes.get, ("accuracy", "acc", "crossentropy", "ce"))
+        alike = ("crossentropy", "ce")
+        checks.check_names(optimizer, optimizers, "optimizer")
+        checks.check_names(loss, losses, "loss", alike)
+        for given in (metrics, weighted_metrics):
+            checks.check_names(given, metric_classes, "metric", ("accuracy", "acc", *alike))
         state = self._trainer
         values = (
             optimizer,
