@@ -26,7 +26,7 @@ def cover(start: int, stop: int, shards: int) -> list[Node]:
 
     >>> from kerasoft.runtime.collectives.tree import cover
     >>> cover(1, 6, 6)
-    [(0, 1), (1, 1), (1, 2)]
+    [(0, 1), (1, 1), (2, 1)]
     """
     nodes = []
     while start < stop:
