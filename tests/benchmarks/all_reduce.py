@@ -70,6 +70,8 @@ def methods(collectives, elements, rank):
 def worker(job):
     """One rank: measures everything and sends its times to the driver."""
     rank, world_size = job["rank"], job["ranks"]
+    if job["pin"]:
+        os.sched_setaffinity(0, {rank % os.cpu_count()})
     if has_torch():
         import torch
 
@@ -119,7 +121,7 @@ def measure(collectives, elements, rank, rounds):
     return times
 
 
-def run(ranks, sizes, rounds):
+def run(ranks, sizes, rounds, pin):
     """`{elements: {method: seconds}}` as rank 0 saw it."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -137,6 +139,7 @@ def run(ranks, sizes, rounds):
                 "gloo_port": gloo_port,
                 "sizes": sizes,
                 "rounds": rounds,
+                "pin": pin,
             }
             processes.append(subprocess.Popen([sys.executable, __file__, "--worker", json.dumps(job)]))
         try:
@@ -177,6 +180,7 @@ def main():
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 100_000, 1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--pin", action="store_true", help="one core a rank: on a box that has other work, too")
     parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -184,7 +188,7 @@ def main():
     if not has_torch():
         print("torch is not installed: gloo is left out.")
     for ranks in options.ranks:
-        results = run(ranks, options.sizes, options.rounds)
+        results = run(ranks, options.sizes, options.rounds, options.pin)
         print(f"\nLoad average {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores; milliseconds: median (minimum)\n")
         print("\n".join(table(ranks, results)))
 
