@@ -33,7 +33,8 @@ import numpy as np
 from .. import wire
 from ..errors import PeerFrozen, PeerLost, WaitTimeout, WireError
 from .base import Gathered, Stopwatch
-from .exchange import ABORT, ALL_GATHER, PHASES, REDUCE_SCATTER, SMALL, SMALL_TREE, TREE, Exchange, add_in_order, peek
+from .exchange import ABORT, ALL_GATHER, PHASES, REDUCE_SCATTER, SMALL, SMALL_TREE, TREE, Exchange, add_in_order
+from .lanes import peek
 from .links import Link, blame
 
 PAGE = mmap.ALLOCATIONGRANULARITY

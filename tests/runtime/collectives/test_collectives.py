@@ -222,8 +222,8 @@ def test_time_waited_for_a_slow_rank_is_told_apart(group, transport):
 
     fast, slow = group(2, work, TRANSPORTS[transport])
     assert fast["wait_s"] > 0.2
-    assert slow["wait_s"] < 0.15
-    assert fast["transfer_s"] < 0.15
+    assert slow["wait_s"] < fast["wait_s"] / 2
+    assert fast["transfer_s"] < fast["wait_s"] / 2
 
 
 @carried
