@@ -73,7 +73,7 @@ class Driver:
         hooks: who is told.
         retries: attempts that may fail one after another without a new checkpoint between them.
         watch: charged with the driver's phases.
-        cores, cache: see `Task`.
+        address: of the server as workers reach it. cache: see `Task`.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class Driver:
         hooks: Hooks,
         retries: int = 4,
         watch: Stopwatch | None = None,
-        cores: int = 0,
-        cache: str = "",
+        address: tuple[str, int] | None = None,
+        cache: bool = False,
     ):
         self.job, self.settings, self.server, self.launcher = job, settings, server, launcher
         self.checkpoints, self.hooks, self.retries = checkpoints, hooks, retries
         self.watch = watch or Stopwatch()
-        self.cores, self.cache = cores, cache
+        self.address, self.cache = address or server.address, cache
         layout = job.source.layout
         self.P, self.V, self.M = layout.P, layout.V, layout.M
         self._parts = [slice(min(s.start, self.P), min(s.stop, self.P)) for s in slices(self.V, settings.world_size)]
@@ -201,7 +201,7 @@ class Driver:
         self.server.start_generation(generation, world)
         script = dataclasses.replace(self.settings.faults, generation=generation)
         settings = dataclasses.replace(self.settings, faults=script)
-        task = Task(settings, self.server.address, self.server.secret, generation, self.cores, self.cache)
+        task = Task(settings, self.address, self.server.secret, generation, self.cache)
         self._job = self.launcher.launch(task)
         try:
             self._wait_formed()

@@ -12,17 +12,17 @@ class HadoopFolder:
     """A `kerasoft.runtime.checkpoint.Folder` at a Hadoop path or URI.
 
     Args:
-        spark: the session, for its JVM and Hadoop configuration.
+        context: the SparkContext, for its JVM and Hadoop configuration.
         where: a path on the default file system, or a URI such as ``hdfs://name/fits/one``.
 
     Raises:
         CheckpointError: no file system for the URI, or it refuses.
     """
 
-    def __init__(self, spark: Any, where: str):
+    def __init__(self, context: Any, where: str):
         self.where = where
-        self._jvm = spark.sparkContext._jvm
-        self._configuration = spark.sparkContext._jsc.hadoopConfiguration()
+        self._jvm = context._jvm
+        self._configuration = context._jsc.hadoopConfiguration()
         with _explained(where):
             self._root = self._jvm.org.apache.hadoop.fs.Path(where)
             self._files = self._root.getFileSystem(self._configuration)

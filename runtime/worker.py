@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
+import stat
 import struct
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -338,12 +340,6 @@ def fixed_shape(spec: Any, lengths: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else int(lengths[str(d)]) for d in spec.shape)
 
 
-def set_threads(cores: Sequence[int] | None) -> None:
-    """Confines this process to `cores`; works only before JAX is imported, which makes its threads then."""
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
-
-
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One attempt at a fit: what every worker is started with.
@@ -352,16 +348,15 @@ class Task:
         settings: of the fit.
         address: of the driver's control server.
         secret: of the fit. generation: of the attempt.
-        cores: cores for this worker; 0 leaves them to the system.
-        cache: folder of the persistent compilation cache; "" for none.
+        cache: whether compiled executables are kept in a folder of the user's on each host, so that another attempt
+            need not compile again.
     """
 
     settings: Settings
     address: tuple[str, int]
     secret: bytes
     generation: int
-    cores: int = 0
-    cache: str = ""
+    cache: bool = False
 
 
 HERE = "here"
@@ -394,6 +389,8 @@ def run_rank(
             watch.lap("ingest")
             control.at(-1, "compile")
             settings.faults.at(rank, -1, -1, "compile")
+            if task.cache:
+                use_cache()
             trainer = Trainer(settings, rank, program(), *stores, watch)
             watch.lap("compile")
             control.at(-1, "join")
@@ -407,6 +404,17 @@ def run_rank(
             for store in stores:
                 if store is not None:
                     store.close()
+
+
+def use_cache() -> None:
+    """Keeps compiled executables in a folder of this user's; none if somebody else made it."""
+    folder = os.path.join(tempfile.gettempdir(), f"kerasoft-compiled-{os.getuid()}")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    found = os.lstat(folder)
+    if found.st_uid == os.getuid() and stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o022:
+        from kerasoft.compiler.program import use_compile_cache
+
+        use_compile_cache(folder)
 
 
 JOIN_TIMEOUT_S = 3600.0
