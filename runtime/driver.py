@@ -32,8 +32,9 @@ class Attempt(Protocol):
     def done(self) -> bool:
         """Whether all of them have ended."""
 
-    def error(self) -> str | None:
-        """What the carrier says of the first that failed; None while they run or when all went well."""
+    def error(self) -> tuple[str, bool] | None:
+        """What the carrier says of the first that failed, and whether it is the user's own error (another attempt would
+        end the same way); None while they run or when all went well."""
 
     def end(self) -> None:
         """Stops those that still run and waits for their end."""
@@ -116,7 +117,6 @@ class Driver:
             TrainingFailed, DataChanged: the user's to mend; not retried.
             RetriesExhausted: workers kept being lost; names the last loss.
         """
-        started = time.perf_counter()
         resumed = self._resume()
         generation, failures = 0, 0
         while True:
@@ -154,9 +154,14 @@ class Driver:
             self.checkpoints.commit(dataclasses.replace(final, finished=True))
             self.watch.lap("checkpoint")
         seconds = self.watch.take()
-        seconds.pop("training", None)
+        seconds.pop("training")  # the workers say what they did in it
         report = profile(
-            time.perf_counter() - started, seconds, self._worker_seconds, self._training_s, self._steps, self._rows
+            time.perf_counter() - self.watch.started,
+            seconds,
+            self._worker_seconds,
+            self._training_s,
+            self._steps,
+            self._rows,
         )
         return TrainResult(final.params, final.state, final.slots, final.iteration, report)
 
@@ -217,6 +222,7 @@ class Driver:
             self.watch.lap("scheduling")
             return final
         finally:
+            self.server.disconnect()
             self._job.end()
 
     def _next(self) -> Message:

@@ -51,7 +51,9 @@ class Sign:
     fields: Mapping[str, Any]
 
 
-def verdict(signs: Sequence[Sign], table: Mapping[int, tuple[str, int]], job_error: str | None) -> DistributedError:
+def verdict(
+    signs: Sequence[Sign], table: Mapping[int, tuple[str, int]], job_error: tuple[str, bool] | None
+) -> DistributedError:
     """The one error that explains the signs, which stand in the order in which they came.
 
     A worker's own error beats everything, for it made the others fail. Then comes who froze, who was lost without a
@@ -59,7 +61,7 @@ def verdict(signs: Sequence[Sign], table: Mapping[int, tuple[str, int]], job_err
 
     Args:
         table: rank -> (host, pid), as far as known.
-        job_error: what Spark said, None when the job still runs.
+        job_error: what Spark said and whether it is the user's own error; None when the job still runs.
 
     Returns:
         `WorkerLost` (retry), or `TrainingFailed`, `DataChanged`, `CheckpointError`, ... (do not).
@@ -67,6 +69,8 @@ def verdict(signs: Sequence[Sign], table: Mapping[int, tuple[str, int]], job_err
     for sign in signs:
         if sign.kind == "failed" and sign.fields["cause"] == "own":
             return _own(sign, table)
+    if not signs and job_error is not None and job_error[1]:
+        return TrainingFailed(f"the Spark job of the workers failed before they started: {job_error[0]}")
     told = {sign.rank for sign in signs if sign.kind == "failed"}
     for kind in ("frozen", "lost"):
         for sign in signs:
@@ -89,7 +93,7 @@ def verdict(signs: Sequence[Sign], table: Mapping[int, tuple[str, int]], job_err
             host, pid = table.get(sign.rank, ("?", sign.fields.get("pid", 0)))
             text = f"rank {sign.rank} (host {host}, pid {pid}) gave up: {sign.fields['type']}: {sign.fields['text']}"
             return WorkerLost(text, rank=sign.rank, host=host, pid=pid)
-    return WorkerLost(f"the Spark job of the workers ended: {job_error or 'without a reason'}")
+    return WorkerLost(f"the Spark job of the workers ended: {job_error[0] if job_error else 'no reason given'}")
 
 
 def _own(sign: Sign, table: Mapping[int, tuple[str, int]]) -> DistributedError:

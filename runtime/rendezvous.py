@@ -137,6 +137,15 @@ class ControlServer:
             member.connected = False
             wire.hang_up(member.sock)
 
+    def disconnect(self) -> None:
+        """Cuts all workers of this generation off: those that still run hear that the driver is gone."""
+        with self._lock:
+            old, self._members = list(self._members.values()), {}
+            self.world_size = 0
+        for member in old:
+            member.connected = False
+            wire.hang_up(member.sock)
+
     def next_event(self, timeout_s: float | None = None) -> Message | None:
         """The next event of the current generation; None when `timeout_s` passed without one, or after `close`."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s

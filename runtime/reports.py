@@ -18,9 +18,8 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self._last = time.perf_counter()
+        self.started = self._last = time.perf_counter()
         self._seconds: dict[str, float] = {}
-        self.phase = "start"
 
     def lap(self, phase: str, seconds: float | None = None) -> None:
         """Charges the time since the last lap to `phase`; of it, only `seconds` if given, the rest stays to be charged."""

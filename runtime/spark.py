@@ -261,7 +261,7 @@ class SparkAttempt:
         from pyspark import InheritableThread
 
         self._context, self._job, self._tag = context, job, tag
-        self._error: str | None = None
+        self._error: tuple[str, bool] | None = None
         self._ended = threading.Event()
         self._thread = InheritableThread(target=self._run, name=tag, daemon=True)
         self._thread.start()
@@ -269,16 +269,16 @@ class SparkAttempt:
     def _run(self) -> None:
         try:
             self._context.addJobTag(self._tag)
-            self._job.count()
+            self._job.collect()
         except Exception as error:
-            self._error = _first_line(error)
+            self._error = _explained(error)
         finally:
             self._ended.set()
 
     def done(self) -> bool:
         return self._ended.is_set()
 
-    def error(self) -> str | None:
+    def error(self) -> tuple[str, bool] | None:
         return self._error
 
     def end(self) -> None:
@@ -287,10 +287,15 @@ class SparkAttempt:
         self._ended.wait(60)
 
 
-def _first_line(error: Exception) -> str:
-    """What Spark says, without the traces around it."""
-    text = str(error)
-    for line in text.splitlines():
+def _explained(error: Exception) -> tuple[str, bool]:
+    """What Spark says without the Java traces around it, and whether Python code of the job raised."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    own = "Traceback (most recent call last):" in lines and "worker exited unexpectedly" not in str(error)
+    if own:
+        start = lines.index("Traceback (most recent call last):")
+        end = next((i for i, line in enumerate(lines) if i > start and line.startswith("at ")), len(lines))
+        return "\n".join(lines[start:end])[-3000:], True
+    for line in lines:
         if "Job aborted" in line or "SPARK-" in line or "cancelled" in line:
-            return line.strip()[:500]
-    return text.strip().splitlines()[0][:500] if text.strip() else type(error).__name__
+            return line[:500], False
+    return (lines[0][:500] if lines else type(error).__name__), False

@@ -1,5 +1,135 @@
-"""What holds for all tests."""
+"""What holds for all tests, and a real Spark cluster: Master, Worker and executors are processes of their own."""
 
+import dataclasses
 import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras, the oracle, on the same arithmetic
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EXECUTORS = 4
+SPARE_CORES = 2  # for a second application, such as a driver that is killed
+
+
+@dataclasses.dataclass
+class Cluster:
+    """A standalone cluster on loopback.
+
+    Attributes:
+        url: of its master.
+        folder: logs and work folders.
+    """
+
+    url: str
+    folder: pathlib.Path
+
+    def settings(self, executors: int = EXECUTORS) -> dict[str, str]:
+        """Spark configuration of an application with so many executors of one core."""
+        return {
+            "spark.master": self.url,
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.cores.max": str(executors),
+            "spark.executor.cores": "1",
+            "spark.executor.memory": "640m",
+            "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.executorEnv.PYTHONPATH": str(ROOT),
+            "spark.executorEnv.PYTHONWARNINGS": "default",
+            "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+            "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "30",
+            "spark.sql.shuffle.partitions": "4",
+            "spark.local.dir": str(self.folder / "local"),
+        }
+
+    def session(self, name: str, executors: int = EXECUTORS):
+        """A SparkSession; stop it in the end."""
+        from pyspark.sql import SparkSession
+
+        os.environ["PYSPARK_PYTHON"] = sys.executable
+        builder = SparkSession.builder.appName(name)
+        for key, value in self.settings(executors).items():
+            builder = builder.config(key, value)
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("OFF")
+        tracker = session.sparkContext._jsc.sc().statusTracker()
+        deadline = time.monotonic() + 90
+        while len(tracker.getExecutorInfos()) < executors + 1:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{executors} executors did not come; see the logs in {self.folder}")
+            time.sleep(0.1)
+        return session
+
+
+def _start(folder: pathlib.Path, name: str, *arguments: str) -> tuple[subprocess.Popen, pathlib.Path]:
+    import pyspark
+
+    home = pathlib.Path(pyspark.__file__).parent
+    environment = {
+        **os.environ,
+        "SPARK_HOME": str(home),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_DAEMON_MEMORY": "256m",
+        "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "PYSPARK_PYTHON": sys.executable,
+    }
+    log = folder / f"{name}.log"
+    with open(log, "w") as file:
+        command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{arguments[0]}", *arguments[1:]]
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT), log
+
+
+def _wait_for(process: subprocess.Popen, log: pathlib.Path, pattern: str) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.search(pattern, log.read_text())
+        if found:
+            return found.group(1)
+        time.sleep(0.05)
+    raise TimeoutError(f"no {pattern!r} in the log:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A standalone cluster, started once for all tests."""
+    folder = tmp_path_factory.mktemp("cluster")
+    processes = []
+    try:
+        master, log = _start(
+            folder, "master", "master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0"
+        )
+        processes.append(master)
+        url = _wait_for(master, log, r"Starting Spark master at (spark://\S+)")
+        worker, log = _start(
+            folder, "worker", "worker.Worker", "--host", "127.0.0.1", "--webui-port", "0",
+            "--cores", str(EXECUTORS + SPARE_CORES), "--memory", "8g", "--work-dir", str(folder / "work"), url,
+        )  # fmt: skip
+        processes.append(worker)
+        _wait_for(worker, log, r"(Successfully registered with master)")
+        yield Cluster(url, folder)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def spark(cluster):
+    """A SparkSession with four executor processes of one core each."""
+    session = cluster.session("kerasoft-tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def context(spark):
+    """The SparkContext of `spark`."""
+    return spark.sparkContext

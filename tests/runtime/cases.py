@@ -166,11 +166,33 @@ class Threads:
         return not any(t.is_alive() for t in self.threads)
 
     def error(self):
-        return str(self.errors[0]) if self.errors else None
+        return (str(self.errors[0]), False) if self.errors else None
 
     def end(self):
         for thread in self.threads:
             thread.join(30)
+
+
+def job_of(source, **job):
+    """A `TrainJob` with small defaults."""
+    from kerasoft.runtime.loop import TrainJob
+
+    params, state = start(source)
+    return TrainJob(
+        **{"source": source, "params": params, "state": state, "batch_size": 16, "learning_rate": 0.05} | job
+    )
+
+
+def weights(result):
+    """Everything that training changes, as one vector."""
+    return np.concatenate([result.params, result.state, *result.slots])
+
+
+def digest(result):
+    """SHA-256 of `weights`."""
+    import hashlib
+
+    return hashlib.sha256(weights(result).tobytes()).hexdigest()
 
 
 def fit_in_threads(source, data, world_size, strategy=None, validation=None, hooks=None, faults=(), folder=None, **job):
@@ -182,19 +204,16 @@ def fit_in_threads(source, data, world_size, strategy=None, validation=None, hoo
     from kerasoft.runtime.checkpoint import Checkpoints, LocalFolder, identity
     from kerasoft.runtime.driver import Driver
     from kerasoft.runtime.faults import Script
-    from kerasoft.runtime.loop import TrainJob
     from kerasoft.runtime.rendezvous import ControlServer
     from kerasoft.runtime.shards import table_of
     from kerasoft.runtime.wire import new_secret
 
-    params, state = start(source)
     every = job.pop("checkpoint_every_steps", 0)
     settings_more = {"checkpoint_every_steps": every, "report_every_s": 0.0}
-    job = TrainJob(
-        **{"source": source, "params": params, "state": state, "batch_size": 16, "learning_rate": 0.05} | job
-    )
+    settings_more |= {"transports": job.pop("transports")} if "transports" in job else {}
+    table = job.pop("table", None) or table_of(data)
+    job = job_of(source, **job)
     strategy = strategy or AllReduce(timeout_s=5)
-    table = table_of(data)
     settings = strategy.settings(
         job, table, table_of(validation) if validation else None, world_size, Script(tuple(faults))
     )
