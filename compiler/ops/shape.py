@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import ShapeError
-from ..ir import Node
+from ..ir import Node, TensorType
 from .registry import VJP, op
 
 
@@ -229,9 +229,22 @@ def _extent(count: Any, step: int) -> Any:
     return 0 if isinstance(count, int) and count == 0 else (count - 1) * step + 1
 
 
+def _strided_slice_type(types: Sequence[TensorType], attrs: Any) -> TensorType:
+    """By hand, because JAX must prove that bounds such as b - 2 are inside."""
+    (x,) = types
+    sizes = []
+    for axis, (d, lo, hi, step) in enumerate(zip(x.shape, attrs["start"], attrs["limit"], attrs["stride"])):
+        known = all(isinstance(v, int) for v in (d, lo, hi))
+        if step < 1 or (known and not 0 <= lo <= hi <= d):
+            raise ShapeError(f"strided_slice cannot take cells {lo}:{hi}:{step} of axis {axis} of {x}")
+        sizes.append(hi - lo if step == 1 else -((lo - hi) // step))
+    return TensorType(tuple(sizes), x.dtype)
+
+
 strided_slice = op(
     "strided_slice",
     lower=_strided_slice,
+    result=_strided_slice_type,
     gradient=_strided_slice_gradient,
     doc="x[start_i : limit_i : stride_i] on every axis i; bounds inside the array, strides positive.",
 )
@@ -287,9 +300,19 @@ def _pad_gradient(n: Node, dy: Node) -> tuple:
     return (strided_slice(dy, start=start, limit=limit, stride=tuple(i + 1 for _, _, i in n.attrs["config"])),)
 
 
+def _pad_type(types: Sequence[TensorType], attrs: Any) -> TensorType:
+    (x,) = types
+    for lo, hi, between in attrs["config"]:
+        if any(isinstance(v, int) and v < 0 for v in (lo, hi, between)):
+            raise ShapeError(f"pad of {x} cannot add {lo}, {hi} and {between} cells; use a slice to take cells away")
+    sizes = (lo + hi + (_extent(d, between + 1)) for d, (lo, hi, between) in zip(x.shape, attrs["config"]))
+    return TensorType(tuple(sizes), x.dtype)
+
+
 pad_op = op(
     "pad",
     lower=_pad,
+    result=_pad_type,
     gradient=_pad_gradient,
     doc="x with (before, after, between) cells of `value` on each axis, none negative.",
 )

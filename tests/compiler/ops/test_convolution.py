@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-
 from kerasoft.compiler.errors import ShapeError
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
