@@ -40,8 +40,9 @@ class Attention(Configured):
         if self.score_mode == "concat":
             self.concat_score_weight = self.add_weight(name="concat_score_weight", shape=(), initializer="ones")
 
-    def check(self, inputs):
-        if not isinstance(inputs, (list, tuple)) or not 2 <= len(inputs) <= 3:
+    def check(self, inputs):  # the shapes
+        nested = isinstance(inputs, (list, tuple)) and all(isinstance(x, (list, tuple)) for x in inputs)
+        if not nested or not 2 <= len(inputs) <= 3:
             raise ValueError(
                 f"{type(self).__name__} layer must be called on a list of 2 or 3 inputs, namely [query, value] or "
                 f"[query, value, key]. Received: inputs={inputs}."

@@ -146,6 +146,11 @@ class SpatialDropout(Dropout):
             self.keep(data_format=data_format_of(data_format))
         self.input_spec = InputSpec(ndim=self.rank + 2)
 
+    def get_config(self):
+        config = super().get_config()
+        del config["trainable"]  # Keras's constructor does not take it
+        return config
+
     def mask_shape(self, inputs):
         if getattr(self, "data_format", None) == "channels_first":
             return (None, None, *(1,) * self.rank)

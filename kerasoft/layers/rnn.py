@@ -184,8 +184,7 @@ class RNN(Configured):
             output, new = run(cells[0], before, **arguments)
             new = list(new) if tree.is_nested(new) else [new]
             if mask is not None:
-                repeated = before[-1][0] if tree.is_nested(before[0]) else before[0]
-                instead = ops.zeros_like(output) if self.zero_output_for_mask else repeated
+                instead = ops.zeros_like(output) if self.zero_output_for_mask else self.output_before(before)
                 output = _where(cells[1], output, instead)
                 new = tree.map_structure(lambda n, o: _where(cells[1], n, o), new, before)
             return tree.flatten(new), [output]
@@ -195,6 +194,11 @@ class RNN(Configured):
             xs = [ops.flip(x, axis=1) for x in xs]
         last, outputs, flat = _unrolled(step, states, xs) if self.is_unrolled(sequences) else _scanned(step, states, xs)
         return last, outputs, tree.pack_as(states, flat)
+
+    def output_before(self, states):
+        """The output of the step before: the first state, of the last cell in a stack."""
+        last = states[-1] if isinstance(self.cell, StackedRNNCells) else states
+        return last[0] if tree.is_nested(last) else last
 
     def is_unrolled(self, sequences):
         """Whether every step becomes nodes of its own: asked for, or an eager call.

@@ -34,7 +34,7 @@ CASES = {
     "gru of two": [lambda L: L.GRU(3, return_sequences=True), lambda L: L.GRU(2)],
     "simple rnn with zeros": [lambda L: L.RNN(L.SimpleRNNCell(3), return_sequences=True, zero_output_for_mask=True)],
     "simple rnn, last output": [lambda L: L.SimpleRNN(3, zero_output_for_mask=True)],
-    "stacked cells": [lambda L: L.RNN([L.LSTMCell(3), L.GRUCell(2)], return_sequences=True)],
+    "stacked cells": [lambda L: L.RNN([L.LSTMCell(3), L.LSTMCell(2)], return_sequences=True)],
     "bidirectional": [lambda L: L.Bidirectional(L.LSTM(3))],
     "bidirectional sequences": [lambda L: L.Bidirectional(L.LSTM(3, return_sequences=True), merge_mode="sum")],
     "time distributed": [lambda L: L.TimeDistributed(L.Dense(3)), lambda L: L.LSTM(2)],
@@ -98,7 +98,7 @@ def test_masks_of_merged_inputs(make, masked):
         .lower(*xs)
         .compile(compiler_options=FAST)(*xs)
     )
-    for a, b in zip(got, want, strict=True):
+    for a, b in zip(got, want if isinstance(want, list) else [want], strict=True):
         np.testing.assert_allclose(np.asarray(a, "float32"), np.asarray(b), atol=1e-6)
 
 
