@@ -42,10 +42,9 @@ class Solo(Collective):
     ) -> Gathered:
         self.counters.calls += 1
         self._checked(owned, elements)
-        if out is None:
-            return Gathered(owned, (note,))
-        out[...] = owned
-        return Gathered(out, (note,))
+        vector = self._scratch("gathered", elements) if out is None else self._checked(out, elements)
+        vector[...] = owned  # a vector of its own, as among many ranks: the caller may reuse `owned`
+        return Gathered(vector, (note,))
 
     def all_reduce_small(self, vector: np.ndarray) -> np.ndarray:
         self.counters.calls += 1

@@ -51,9 +51,11 @@ def test_reduce_scatter_and_all_gather(group, transport, world_size, elements):
                 vector[...] = numbers(collective.rank, step, elements)
             else:
                 vector = numbers(collective.rank, step, elements)
-            owned = collective.reduce_scatter(vector)
-            kept.append((owned.copy(), *collective.all_gather(owned * 2, elements, note=10 * step + collective.rank)))
-            kept[-1] = (kept[-1][0], kept[-1][1].copy(), kept[-1][2])
+            owned = collective.reduce_scatter(vector).copy()
+            doubled = owned * 2
+            gathered, notes = collective.all_gather(doubled, elements, note=10 * step + collective.rank)
+            doubled[...] = np.nan  # the caller's own memory, free to use again
+            kept.append((owned, gathered.copy(), notes))
         return kept
 
     results = group(world_size, work, TRANSPORTS[transport])
