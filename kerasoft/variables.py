@@ -159,7 +159,8 @@ class Variable:
     def __jax_array__(self) -> Any:
         import jax.numpy
 
-        return jax.numpy.asarray(self.__array__())
+        self.__array__()  # refuses while a graph is traced
+        return jax.numpy.asarray(scope.read(self))
 
     def __float__(self) -> float:
         return float(self.__array__())

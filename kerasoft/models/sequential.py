@@ -110,21 +110,13 @@ class Sequential(Model):
         self._connect(shape)
 
     def _connect(self, batch_shape: tuple) -> None:
-        """The graph of the layers, from the first call of each that is not there yet."""
+        """The graph of the layers; calls of an earlier graph are used again."""
         if not isinstance(self._layers[0], InputLayer):
             self._layers.insert(0, InputLayer(batch_shape=batch_shape, dtype=self._layers[0].input_dtype))
-        inputs = self._layers[0].output
-        old = self._functional
-        kept = old.operations if old is not None and old.inputs[0] is inputs else []
-        x, layers = inputs, self._layers[1:]
-        if old is not None and kept[1:] == layers[: len(kept) - 1] and len(kept) > 1:
-            x, layers = (
-                old.outputs[0] if not isinstance(old.output, (list, dict)) else old.output,
-                layers[len(kept) - 1 :],
-            )
+        x = inputs = self._layers[0].output
         with self._name_scope():
-            for layer in layers:
-                x = layer(x)
+            for layer in self._layers[1:]:
+                x = _call_once(layer, x)
         self._functional = Functional(inputs, x, name=self.name)
         self._build_shapes = {"input_shape": tuple(batch_shape)}
         self._after_build()
@@ -221,3 +213,11 @@ class Sequential(Model):
         if config.get("trainable") is False:
             model.trainable = False
         return model
+
+
+def _call_once(layer: Layer, x: Any) -> Any:
+    """What `layer` gives for `x`, from a call that it has seen already if there is one."""
+    for call in layer._inbound_nodes:
+        if len(call.args) == 1 and call.args[0] is x and not call.kwargs and len(call.outputs) == 1:
+            return call.outputs[0]
+    return layer(x)

@@ -147,7 +147,7 @@ def _table(header: list[str], rows: list[list[str]], align: list[str], widths: l
         return left + cross.join(line * w for w in widths) + right
 
     def lines(cells: list[str], bar: str) -> list[str]:
-        wrapped = [textwrap.wrap(c, w - 2, break_on_hyphens=False) or [""] for c, w in zip(cells, widths, strict=True)]
+        wrapped = [_wrapped(c, w - 2) for c, w in zip(cells, widths, strict=True)]
         height = max(map(len, wrapped))
         made = []
         for i in range(height):
@@ -162,6 +162,12 @@ def _table(header: list[str], rows: list[list[str]], align: list[str], widths: l
         body += ([rule("├", "─", "┼", "┤")] if i else []) + lines(row, "│")
     top = [rule("┏", "━", "┳", "┓"), *lines(header, "┃"), rule("┡", "━", "╇", "┩")]
     return [*top, *body, rule("└", "─", "┴", "┘")]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters; a longer word ends in an ellipsis."""
+    rows = textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False) or [""]
+    return [row if len(row) <= width else row[: width - 1] + "…" for row in rows]
 
 
 def _totals(model: Any) -> list[str]:
