@@ -11,14 +11,11 @@ def compiler_options(graph: Graph) -> dict[str, str]:
     """Options for one executable of `graph`.
 
     XLA's default sends convolutions to a library that is 1.3 to 4 times slower than Eigen's when there are several input
-    channels, and faster when there is one; products stay where they are. The choice is for a whole executable: a graph
-    with gradients gains in any case, one without loses if its first convolution has one channel
-    (docs/design/0004-kernel-choice.md).
+    channels, and up to 3 times faster when there is one; products stay where they are. The choice is for a whole
+    executable, so it falls on Eigen only if no convolution has one channel (docs/design/0004-kernel-choice.md).
     """
     channels = [c for c in map(_convolution_channels, walk(graph)) if c is not None]
-    gradients = any(n.op.name in ("conv_grad_input", "conv_grad_kernel") for n in walk(graph))
-    wide = any(c > 1 for c in channels)
-    return dict(CONVOLUTIONS_BY_EIGEN) if wide and (gradients or min(channels) > 1) else {}
+    return dict(CONVOLUTIONS_BY_EIGEN) if channels and min(channels) > 1 else {}
 
 
 def _convolution_channels(n: Node) -> int | None:

@@ -31,8 +31,8 @@ class FoldBatchNormalization(Pass):
     Keeps: inputs, outputs, types; values agree to rounding. Leaves alone: kernels much larger than a row's result,
     where scaling the kernel at every call would cost more than scaling the result.
     Needs: a graph without gradients ("predict", "test"): the kernel's gradient must not be scaled.
-    Gain: one multiplication and one subtraction per pixel fewer, and one pass over the result fewer where XLA did not fuse
-    them (docs/performance.md).
+    Gain: one multiplication and one subtraction per pixel fewer; 1.05 times on ResNet-50's inference
+    (docs/design/0004-kernel-choice.md).
     """
 
     def find(self, graph: Graph) -> list[Affine]:

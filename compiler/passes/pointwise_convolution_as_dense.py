@@ -12,7 +12,7 @@ class PointwiseConvolutionAsDense(RulePass):
 
     Its gradients, where they stand in the graph as ops, become the products that a dense layer's gradients are.
     Keeps: inputs, outputs, types; values agree to rounding. Needs: nothing.
-    Gain: see docs/performance.md; XLA's own convolution of this kind runs at less than half the speed of its product.
+    Gain: 1.3 to 2.8 times against XLA's own convolution of this kind (docs/design/0004-kernel-choice.md).
     """
 
     @property

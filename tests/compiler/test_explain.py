@@ -1,11 +1,8 @@
 """Explanations: counts that can be checked by hand, the text, and the picture."""
 
-import doctest
-
 import numpy as np
 import pytest
 from kerasoft.compiler import costs, picture
-from kerasoft.compiler import explain as module
 from kerasoft.compiler.errors import ProgramError
 from kerasoft.compiler.explain import explain
 from kerasoft.compiler.gradient import gradient
@@ -18,11 +15,6 @@ from kerasoft.compiler.ops.registry import REGISTRY, VJP, constant, input_node, 
 from kerasoft.compiler.program import Layout, StepSource
 
 B, N = symbol("b"), symbol("n")
-
-
-@pytest.mark.parametrize("where", [module, costs])
-def test_the_module_examples_run(where):
-    assert doctest.testmod(where).failed == 0
 
 
 def small_network():

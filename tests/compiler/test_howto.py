@@ -4,7 +4,6 @@ import pathlib
 import re
 
 import pytest
-
 from kerasoft.compiler.ops.registry import REGISTRY
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "howto"
