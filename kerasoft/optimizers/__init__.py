@@ -29,8 +29,8 @@ def get(identifier: Any) -> Optimizer | None:
         ValueError: nothing of that name.
 
     >>> import kerasoft as ks
-    >>> ks.optimizers.get("adam")
-    <Adam name=adam>
+    >>> ks.optimizers.get("adam").get_config()["epsilon"]
+    1e-07
     """
     found = identifier
     if isinstance(identifier, dict):

@@ -15,10 +15,8 @@ class Adagrad(Optimizer):
     Source: Duchi et al., Adaptive Subgradient Methods for Online Learning and Stochastic Optimization.
     """
 
-    def __init__(
-        self, learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-07, *common, name="adagrad", **settings
-    ):
-        super().__init__(learning_rate, *common, name=name, **settings)
+    def __init__(self, learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-07, *common, **settings):
+        super().__init__(learning_rate, *common, **settings)
         self.initial_accumulator_value = initial_accumulator_value
         self.epsilon = epsilon
 
@@ -44,8 +42,8 @@ class Adadelta(Optimizer):
     Source: Zeiler, ADADELTA: An Adaptive Learning Rate Method, algorithm 1.
     """
 
-    def __init__(self, learning_rate=0.001, rho=0.95, epsilon=1e-07, *common, name="adadelta", **settings):
-        super().__init__(learning_rate, *common, name=name, **settings)
+    def __init__(self, learning_rate=0.001, rho=0.95, epsilon=1e-07, *common, **settings):
+        super().__init__(learning_rate, *common, **settings)
         self.rho = rho
         self.epsilon = epsilon
 

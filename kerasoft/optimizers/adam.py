@@ -33,17 +33,9 @@ class Adam(Optimizer):
     """
 
     def __init__(
-        self,
-        learning_rate=0.001,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-07,
-        amsgrad=False,
-        *common,
-        name="adam",
-        **settings,
+        self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07, amsgrad=False, *common, **settings
     ):
-        super().__init__(learning_rate, *common, name=name, **settings)
+        super().__init__(learning_rate, *common, **settings)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -89,12 +81,11 @@ class AdamW(Adam):
         epsilon=1e-07,
         amsgrad=False,
         *common,
-        name="adamw",
         **settings,
     ):
         if weight_decay is None:
             raise ValueError("Argument `weight_decay` must be a float. Received: weight_decay=None")
-        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, *common, name=name, **settings)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, *common, **settings)
 
 
 class Adamax(Optimizer):
@@ -103,10 +94,8 @@ class Adamax(Optimizer):
     Source: Kingma and Ba, Adam: A Method for Stochastic Optimization, section 7.1.
     """
 
-    def __init__(
-        self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07, *common, name="adamax", **settings
-    ):
-        super().__init__(learning_rate, *common, name=name, **settings)
+    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07, *common, **settings):
+        super().__init__(learning_rate, *common, **settings)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -131,8 +120,8 @@ class Nadam(Optimizer):
     Source: Dozat, Incorporating Nesterov Momentum into Adam.
     """
 
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07, *common, name="nadam", **settings):
-        super().__init__(learning_rate, *common, name=name, **settings)
+    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-07, *common, **settings):
+        super().__init__(learning_rate, *common, **settings)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon

@@ -29,10 +29,9 @@ class Ftrl(Optimizer):
         l2_shrinkage_regularization_strength=0.0,
         beta=0.0,
         *common,
-        name="ftrl",
         **settings,
     ):
-        super().__init__(learning_rate, *common, name=name, **settings)
+        super().__init__(learning_rate, *common, **settings)
         if initial_accumulator_value < 0.0:
             raise ValueError(
                 "`initial_accumulator_value` needs to be positive or zero. Received: initial_accumulator_value="

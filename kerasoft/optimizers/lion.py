@@ -12,8 +12,8 @@ class Lion(Optimizer):
     Source: Chen et al., Symbolic Discovery of Optimization Algorithms, algorithm 2.
     """
 
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.99, *common, name="lion", **settings):
-        super().__init__(learning_rate, *common, name=name, **settings)
+    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.99, *common, **settings):
+        super().__init__(learning_rate, *common, **settings)
         if beta_1 <= 0 or beta_1 > 1:
             raise ValueError(
                 "Argument `beta_1` must be in the [0, 1] range. Otherwise, the optimizer degenerates to SignSGD. "

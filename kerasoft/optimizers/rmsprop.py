@@ -16,18 +16,8 @@ class RMSprop(Optimizer):
         centered: whether v is the variance of the gradient.
     """
 
-    def __init__(
-        self,
-        learning_rate=0.001,
-        rho=0.9,
-        momentum=0.0,
-        epsilon=1e-07,
-        centered=False,
-        *common,
-        name="rmsprop",
-        **settings,
-    ):
-        super().__init__(learning_rate, *common, name=name, **settings)
+    def __init__(self, learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-07, centered=False, *common, **settings):
+        super().__init__(learning_rate, *common, **settings)
         self.rho = rho
         self.momentum = momentum
         self.epsilon = epsilon

@@ -17,8 +17,8 @@ class SGD(Optimizer):
     (('momentum', 0.0),)
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, *common, name="SGD", **settings):
-        super().__init__(learning_rate, *common, name=name, **settings)
+    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, *common, **settings):
+        super().__init__(learning_rate, *common, **settings)
         if not isinstance(momentum, float) or not 0 <= momentum <= 1:
             raise ValueError("`momentum` must be a float between [0, 1].")
         self.momentum = momentum
