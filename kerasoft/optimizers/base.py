@@ -323,7 +323,8 @@ class Optimizer:
                 )
             return self._trainable_variables
         variables = list(trainable_variables)
-        self.build(variables)
+        if not self.built:
+            self.build(variables)
         for variable in variables:
             if id(variable) not in self._index:
                 raise ValueError(

@@ -48,6 +48,7 @@ TABLE = [
     ("RMSprop", {"schedule": True}),
     ("Nadam", {"gradient_accumulation_steps": 2, "schedule": True}),
 ]  # fmt: skip
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' Variable.numpy
 NOT_HERE = {"Adafactor", "Lamb", "LossScaleOptimizer", "MultiOptimizer", "Muon", "OptimizerMap", "ScheduleFreeAdamW"}
 
 
