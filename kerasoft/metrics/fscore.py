@@ -21,7 +21,7 @@ class FBetaScore(Metric):
     >>> import kerasoft as ks
     >>> y = [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
     >>> p = [[0.2, 0.6, 0.7], [0.2, 0.6, 0.6], [0.6, 0.8, 0.0]]
-    >>> ks.metrics.FBetaScore(beta=2.0, threshold=0.5)(y, p).round(4).tolist()
+    >>> [round(float(score), 4) for score in ks.metrics.FBetaScore(beta=2.0, threshold=0.5)(y, p)]
     [0.3846, 0.9091, 0.8333]
     """
 

@@ -283,7 +283,8 @@ def trace_optimizer(
     optimizer: Any, variables: Sequence[Any], layout: Layout
 ) -> tuple[Graph, tuple[SlotSpec, ...], str]:
     """The update graph over flat vectors, its slots, and the update mode."""
-    optimizer.build(list(variables))
+    if not optimizer.built:
+        optimizer.build(list(variables))
     graph, mode, specs = optimizer.trace_update(layout)
     return graph, tuple(SlotSpec(name, fill) for name, fill in specs), mode
 
