@@ -299,11 +299,19 @@ class Exchange(Collective):
         for lane in done:
             if lane.sock.fileno() in ready:
                 self._hear(lane, kind)
-        for lane in active:
-            if now - lane.moved_at >= self.timeout_s and lane.sock.fileno() not in ready:
-                self._frozen(lane.link, kind)
+        if now - oldest >= self.timeout_s:
+            self._suspect([lane for lane in active if lane.sock.fileno() not in ready], now, kind)
         if waiting:
             watch.waited += time.perf_counter() - before
+
+    def _suspect(self, still: list[Lane], now: float, kind: int) -> None:
+        """Blames a lane once one has stood still for too long.
+
+        Rather one whose bytes are missing than one that takes none of ours: that peer may itself wait for the first.
+        """
+        if any(now - lane.moved_at >= self.timeout_s for lane in still):
+            suspects = [lane for lane in still if now - lane.moved_at >= self.timeout_s / 2]
+            self._frozen(min(suspects, key=lambda lane: (lane.got >= lane.want, lane.moved_at)).link, kind)
 
     def _hear(self, lane: Lane, kind: int) -> None:
         """A peer that has done its part of this call may say that it gives up, while others are waited for."""

@@ -295,6 +295,32 @@ def test_who_gives_up_names_the_culprit_to_the_others(failing_group, transport):
     assert "says rank 0" in str(results[1])
 
 
+def test_a_peer_that_waits_for_the_frozen_one_is_not_blamed(failing_group):
+    """Rank 1 stops reading from rank 0 when its windows are full, because rank 2's part is missing."""
+    release = threading.Event()
+
+    def work(collective):
+        for lane in collective._lanes.values():
+            lane.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+            lane.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        collective.barrier()
+        if collective.rank == 2:
+            release.wait(20)
+            return None
+        collective.timeout_s = 0.8
+        try:
+            collective.reduce_scatter(np.ones(1_500_000, np.float32))
+        finally:
+            if collective.rank == 0:
+                release.set()
+
+    results = failing_group(3, work, ("tcp",))
+    frozen = [result.rank for result in results[:2] if isinstance(result, PeerFrozen)]
+    assert frozen and set(frozen) == {2}
+    # who gives up in the middle of a frame can only close: to the other that may look like a loss
+    assert all(isinstance(result, PeerFrozen | PeerLost) for result in results[:2])
+
+
 def test_no_memory_for_a_vector_falls_back_to_sockets(group, monkeypatch):
     real = os.posix_fallocate
 
