@@ -9,7 +9,6 @@ from typing import Any
 import kerasoft
 
 from .identifiers import Family, registered_name
-from .identifiers import serialize as _serialize
 
 
 def linear(x):
@@ -190,7 +189,7 @@ _FUNCTIONS = {
     if inspect.isfunction(value) and value.__module__ == __name__ and not name.startswith("_")
 }
 swish, hard_swish = silu, hard_silu
-_FAMILY = Family("activation function", "keras.activations", (), {**_FUNCTIONS, "swish": silu, "hard_swish": hard_silu})
+_FAMILY = Family("activation function", (), {**_FUNCTIONS, "swish": silu, "hard_swish": hard_silu})
 deserialize = _FAMILY.deserialize
 
 
@@ -215,4 +214,4 @@ def serialize(activation: Any) -> Any:
         # An op such as kerasoft.ops.relu is the activation of the same name.
         if _FUNCTIONS.get(name) is activation or (name in _FUNCTIONS and activation.__module__.startswith("kerasoft.")):
             return name
-    return _serialize(activation, "keras.layers")
+    return _FAMILY.serialize(activation)

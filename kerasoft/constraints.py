@@ -88,6 +88,6 @@ def _norms(w, axis):
     return ops.sqrt(ops.sum(ops.square(w), axis=axis, keepdims=True))
 
 
-_FAMILY = Family("constraint", "keras.constraints", (Constraint, MaxNorm, MinMaxNorm, NonNeg, UnitNorm))
+_FAMILY = Family("constraint", (Constraint, MaxNorm, MinMaxNorm, NonNeg, UnitNorm))
 max_norm, min_max_norm, non_neg, unit_norm = MaxNorm, MinMaxNorm, NonNeg, UnitNorm
 get, serialize, deserialize = _FAMILY.get, _FAMILY.serialize, _FAMILY.deserialize

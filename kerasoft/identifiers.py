@@ -7,20 +7,10 @@ An object is named by a string (``"glorot_uniform"``, ``"GlorotUniform"``), by i
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-
-def snake_case(name: str) -> str:
-    """`name` of a class as Keras writes it in lower case.
-
-    >>> snake_case("GlorotUniform"), snake_case("L1L2"), snake_case("PReLU")
-    ('glorot_uniform', 'l1l2', 'p_re_lu')
-    """
-    name = re.sub(r"\W+", "", name)
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+from .naming import to_snake_case
 
 
 class Family:
@@ -28,16 +18,15 @@ class Family:
 
     Args:
         kind: what messages call one of them, e.g. ``"initializer"``.
-        module: module written into configs, e.g. ``"keras.initializers"``.
         classes: the built-in classes.
         aliases: further names.
     """
 
-    def __init__(self, kind: str, module: str, classes: Iterable[type], aliases: Mapping[str, type] | None = None):
-        self.kind, self.module = kind, module
+    def __init__(self, kind: str, classes: Iterable[type], aliases: Mapping[str, type] | None = None):
+        self.kind = kind
         self.names: dict[str, Any] = {}
         for cls in classes:
-            self.names[cls.__name__] = self.names[snake_case(cls.__name__)] = cls
+            self.names[cls.__name__] = self.names[to_snake_case(cls.__name__)] = cls
         self.names.update(aliases or {})
 
     def get(self, identifier: Any) -> Any:
@@ -65,7 +54,9 @@ class Family:
 
     def serialize(self, instance: Any) -> Any:
         """The config of `instance`: what `deserialize` reads; None stays None."""
-        return serialize(instance, self.module)
+        from .saving.serialization import serialize_keras_object
+
+        return serialize_keras_object(instance)
 
     def deserialize(self, config: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
         """The object that `config` (a dict of `serialize`, or a name) describes.
@@ -89,32 +80,6 @@ class Family:
         if not inspect.isclass(found):
             return found
         return found.from_config(given or {}) if hasattr(found, "from_config") else found(**(given or {}))
-
-
-def serialize(instance: Any, module: str) -> Any:
-    """Keras's config of an object of ours, a registered one, or a plain function.
-
-    Raises:
-        ValueError: the object has no `get_config`.
-    """
-    if instance is None or isinstance(instance, (bool, int, float, str)):
-        return instance
-    if inspect.isfunction(instance):
-        name = registered_name(instance) or instance.__name__
-        return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
-    if not hasattr(instance, "get_config"):
-        raise ValueError(
-            f"Cannot serialize object {instance} of type {type(instance).__name__}: it has no get_config()."
-        )
-    cls = type(instance)
-    own = cls.__module__.partition(".")[0] == "kerasoft"
-    name = registered_name(cls) or (None if own else cls.__name__)
-    return {
-        "module": module if own else cls.__module__,
-        "class_name": cls.__name__,
-        "config": instance.get_config(),
-        "registered_name": name,
-    }
 
 
 def registered_object(name: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:

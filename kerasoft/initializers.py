@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .identifiers import Family, snake_case
+from .identifiers import Family
+from .naming import to_snake_case
 
 
 class Initializer:
@@ -339,7 +340,6 @@ _CLASSES = (
 )  # fmt: skip
 _FAMILY = Family(
     "initializer",
-    "keras.initializers",
     _CLASSES,
     {
         "IdentityInitializer": Identity,
@@ -351,7 +351,7 @@ _FAMILY = Family(
     },
 )
 IdentityInitializer, OrthogonalInitializer = Identity, Orthogonal
-globals().update({snake_case(cls.__name__): cls for cls in _CLASSES[1:]})
+globals().update({to_snake_case(cls.__name__): cls for cls in _CLASSES[1:]})
 serialize, deserialize = _FAMILY.serialize, _FAMILY.deserialize
 
 

@@ -115,6 +115,6 @@ def _factor(name: str, value: Any) -> float:
     return float(value)
 
 
-_FAMILY = Family("regularizer", "keras.regularizers", (Regularizer, L1, L2, L1L2, OrthogonalRegularizer))
+_FAMILY = Family("regularizer", (Regularizer, L1, L2, L1L2, OrthogonalRegularizer))
 l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
 get, serialize, deserialize = _FAMILY.get, _FAMILY.serialize, _FAMILY.deserialize

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 import pytest
-
-from kerasoft import activations, constraints, ops, regularizers
 from kerasoft.compiler.ir import Graph
 from kerasoft.compiler.lower import function
 from kerasoft.compiler.ops.registry import input_node
+
+from kerasoft import activations, constraints, ops, regularizers
 
 X = np.linspace(-7, 7, 24, dtype="float32").reshape(4, 6)
 FUNCTIONS = [

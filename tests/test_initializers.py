@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kerasoft import initializers
+from kerasoft.naming import to_snake_case
 
 BUILT_IN = [
     "Zeros", "Ones", "Constant", "RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling", "GlorotNormal",
@@ -23,7 +24,7 @@ def test_config_name_and_distribution_are_those_of_keras(name):
         assert initializers.serialize(ours) == keras.initializers.serialize(theirs)
     again = initializers.deserialize(initializers.serialize(ours))
     assert type(again) is type(ours) and again.get_config() == ours.get_config()
-    assert type(initializers.get(name)) is type(initializers.get(initializers.snake_case(name))) is type(ours)
+    assert type(initializers.get(name)) is type(initializers.get(to_snake_case(name))) is type(ours)
     shape = (128, 160)
     a, b = ours(shape), np.asarray(theirs(shape))
     assert a.dtype == np.float32 and a.shape == shape

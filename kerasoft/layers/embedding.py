@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import ops
+from ..compiler.ops.indexing import embedding_lookup
 from .configured import Configured, positive, refuse
 
 
@@ -62,7 +63,7 @@ class Embedding(Configured):
     def call(self, inputs):
         if inputs.dtype != "int32":
             inputs = ops.cast(inputs, "int32")
-        return ops.take(self.embeddings, inputs, axis=0)
+        return embedding_lookup(ops.convert_to_tensor(self.embeddings), inputs)
 
     def compute_mask(self, inputs, mask=None):
         return ops.not_equal(inputs, 0) if self.mask_zero else None

@@ -120,9 +120,8 @@ class GroupNormalization(Configured):
 
     def build(self, input_shape):
         channels = known(self, input_shape, self.axis)
-        if self.groups == -1:
-            self.groups = channels
-        if channels % self.groups:
+        self.group_count = channels if self.groups == -1 else self.groups
+        if channels % self.group_count:
             raise ValueError(
                 f"Number of groups ({self.groups}) must be a multiple of the number of channels ({channels})."
             )
@@ -133,7 +132,7 @@ class GroupNormalization(Configured):
     def call(self, inputs):
         shape = tuple(inputs.shape)
         channel = self.axis % len(shape)
-        grouped = (*shape[:channel], self.groups, shape[channel] // self.groups, *shape[channel + 1 :])
+        grouped = (*shape[:channel], self.group_count, shape[channel] // self.group_count, *shape[channel + 1 :])
         x = ops.reshape(ops.cast(inputs, "float32"), grouped)
         axes = tuple(a for a in range(1, len(grouped)) if a != channel)
         centred = ops.subtract(x, ops.mean(x, axis=axes, keepdims=True))

@@ -8,6 +8,7 @@ from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.lower import function, split_stages, stage_function
 from kerasoft.compiler.ops.registry import constant, input_node
+from kerasoft.compiler.passes.fold_batch_normalization import FoldBatchNormalization
 
 import kerasoft as ks
 from kerasoft import layers
@@ -137,6 +138,20 @@ def test_synchronised_shards_equal_the_whole_batch():
         np.testing.assert_allclose(p[1], whole[1], atol=1e-6)
         np.testing.assert_allclose(p[2], whole[2], rtol=1e-5)
     np.testing.assert_allclose(sum(np.asarray(p[4]) for p in parts), whole[4], rtol=1e-4)
+
+
+def test_inference_after_a_convolution_folds_into_its_kernel():
+    convolution, layer = layers.Conv2D(3, 3), built((6, 6, 3))
+    x = input_node("x", (B, 8, 8, 2), "float32")
+    with Scope(training=False) as scope:
+        y = layer(convolution(x))
+    graph = Graph((x,), (y,), ("y",))
+    folding = FoldBatchNormalization()
+    (chain,) = folding.find(graph)
+    assert chain.root is y and chain.linear.op.name == "conv"
+    value = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype("float32")
+    folded = folding.run(graph)
+    np.testing.assert_allclose(run(folded, scope, value)[0], run(graph, scope, value)[0], atol=1e-5)
 
 
 def test_errors():
