@@ -103,6 +103,7 @@ class Driver:
         self._committed = 0
         self._asked = self._saved = -1e9  # perf_counter: slices asked for, last commit
         self._save_cost_s = 0.0
+        self._stop_asked = False
         self._steps = self._rows = 0
         self._worker_seconds: list[dict[str, float]] = [{} for _ in range(settings.world_size)]
         self._training_s = 0.0
@@ -126,6 +127,7 @@ class Driver:
                 break
             except Failed as failed:
                 loss = failed.error
+            self.watch.lap("recovery")
             if not may_retry(loss):
                 raise loss
             failures = 1 if self._committed > committed else failures + 1
@@ -183,8 +185,6 @@ class Driver:
             return self._start()
         self.settings = dataclasses.replace(self.settings, seed=found.seed)
         self._reported = (found.epoch, found.step - 1)
-        if found.step:
-            self._rates[found.epoch] = found.learning_rate
         self.hooks.load_state(found.hooks)
         text = f"resuming from {self.checkpoints.folder.where}: epoch {found.epoch + 1}, step {found.step + 1}"
         self.hooks.on_event(Event("resumed", text, {"epoch": found.epoch, "step": found.step}))
@@ -210,14 +210,13 @@ class Driver:
         self._job = self.launcher.launch(task)
         try:
             self._wait_formed()
-            formed = time.perf_counter()
-            self._epoch_started = formed
-            self._send_start(start)
+            formed = self._told_at = self._epoch_started = time.perf_counter()
             try:
-                final = self._follow(start)
-            finally:
-                self.watch.lap("training")
-                self._training_s += time.perf_counter() - formed
+                self._send_start(start)
+                final = self._follow()
+            finally:  # what the workers did since they last told of it is lost, if they failed
+                self.watch.lap("training", self._told_at - formed)
+                self._training_s += self._told_at - formed
             self._wait_done()
             self.watch.lap("scheduling")
             return final
@@ -249,6 +248,7 @@ class Driver:
 
     def _fail(self) -> None:
         """Collects what explains the failure, and raises it."""
+        witnesses = self.server.status()
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
             event = self.server.next_event(0.05)
@@ -256,7 +256,7 @@ class Driver:
                 self._signs.append(Sign(event.kind, event.rank, event.fields))
             if any(s.kind == "failed" and s.fields["cause"] == "own" for s in self._signs):
                 break
-        raise Failed(verdict(self._signs, self._where, self._job.error()))
+        raise Failed(verdict(self._signs, self._where, self._job.error(), witnesses))
 
     def _wait_formed(self) -> None:
         launched = time.perf_counter()
@@ -299,7 +299,7 @@ class Driver:
 
     # --- following the workers ---------------------------------------------------------------------------------------
 
-    def _follow(self, start: Checkpoint) -> Checkpoint:
+    def _follow(self) -> Checkpoint:
         """Answers the workers until they have finished."""
         ends: dict[int, Message] = {}
         finals: dict[int, Message] = {}
@@ -317,6 +317,7 @@ class Driver:
             elif message.kind == "finished":
                 finals[message.rank] = message
                 add(self._worker_seconds[message.rank], message.fields["times"])
+        self._told_at = time.perf_counter()
         self.counters = [finals[r].fields["counters"] for r in sorted(finals)]
         return self._assemble(finals)
 
@@ -340,6 +341,7 @@ class Driver:
         if decision.stop or decision.learning_rate is not None:
             if decision.learning_rate is not None:
                 self._rate = decision.learning_rate
+            self._stop_asked |= decision.stop
             self._to(0, "adjust", {"stop": decision.stop, "learning_rate": decision.learning_rate})
 
     def _on_checkpoint(self, message: Message) -> None:
@@ -396,12 +398,16 @@ class Driver:
         epoch = ends[0].fields["epoch"]
         for rank, message in ends.items():
             add(self._worker_seconds[rank], message.fields["times"])
+        self._told_at = time.perf_counter()
         if epoch not in self._decisions:
             self._decisions[epoch] = self._ask_hooks(ends)
         decision = self._decisions[epoch]
         if decision.learning_rate is not None:
             self._rate = decision.learning_rate
-        fields: dict[str, Any] = {"stop": decision.stop or epoch + 1 >= self.job.epochs, "checkpoint": False}
+        fields: dict[str, Any] = {
+            "stop": decision.stop or self._stop_asked or epoch + 1 >= self.job.epochs,
+            "checkpoint": False,
+        }
         if not fields["stop"]:
             self._hook_states[epoch + 1, 0] = self.hooks.save_state()
             fields["checkpoint"] = self._checkpoint_pays() or decision.weights is not None

@@ -52,7 +52,10 @@ class Sign:
 
 
 def verdict(
-    signs: Sequence[Sign], table: Mapping[int, tuple[str, int]], job_error: tuple[str, bool] | None
+    signs: Sequence[Sign],
+    table: Mapping[int, tuple[str, int]],
+    job_error: tuple[str, bool] | None,
+    witnesses: Sequence[Any] = (),
 ) -> DistributedError:
     """The one error that explains the signs, which stand in the order in which they came.
 
@@ -62,38 +65,75 @@ def verdict(
     Args:
         table: rank -> (host, pid), as far as known.
         job_error: what Spark said and whether it is the user's own error; None when the job still runs.
+        witnesses: `kerasoft.runtime.rendezvous.WorkerStatus` of all workers when the first sign came.
 
     Returns:
         `WorkerLost` (retry), or `TrainingFailed`, `DataChanged`, `CheckpointError`, ... (do not).
     """
-    for sign in signs:
-        if sign.kind == "failed" and sign.fields["cause"] == "own":
+    failed = [sign for sign in signs if sign.kind == "failed"]
+    for sign in failed:
+        if sign.fields["cause"] == "own":
             return _own(sign, table)
     if not signs and job_error is not None and job_error[1]:
         return TrainingFailed(f"the Spark job of the workers failed before they started: {job_error[0]}")
-    told = {sign.rank for sign in signs if sign.kind == "failed"}
-    for kind in ("frozen", "lost"):
-        for sign in signs:
-            if sign.kind == kind and (kind == "frozen" or sign.rank not in told):
-                f = sign.fields
-                what = f"gave no sign of life for {f['silent_s']} s" if kind == "frozen" else "was lost"
-                why = "" if kind == "frozen" else f": {f['reason']}"
-                text = f"{_who(sign.rank, table, f)} {what} at {_where(f)}{why}"
-                return WorkerLost(text, rank=sign.rank, host=f["host"], pid=f["pid"], step=f["step"], phase=f["phase"])
-    accused = [s for s in signs if s.kind == "failed" and s.fields["cause"] == "peer"]
-    if accused:
-        culprits = [s.fields["culprit"] for s in accused]
-        rank = max(sorted(set(culprits)), key=culprits.count)
-        sign = next(s for s in accused if s.fields["culprit"] == rank)
-        host, pid = table.get(rank, ("?", 0))
-        phase, step = sign.fields.get("phase", "?"), sign.fields.get("at_step", -1)
-        return WorkerLost(sign.fields["text"], rank=rank, host=host, pid=pid, step=step, phase=phase)
+    told = {sign.rank for sign in failed}
     for sign in signs:
-        if sign.kind == "failed":
-            host, pid = table.get(sign.rank, ("?", sign.fields.get("pid", 0)))
-            text = f"rank {sign.rank} (host {host}, pid {pid}) gave up: {sign.fields['type']}: {sign.fields['text']}"
-            return WorkerLost(text, rank=sign.rank, host=host, pid=pid)
+        if sign.kind == "frozen":
+            return _lost(
+                sign.rank, f"gave no sign of life for {sign.fields['silent_s']:.1f} s", signs, table, witnesses
+            )
+    for sign in signs:
+        if sign.kind == "lost" and sign.rank not in told:
+            return _lost(sign.rank, f"was lost ({sign.fields['reason']})", signs, table, witnesses)
+    culprits = [sign.fields["culprit"] for sign in failed if sign.fields["cause"] == "peer"]
+    if culprits:
+        rank = max(sorted(set(culprits)), key=culprits.count)
+        said = next(sign.fields["text"] for sign in failed if sign.fields.get("culprit") == rank)
+        return _lost(rank, f"is lost to the others ({said})", signs, table, witnesses)
+    if failed:
+        f = failed[0].fields
+        return _lost(failed[0].rank, f"gave up ({f['type']}: {f['text']})", signs, table, witnesses)
     return WorkerLost(f"the Spark job of the workers ended: {job_error[0] if job_error else 'no reason given'}")
+
+
+def _lost(
+    rank: int,
+    what: str,
+    signs: Sequence[Sign],
+    table: Mapping[int, tuple[str, int]],
+    witnesses: Sequence[Any],
+) -> WorkerLost:
+    """The loss of `rank`, at the step that the best informed worker names: who waited for it, else the last heartbeat."""
+    host, pid = table.get(rank, ("?", 0))
+    epoch, step, phase = -1, -1, "start"
+    accusers = [s for s in signs if s.kind == "failed" and s.fields.get("culprit") == rank and "step" in s.fields]
+    mine = [s for s in signs if s.kind == "failed" and s.rank == rank and "step" in s.fields]
+    if accusers or mine:
+        f = (accusers or mine)[0].fields
+        epoch, step, phase = f["epoch"], f["step"], f.get("phase", "step")
+    elif witnesses:
+        heard = sorted(witnesses, key=lambda w: (w.rank == rank, w.silent_s))[0]
+        step, phase = heard.step, heard.phase
+        if step >= 0:
+            epoch, phase = unpack_phase(phase)
+    where = f"in epoch {epoch + 1}, step {step + 1} ({phase})" if epoch >= 0 and step >= 0 else f"in phase {phase!r}"
+    text = f"rank {rank} (host {host}, pid {pid}) {what} {where}"
+    return WorkerLost(text, rank=rank, host=host, pid=pid, step=step, phase=phase)
+
+
+def pack_phase(epoch: int, phase: str) -> str:
+    """Epoch and phase as the one text that a heartbeat carries.
+
+    >>> unpack_phase(pack_phase(3, "sync"))
+    (3, 'sync')
+    """
+    return f"{phase}, epoch {epoch + 1}"
+
+
+def unpack_phase(text: str) -> tuple[int, str]:
+    """Epoch (-1 if there is none) and phase."""
+    phase, _, epoch = text.partition(", epoch ")
+    return (int(epoch) - 1 if epoch else -1), phase
 
 
 def _own(sign: Sign, table: Mapping[int, tuple[str, int]]) -> DistributedError:
@@ -108,10 +148,6 @@ def _own(sign: Sign, table: Mapping[int, tuple[str, int]]) -> DistributedError:
 def _who(rank: int, table: Mapping[int, tuple[str, int]], fields: Mapping[str, Any]) -> str:
     host, pid = table.get(rank, (fields.get("host", "?"), fields.get("pid", 0)))
     return f"rank {rank} (host {host}, pid {pid})"
-
-
-def _where(fields: Mapping[str, Any]) -> str:
-    return f"step {fields['step'] + 1}, {fields['phase']}" if fields["step"] >= 0 else f"phase {fields['phase']!r}"
 
 
 def may_retry(error: DistributedError) -> bool:

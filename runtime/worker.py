@@ -20,7 +20,7 @@ import numpy as np
 
 from .collectives import Collective, PeerListener, connect
 from .errors import DriverLost
-from .faults import Script, describe
+from .faults import Script, describe, pack_phase
 from .feed import Feed
 from .loop import step_keys
 from .rendezvous import ControlClient
@@ -177,7 +177,7 @@ class Trainer:
     def _at(self, step: int, phase: str) -> None:
         """Errors and heartbeats name the step, counted from the epoch's start, and the phase."""
         self.collective.at(step)
-        self.control.at(step, phase)
+        self.control.at(step, pack_phase(self.epoch, phase))
 
     def _counters(self) -> dict[str, Any]:
         c = self.collective.counters
@@ -190,7 +190,6 @@ class Trainer:
             "step": self.done,
             "iteration": step.iteration,
             "learning_rate": self.learning_rate,
-            "start": step.part.start,
         }
 
     def _checkpoint_arrays(self) -> dict[str, np.ndarray]:
@@ -207,13 +206,12 @@ class Trainer:
         self._saved_s = time.monotonic()
         self.watch.lap("checkpoint")
 
-    def _await(self, what: str) -> Message:
-        """The driver's next word that is not a wish for slices; those are served at once."""
-        while True:
-            message = self.control.receive(None, what)
-            if message.kind != "pull":
-                return message
-            self._send("slices", {"start": self.step.part.start}, self._checkpoint_arrays())
+    def _decision(self) -> Message:
+        """The driver's decision. Wishes for slices are served; a wish that came too late for the epoch is in it."""
+        while (message := self.control.receive(None, "the driver's decision at the epoch's end")).kind != "decision":
+            if message.kind == "pull":
+                self._send("slices", {}, self._checkpoint_arrays())
+        return message
 
     # --- an epoch ----------------------------------------------------------------------------------------------------
 
@@ -230,10 +228,10 @@ class Trainer:
         rate, bits = 0.0, 0
         while batch is not None and not bits & STOP:
             settings.faults.at(self.rank, self.epoch, batch.step, "step")
-            self._at(batch.step, "step")
             if step.iteration - first >= len(keys):
                 first, keys = step.iteration, step_keys(settings.seed, step.iteration, _KEYS)
             self.watch.lap("input")
+            self._at(batch.step, "compute")
             finish = step.begin(batch, keys[step.iteration - first])
             following = next(feed, None)
             self.watch.lap("input")
@@ -308,7 +306,7 @@ class Trainer:
             {"epoch": self.epoch, "step": self.done, "iteration": self.step.iteration, "times": totals},
             arrays,
         )
-        decision = self._await("the driver's decision at the epoch's end")
+        decision = self._decision()
         self.stopping = decision.fields["stop"]
         self.learning_rate = decision.fields["learning_rate"]
         if "params" in decision.arrays:

@@ -79,6 +79,7 @@ def test_a_lost_worker_changes_no_bit(fault, every):
     assert kinds.count("worker_lost") == kinds.count("retrying") == 1
     loss = next(e for e in hooks.events if e.kind == "worker_lost")
     assert loss.details["rank"] == fault.rank and f"rank {fault.rank} (host " in loss.text
+    assert f"epoch {fault.epoch + 1}, step " in loss.text
     # every step is told once, in order, and every epoch's sums are exact
     assert [(r.epoch, r.step) for r in hooks.steps] == [(e, s) for e in range(3) for s in range(5)]
     assert hooks.begun == [0, 1, 2] and [e.epoch for e in hooks.ends] == [0, 1, 2]
@@ -117,7 +118,7 @@ def test_changed_rows_end_the_fit():
     source = mlp()
     changed = [*data[:2], [{k: v + 1 for k, v in b.items()} for b in data[2]], *data[3:]]
     with pytest.raises(
-        DataChanged, match=r"training data on rank 1: shard 2 is not what it was .* expected fingerprint"
+        DataChanged, match=r"training data on rank 0: shard 2 is not what it was .* expected fingerprint"
     ):
         fit_in_threads(source, changed, 2, epochs=1, table=table_of(data))
 
