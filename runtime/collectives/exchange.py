@@ -287,7 +287,7 @@ class Exchange(Collective):
                 lane.moved_at = now
             oldest = min(oldest, lane.moved_at)
             sending = select.POLLOUT if lane.out_left and not lane.broken else 0
-            receiving = select.POLLIN if lane.got < 0 or lane.got < lane.want and lane.room else 0
+            receiving = select.POLLIN if lane.wants_bytes else 0
             self._poller.register(lane.sock, sending | receiving)
         done = [lane for lane in self._lanes.values() if lane.listening and lane not in active]
         for lane in done:
@@ -311,7 +311,7 @@ class Exchange(Collective):
         """
         if any(now - lane.moved_at >= self.timeout_s for lane in still):
             suspects = [lane for lane in still if now - lane.moved_at >= self.timeout_s / 2]
-            self._frozen(min(suspects, key=lambda lane: (lane.got >= lane.want, lane.moved_at)).link, kind)
+            self._frozen(min(suspects, key=lambda lane: (not lane.wants_bytes, lane.moved_at)).link, kind)
 
     def _hear(self, lane: Lane, kind: int) -> None:
         """A peer that has done its part of this call may say that it gives up, while others are waited for."""

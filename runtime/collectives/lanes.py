@@ -86,6 +86,11 @@ class Lane:
         place = self.got % size
         return min(size - place, self.used + size - self.got, self.want - self.got, PIECE_BYTES)
 
+    @property
+    def wants_bytes(self) -> bool:
+        """Whether bytes of the peer are missing, and not for want of room here."""
+        return self.got < 0 or (self.got < self.want and self.room > 0)
+
     def receive(self) -> int:
         """Takes what has arrived, up to a piece. -1 at the end of the connection."""
         got = self.got
