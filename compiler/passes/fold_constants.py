@@ -26,7 +26,7 @@ class FoldConstants(Pass):
         known: set[Node] = set()
         for n in graph.nodes:
             if n.op.name == "constant" or (
-                n.op.name not in LEAVES and not n.op.has_effect and known.issuperset(n.inputs)
+                n.op.name not in LEAVES and not n.op.has_effect and known.issuperset(n.inputs) and _known(n)
             ):
                 known.add(n)
         return {n for n in known if _worth_it(n)}
@@ -51,7 +51,9 @@ def _worth_it(n: Node) -> bool:
 
 
 def _known(n: Node) -> bool:
-    return all(map(is_static, n.shape)) and all(map(_plain, n.attrs.values()))
+    """Whether neither its shape nor its attributes hold an unknown size."""
+    types = (n.type,) if isinstance(n.type, TensorType) else n.type.items
+    return all(is_static(d) for t in types for d in t.shape) and all(map(_plain, n.attrs.values()))
 
 
 def _plain(value) -> bool:

@@ -33,5 +33,6 @@ def test_what_stays(untouched):
     untouched(FoldConstants(), X * 2.0, inputs=(X,))
     untouched(FoldConstants(), shape.broadcast_to(constant(1.0), shape=(100, 100)))
     untouched(FoldConstants(), creation.full((symbol("b"),), 1.0))
+    untouched(FoldConstants(), shape.sum(creation.full((symbol("b"),), 1.0)))  # of known shape, from unknown sizes
     untouched(FoldConstants(), a.negative(constant(np.zeros((300, 300), "f"))))
     untouched(FoldConstants(), all_reduce(constant(1.0)))
