@@ -93,6 +93,8 @@ class LocalLoop:
             rate = self._timed("callbacks", self.hooks.on_epoch_begin, epoch)
             self._follow(Decision(learning_rate=rate))
             end = self._epoch(epoch, feed, validate)
+            if not end.steps and not (epoch == self.job.initial_epoch and self.job.initial_step):
+                break  # the data ran out
             decision = self._timed("callbacks", self.hooks.on_epoch_end, end)
             self._follow(decision)
             if decision.stop:

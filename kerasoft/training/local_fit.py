@@ -314,7 +314,13 @@ def _test(model: Any, source: _Source, callbacks: CallbackList, params: Any, sta
 
     callbacks.on_test_begin()
     feed = source.feed(False, 0, program.source.flags.exact_rows)
-    return sum_batches(program.step, params, state, begin(feed.epoch(0)), tell if told else None)
+    sums, rows = sum_batches(program.step, params, state, begin(feed.epoch(0)), tell if told else None)
+    if not rows:
+        raise DataError(
+            "there is no data to evaluate: the generator gave no more rows. It can be run through only once; give a list of "
+            "batches or an object whose __iter__ starts again."
+        )
+    return sums, rows
 
 
 def _callback_list(model, callbacks, verbose, epochs, steps, history=False) -> CallbackList:

@@ -136,6 +136,12 @@ class Trainer:
         return found
 
     @property
+    def metrics(self) -> list:
+        """The compiled metrics, once the model was trained or evaluated."""
+        targets = self._trainer.targets
+        return [term.metric for term in targets.metrics] if targets is not None else []
+
+    @property
     def metrics_names(self) -> list[str]:
         """Names of what `evaluate` gives, once the model was trained or evaluated."""
         targets = self._trainer.targets

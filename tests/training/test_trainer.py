@@ -218,7 +218,10 @@ def test_generators():
     listed = list(batches())
     assert len(model.fit(_Iterable(listed), epochs=2, verbose=0).history["loss"]) == 2
     with pytest.warns(UserWarning, match="Your input ran out of data"):
-        model.fit(batches(), epochs=2, steps_per_epoch=4, verbose=0)
+        history = model.fit(batches(), epochs=2, steps_per_epoch=4, verbose=0)
+    assert history.epoch == [0]
+    with pytest.warns(UserWarning, match="ran out of data"), pytest.raises(ValueError, match="no data to evaluate"):
+        model.fit(X, Y, epochs=2, validation_data=batches(), verbose=0)
 
 
 class _Iterable:
@@ -344,6 +347,69 @@ def test_structures_of_outputs():
     np.testing.assert_allclose(out["sum"], 2 * X, rtol=1e-6)
     history = model.fit({"b": X, "a": X}, {"sum": X, "first": Y}, verbose=0)
     assert list(history.history) == ["first_loss", "loss", "sum_loss"]
+
+
+def variable_lengths(k):
+    layers = [
+        k.Input((None,), dtype="int32"),
+        k.layers.Embedding(9, 3),
+        k.layers.GlobalAveragePooling1D(),
+        k.layers.Dense(1),
+    ]
+    model = k.Sequential(layers)
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_sequences_of_several_lengths_are_traced_once():
+    model = variable_lengths(ks)
+    for length in (5, 7):
+        tokens = np.arange(8 * length).reshape(8, length) % 9
+        model.fit(tokens, Y[:8], verbose=0)
+        assert model.predict(tokens, verbose=0).shape == (8, 1)
+    assert len(model._trainer.programs) == 2
+
+
+def adding_loss(k):
+    class Adds(k.layers.Layer):
+        def call(self, x):
+            self.add_loss(0.1 * k.ops.mean(k.ops.square(x)))
+            return x
+
+    class Own(k.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.adds = k.layers.Dense(4), Adds()
+            self.heads = {"a": k.layers.Dense(1), "b": k.layers.Dense(2)}
+
+        def call(self, x):
+            x = self.adds(self.first(x))
+            return {"a": self.heads["a"](x), "b": self.heads["b"](x)}
+
+    return Own()
+
+
+def test_a_subclassed_model_with_add_loss_and_dict_outputs():
+    histories, weights = [], []
+    labels = {"a": Y, "b": X[:, :2]}
+    for k in (ks, keras):
+        model = adding_loss(k)
+        model.compile(k.optimizers.SGD(0.05), {"a": "mse", "b": "mae"}, metrics={"b": ["mse"]})
+        model.predict(X[:2], verbose=0)
+        values = [
+            np.random.default_rng(i).normal(size=w.shape).astype("float32") for i, w in enumerate(model.get_weights())
+        ]
+        model.set_weights(values)
+        options = dict(batch_size=16, epochs=2, shuffle=False, verbose=0)
+        histories.append(
+            model.fit(X, labels, validation_data=(X[:9], {n: y[:9] for n, y in labels.items()}), **options)
+        )
+        weights.append(model.get_weights())
+    assert list(histories[0].history) == list(histories[1].history)
+    for key, wanted in histories[1].history.items():
+        np.testing.assert_allclose(histories[0].history[key], wanted, rtol=1e-5, err_msg=key)
+    for mine, theirs in zip(*weights, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_ema_replaces_the_weights_at_the_end():
