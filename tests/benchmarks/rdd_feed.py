@@ -26,11 +26,12 @@ def rows(index, count):
 
 def by_blocks(partition):
     """Ours, all of it: rows -> checked blocks -> table with fingerprints -> a worker's store -> batches."""
-    from kerasoft.data.columns import Column
-    from kerasoft.data.reader import RowReader
     from kerasoft.runtime.feed import Feed
     from kerasoft.runtime.shards import Plan, table_of
     from kerasoft.runtime.store import ShardStore
+
+    from kerasoft.data.columns import Column
+    from kerasoft.data.reader import RowReader
 
     part = list(partition)
     started = time.perf_counter()

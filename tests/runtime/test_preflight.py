@@ -1,7 +1,6 @@
 """Preflight: each failure names the fix, before any data is touched."""
 
 import pytest
-
 from kerasoft.runtime import preflight
 from kerasoft.runtime.preflight import HostFacts, MemoryNeed, Report
 
