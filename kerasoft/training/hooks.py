@@ -175,6 +175,14 @@ class FitHooks:
         self.store.write(params, state)
         self.model.optimizer.slots_to_variables(self.layout, slots, iteration)
 
+    def rescue(self) -> None:
+        """After an exception in the loop: keeps what the steps so far have learnt, unless the failed step has taken it."""
+        self._stale = True
+        try:
+            self.synchronise()
+        except RuntimeError:
+            pass  # the weights were given to a step that failed; the variables hold those of the last epoch
+
     def _changed_weights(self) -> tuple[np.ndarray, np.ndarray] | None:
         """params and state for the loop to go on with when a callback has set weights, else None."""
         names = self.store.changed()

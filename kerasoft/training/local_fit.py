@@ -97,8 +97,10 @@ def fit_local(
     result = None
     try:
         result = loop.run(feed, validate)
+    except BaseException:
+        hooks.rescue()
+        raise
     finally:
-        hooks.synchronise()
         model._trainer.hooks = None
         if epochs > initial_epoch:
             optimizer.finalize_variable_values(model.trainable_weights)

@@ -297,6 +297,20 @@ def test_an_exception_leaves_the_weights_of_the_last_step():
     assert int(broken.optimizer.iterations) == 3
 
 
+def test_data_that_breaks_leaves_the_weights_of_the_last_step():
+    def breaks():
+        yield X[:8], Y[:8]
+        yield X[8:16], Y[8:16]
+        raise OSError("disk")
+
+    broken, whole = small(), small()
+    whole.set_weights(broken.get_weights())
+    whole.fit(X[:16], Y[:16], batch_size=8, shuffle=False, verbose=0)
+    with pytest.raises(OSError, match="disk"):
+        broken.fit(breaks(), verbose=0)
+    np.testing.assert_array_equal(broken.get_weights()[0], whole.get_weights()[0])
+
+
 def test_a_frozen_layer_stays_and_says_so():
     model = small()
     model.layers[0].trainable = False
