@@ -66,7 +66,6 @@ SHORT_NAMES = {
 }
 _FAMILY = Family(
     "loss",
-    "keras.losses",
     (*CLASSES, LossFunctionWrapper),
     {
         **{function.__name__: function for function in FUNCTIONS},

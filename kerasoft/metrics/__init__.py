@@ -103,7 +103,7 @@ SHORT_NAMES = {
     "msle": MeanSquaredLogarithmicError,
 }
 _FAMILY = Family(
-    "metric", "keras.metrics", CLASSES, {**SHORT_NAMES, **{name.upper(): cls for name, cls in SHORT_NAMES.items()}}
+    "metric", CLASSES, {**SHORT_NAMES, **{name.upper(): cls for name, cls in SHORT_NAMES.items()}}
 )
 __all__ = [
     "Metric", "deserialize", "get", "resolve", "serialize", *(thing.__name__ for thing in (*CLASSES, *FUNCTIONS)),

@@ -18,7 +18,7 @@ from .sgd import SGD
 CLASSES: tuple[type[Optimizer], ...] = (
     SGD, Adadelta, Adagrad, Adam, AdamW, Adamax, Ftrl, Lion, Nadam, RMSprop,
 )  # fmt: skip
-_FAMILY = Family("optimizer", "keras.optimizers", CLASSES, {cls.__name__.lower(): cls for cls in CLASSES})
+_FAMILY = Family("optimizer", CLASSES, {cls.__name__.lower(): cls for cls in CLASSES})
 __all__ = ["Optimizer", "deserialize", "get", "schedules", "serialize", *(cls.__name__ for cls in CLASSES)]
 
 

@@ -230,7 +230,7 @@ CLASSES = (
     PiecewiseConstantDecay,
     PolynomialDecay,
 )
-_FAMILY = Family("learning-rate schedule", "keras.optimizers.schedules", CLASSES)
+_FAMILY = Family("learning-rate schedule", CLASSES)
 __all__ = ["LearningRateSchedule", "deserialize", "serialize", *(cls.__name__ for cls in CLASSES)]
 
 
