@@ -6,9 +6,9 @@ import argparse
 import pathlib
 
 import numpy as np
+from kerasoft.runtime.spark_session import session
 
 import kerasoft as ks
-from kerasoft.runtime.spark_session import session
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ import pathlib
 import time
 
 import numpy as np
+from kerasoft.runtime.spark_session import session
 
 import kerasoft as ks
-from kerasoft.runtime.spark_session import session
 
 
 def read_idx(folder: pathlib.Path, name: str) -> np.ndarray:

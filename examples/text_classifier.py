@@ -8,9 +8,9 @@ import pathlib
 import re
 
 import numpy as np
+from kerasoft.runtime.spark_session import session
 
 import kerasoft as ks
-from kerasoft.runtime.spark_session import session
 
 WORDS, LENGTH, CLASSES = 10000, 50, 4
 NAMES = ("World", "Sports", "Business", "Sci/Tech")
