@@ -21,27 +21,14 @@ from kerasoft.compiler.errors import ProgramError, ShapeError
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.ops import arithmetic as a
-from kerasoft.compiler.ops import control, indexing, reduce
+from kerasoft.compiler.ops import control, indexing, linalg, reduce
 from kerasoft.compiler.ops import shape as s
 from kerasoft.compiler.ops.collective import all_reduce
-from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, op, param_node
+from kerasoft.compiler.ops.registry import constant, input_node, param_node
 
 B = symbol("b")
 N = symbol("n")
 ROOT = pathlib.Path(kp.__file__).parents[1]
-
-
-def test_op(name, **kw):
-    return REGISTRY.get(name) or op(name, **kw)
-
-
-matmul = test_op(
-    "test_matmul", lower=jnp.matmul, gradient=lambda n, dy: (matmul_nt(dy, n.inputs[1]), matmul_tn(n.inputs[0], dy))
-)
-matmul_nt = test_op("test_matmul_nt", lower=lambda x, y: x @ y.T)
-matmul_tn = test_op("test_matmul_tn", lower=lambda x, y: x.T @ y)
-reciprocal = test_op("test_reciprocal", lower=lambda x: 1.0 / x)
-test_op.__test__ = False
 
 
 def regression(synchronised=False):
@@ -56,10 +43,10 @@ def regression(synchronised=False):
     moving, still = param_node("moving", (3,), trainable=False), param_node("still", (2,), trainable=False)
     v = s.reshape(valid, shape=(B, 1))
     total = s.sum(a.multiply(x, v), axis=0)
-    mean = a.multiply(all_reduce(total) if synchronised else total, reciprocal(rows))
-    predicted = matmul(a.subtract(x, mean), k) + c
+    mean = a.multiply(all_reduce(total) if synchronised else total, a.divide(1.0, rows))
+    predicted = linalg.matmul(a.subtract(x, mean), k) + c
     error = a.multiply(a.subtract(predicted, y), v)
-    loss = s.sum(error * error) * reciprocal(rows)
+    loss = s.sum(error * error) * a.divide(1.0, rows)
     dk, dc = gradient({loss: constant(1.0)}, [k, c])
     train = Graph(
         (x, y, valid, rows, share),
@@ -67,7 +54,7 @@ def regression(synchronised=False):
         ("grad/k", "grad/c", "state/moving", "sum/loss/total", "sum/loss/count"),
     )
     test = Graph((x, y, valid, rows), (loss * rows,), ("sum/loss/total",))
-    predict = Graph((x,), (matmul(a.subtract(x, moving), k) + c + still,), ("out/0",))
+    predict = Graph((x,), (linalg.matmul(a.subtract(x, moving), k) + c + still,), ("out/0",))
     p, g, m = (input_node(n, (N,), "float32") for n in ("param", "gradient", "slot/momentum"))
     rate = input_node("learning_rate", (), "float32")
     moved = m * 0.9 + g

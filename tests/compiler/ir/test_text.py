@@ -10,17 +10,9 @@ from kerasoft.compiler.ir import Graph, node, source, symbol
 from kerasoft.compiler.ir.text import parse_graph, print_graph
 from kerasoft.compiler.ops import arithmetic as a
 from kerasoft.compiler.ops import control, linalg, reduce, shape
-from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, op, param_node
+from kerasoft.compiler.ops.registry import constant, input_node, param_node
 
 B = symbol("b")
-
-
-def anything(x, **attrs):
-    return node(REGISTRY["test_anything"], (x,), attrs)
-
-
-if "test_anything" not in REGISTRY:
-    op("test_anything", lower=lambda x, **_: x)
 
 
 @st.composite
@@ -65,8 +57,9 @@ def test_a_printed_graph_parses_to_the_same_nodes(graph):
     ],
     ids=repr,
 )  # fmt: skip
-def test_every_kind_of_attribute_value_round_trips(value):
-    graph = Graph((x := input_node("x", (B,), "float32"),), (anything(x, value=value),), ("y",))
+def test_every_kind_of_attribute_value_round_trips(value, new_op):
+    anything = new_op("test_anything", lower=lambda x, **_: x)
+    graph = Graph((x := input_node("x", (B,), "float32"),), (node(anything, (x,), {"value": value}),), ("y",))
     table = {}
     assert parse_graph(print_graph(graph, table), table) == graph
 

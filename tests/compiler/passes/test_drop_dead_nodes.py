@@ -1,19 +1,24 @@
 """DropDeadNodes."""
 
 import jax.numpy as jnp
+import pytest
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.ops import arithmetic as a
 from kerasoft.compiler.ops import shape
-from kerasoft.compiler.ops.registry import REGISTRY, VJP, constant, input_node, op, param_node
+from kerasoft.compiler.ops.registry import VJP, constant, input_node, param_node
 from kerasoft.compiler.passes import DropDeadNodes
 
 X = input_node("x", (symbol("b"), 2), "float32")
 K = param_node("k", (2, 2))
-product = REGISTRY.get("test_product") or op("test_product", lower=jnp.matmul, gradient=VJP)
 
 
-def test_an_unread_gradient_goes(check):
+@pytest.fixture
+def product(new_op):
+    return new_op("test_product", lower=jnp.matmul, gradient=VJP)
+
+
+def test_an_unread_gradient_goes(check, product):
     y = product(a.sin(X), K)
     _, dk = gradient({shape.sum(y): constant(1.0)}, [a.sin(X), K])
     common = [
@@ -38,7 +43,7 @@ def test_an_unread_gradient_goes(check):
     )
 
 
-def test_what_stays(untouched):
+def test_what_stays(untouched, product):
     y = product(X, K)
     untouched(DropDeadNodes(), *gradient({shape.sum(y): constant(1.0)}, [X, K]), inputs=(X,))
     untouched(DropDeadNodes(), y, inputs=(X,))
