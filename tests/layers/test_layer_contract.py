@@ -187,6 +187,7 @@ ROWS = [
         call={"use_causal_mask": True}),
 ]  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("quick_initial_weights")
 BATCH = 3
 # XLA's costly optimisations buy nothing on arrays of a hundred numbers.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -195,17 +196,6 @@ NOT_IN_TABLE = {"Layer", "Input", "InputLayer", "InputSpec", "Wrapper", "seriali
 
 def jitted(f, *args):
     return jax.jit(f).lower(*args).compile(compiler_options=FAST)(*args)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_initial_weights():
-    """Keras compiles each random initializer for each shape; the tests set all weights anyway."""
-    patch = pytest.MonkeyPatch()
-    for name in ("VarianceScaling", "Orthogonal", "RandomUniform"):
-        make = lambda self, shape, dtype=None: np.zeros(shape, "float32")  # noqa: E731
-        patch.setattr(getattr(keras.initializers, name), "__call__", make)
-    yield
-    patch.undo()
 
 
 def data(row):

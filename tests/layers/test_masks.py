@@ -12,6 +12,7 @@ from kerasoft import layers
 from kerasoft.scope import Scope, get_mask
 
 IDS = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [0, 5, 0, 6, 0], [1, 2, 3, 4, 5]], "int32")
+pytestmark = pytest.mark.usefixtures("quick_initial_weights")
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
