@@ -13,6 +13,7 @@ from typing import Any
 from .. import ops, tree
 from ..compiler.gradient import gradient
 from ..compiler.ir import Graph, symbol
+from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..scope import Scope
@@ -197,17 +198,20 @@ class _Trace:
         }
         for term in self.targets.metrics:
             weight = weights[term.index] if term.weighted else None
-            measured = term.metric.measure(
-                labels[term.index], flat[term.index], sample_weight=weight, valid=scope.valid
-            )
+            with labelled(f"metric {term.name}"):
+                measured = term.metric.measure(
+                    labels[term.index], flat[term.index], sample_weight=weight, valid=scope.valid
+                )
             sums |= {f"{term.name}/{state}": node for state, node in measured.items()}
         return total, sums
 
     def _loss_share(self, term: LossTerm, y_pred: Any, y_true: Any, weight: Any, scope: Scope) -> Any:
-        terms = term.loss.terms(y_true, y_pred, sample_weight=weight, mask=scope.masks.get(y_pred), valid=scope.valid)
-        if terms.couples_rows:
-            self.exact_rows = self.couples_rows = True
-        return ops.cast(terms.share(scope.rows, scope.share), "float32")
+        mask = scope.masks.get(y_pred)
+        with labelled("loss"):
+            terms = term.loss.terms(y_true, y_pred, sample_weight=weight, mask=mask, valid=scope.valid)
+            if terms.couples_rows:
+                self.exact_rows = self.couples_rows = True
+            return ops.cast(terms.share(scope.rows, scope.share), "float32")
 
     def _regularisation(self, scope: Scope) -> list:
         regularised = [v for v in self.trainable if v.regularizer is not None]
