@@ -222,3 +222,23 @@ def test_settings_of_the_strategy_are_checked():
     ):
         with pytest.raises(ValueError, match=text):
             AllReduce(**settings)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("wire_dtype, itemsize", [("float32", 4), ("bfloat16", 2)])
+def test_bytes_on_the_wire_are_as_stated(world_size, wire_dtype, itemsize):
+    source, data = mlp(features=400, units=40), shards((20, 20), features=400)
+    sent = []
+    for epochs in (1, 4):
+        strategy = AllReduce(wire_dtype=wire_dtype, timeout_s=5)
+        _, hooks, driver = fit_in_threads(
+            source, data, world_size, strategy, epochs=epochs, batch_size=8, transports=("tcp",)
+        )
+        sent.append([c["bytes_sent"] for c in driver.counters])
+    for few, many in zip(*sent, strict=True):
+        a_step = (many - few) / 15
+        assert a_step == pytest.approx(2 * (world_size - 1) / world_size * source.layout.P * itemsize, rel=0.04)
+    assert sum(many for many in sent[1]) - sum(sent[0]) == pytest.approx(
+        15 * 2 * (world_size - 1) * source.layout.P * itemsize, rel=0.04
+    )
+    assert all(r.sums.shape == (4,) for r in hooks.steps)  # what the driver gets of a step does not grow with P
