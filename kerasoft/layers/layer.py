@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -74,10 +76,16 @@ class Layer(State, Operation):
         self.input_spec: Any = None
         self._trainable = bool(trainable)
         self._build_shapes: dict[str, Any] | None = None
+        self._building = False
         self._losses: list[Any] = []
         self._path: str | None = None
         self._input_shape_arg = (dim,) if dim is not None else shape
         self._ready = True
+
+    def __init_subclass__(cls, manages_build: bool = False, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        if "build" in vars(cls) and not manages_build:
+            cls.build = _complete_build(cls.build)  # type: ignore[method-assign]
 
     # --- dtype ---
 
@@ -446,6 +454,28 @@ class Layer(State, Operation):
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
 
 
+def _complete_build(build: Any) -> Any:
+    """A `build` that may be called directly: weights get the layer's path, and the layer is built afterwards."""
+    signature = inspect.signature(build)
+
+    @functools.wraps(build)
+    def complete(self: Layer, *args: Any, **kwargs: Any) -> Any:
+        if self._building:  # a subclass called super().build()
+            return build(self, *args, **kwargs)
+        self._building = True
+        try:
+            with self._name_scope():
+                result = build(self, *args, **kwargs)
+        finally:
+            self._building = False
+        shapes = dict(list(signature.bind(self, *args, **kwargs).arguments.items())[1:])
+        self._build_shapes = {name: _shape_tuple(shape) for name, shape in shapes.items() if shape is not None} or None
+        self._after_build()
+        return result
+
+    return complete
+
+
 def _labelled(scope: Any, layer: Layer) -> Any:
     """Nodes made inside carry the layer's name."""
     if not scope.tracing:
@@ -465,7 +495,7 @@ def _shape_tuple(value: Any) -> Any:
         return None if value is None else tuple(value)
     if isinstance(value, dict):
         return {k: _shape_tuple(v) for k, v in value.items()}
-    return [_shape_tuple(v) for v in value]
+    return [_shape_tuple(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _numbers_as_arrays(value: Any) -> Any:

@@ -16,7 +16,7 @@ from .graph import call_of, map_graph
 from .model import Model
 
 
-class Functional(Model):
+class Functional(Model, manages_build=True):
     """A model made of symbolic inputs and outputs.
 
     Args:

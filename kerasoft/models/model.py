@@ -16,7 +16,7 @@ def _is_functional_call(args: tuple, kwargs: dict) -> bool:
     return len(args) >= 2 or (len(args) == 1 and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
 
 
-class Model(Trainer, Layer):
+class Model(Trainer, Layer, manages_build=True):
     """A network.
 
     ``Model(inputs, outputs)`` of symbolic tensors is a functional model. A subclass with a `call` of its own is run as
@@ -114,7 +114,9 @@ class Model(Trainer, Layer):
             raise
 
     def _call_build(self, shapes: dict[str, Any]) -> None:
-        """The first call of a subclassed model builds its layers as it runs."""
+        """The first call of a subclassed model builds its layers as it runs, after its own `build` if it has one."""
+        if type(self).build is not Model.build:
+            self.build(**shapes)
         self._build_shapes = shapes or None
         self._after_build()
 

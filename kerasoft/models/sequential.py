@@ -12,7 +12,7 @@ from .functional import Functional
 from .model import Model
 
 
-class Sequential(Model):
+class Sequential(Model, manages_build=True):
     """Layers one after the other. Without an `Input` first, weights are made at the first call.
 
     Args:
