@@ -17,10 +17,11 @@ from .collectives import slices
 from .errors import DistributedError, RetriesExhausted, WorkerLost
 from .faults import Sign, may_retry, verdict
 from .loop import Decision, EpochEnd, Event, Hooks, StepReport, TrainJob, TrainResult
+from .rank import HERE, Task
 from .rendezvous import FORMED, FROZEN, LOST, ControlServer
 from .reports import Stopwatch, add, profile
 from .wire import Message
-from .worker import HERE, Settings, Task
+from .worker import Settings
 
 GRACE_S = 1.0  # after the first sign of a failure, for the one that explains it
 BACKOFF_S = (0.2, 1.0, 5.0, 15.0)
@@ -74,7 +75,7 @@ class Driver:
         hooks: who is told.
         retries: attempts that may fail one after another without a new checkpoint between them.
         watch: charged with the driver's phases.
-        address: of the server as workers reach it. cache: see `Task`.
+        address: of the server as workers reach it. threads, cache: see `Task`.
     """
 
     def __init__(
@@ -88,12 +89,13 @@ class Driver:
         retries: int = 4,
         watch: Stopwatch | None = None,
         address: tuple[str, int] | None = None,
+        threads: int = 0,
         cache: bool = False,
     ):
         self.job, self.settings, self.server, self.launcher = job, settings, server, launcher
         self.checkpoints, self.hooks, self.retries = checkpoints, hooks, retries
         self.watch = watch or Stopwatch()
-        self.address, self.cache = address or server.address, cache
+        self.address, self.threads, self.cache = address or server.address, threads, cache
         layout = job.source.layout
         self.P, self.V, self.M = layout.P, layout.V, layout.M
         self._parts = [slice(min(s.start, self.P), min(s.stop, self.P)) for s in slices(self.V, settings.world_size)]
@@ -206,7 +208,7 @@ class Driver:
         self.server.start_generation(generation, world)
         script = dataclasses.replace(self.settings.faults, generation=generation)
         settings = dataclasses.replace(self.settings, faults=script)
-        task = Task(settings, self.address, self.server.secret, generation, self.cache)
+        task = Task(settings, self.address, self.server.secret, generation, self.threads, self.cache)
         self._job = self.launcher.launch(task)
         try:
             self._wait_formed()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket
 import tempfile
 import threading
@@ -17,13 +16,13 @@ from .errors import ClusterError
 from .faults import Script
 from .loop import Event, Hooks, TrainJob, TrainResult
 from .preflight import Report, check_configuration
+from .rank import TRAINING, VALIDATION, Task, run_rank
 from .rendezvous import ControlServer
 from .reports import Stopwatch
 from .shards import Record
 from .spark_files import HadoopFolder
 from .spark_preflight import configuration, executor_cores, executor_count
 from .wire import new_secret
-from .worker import TRAINING, VALIDATION, Task, run_rank
 
 RECOVERY_TIMEOUT_S = 180.0
 
@@ -80,6 +79,7 @@ def train(
                 retries=strategy.retries,
                 watch=watch,
                 address=(advertised, server.address[1]),
+                threads=layout.cores if strategy.deterministic else layout.cpus,
                 cache=True,
             )
             return driver.run()
@@ -94,7 +94,7 @@ class Layout:
 
     Attributes:
         world_size: ranks.
-        cpus: cores of each rank.
+        cpus: cores of each rank. cores: of an executor.
         slots: ranks that could run at once.
         warning: what the user should know, or "".
 
@@ -105,6 +105,7 @@ class Layout:
     def __init__(self, context: Any, workers: int | None, shards: int):
         executors, cores = max(executor_count(context), 1), executor_cores(context)
         conf = configuration(context)
+        self.cores = cores
         self.is_local = str(context.master).startswith("local") and not str(context.master).startswith("local-cluster")
         if self.is_local:
             self.cpus, self.slots = 1, cores
@@ -196,9 +197,8 @@ def run_partition(task: Task, program: Any, records: Iterable[tuple[int, tuple]]
     """The task of one rank; nothing comes back through Spark."""
     from pyspark import BarrierTaskContext
 
-    context = BarrierTaskContext.get()
-    os.environ["NPROC"] = str(max(context.cpus(), 1))  # XLA's threads; JAX is not imported yet
-    run_rank(task, context.partitionId(), functools.partial(_load_program, program), (r for _, r in records))
+    rank = BarrierTaskContext.get().partitionId()
+    run_rank(task, rank, functools.partial(_load_program, program), (r for _, r in records))
     return iter(())
 
 

@@ -21,12 +21,27 @@ def program_of(data: bytes, fingerprint: str) -> Any:
     """The `StepProgram` behind `data`, decoded and compiled once in this process."""
     found = _programs.get(fingerprint)
     if found is None:
+        _take_threads()
         from kerasoft.compiler.program import StepProgram
 
         if len(_programs) > 8:
             _programs.clear()
         found = _programs[fingerprint] = StepProgram.from_bytes(data)
     return found
+
+
+def _take_threads() -> None:
+    """Lets XLA compute with the task's cores: tasks beside it have their own, and so has a fit in this process."""
+    from pyspark import TaskContext
+
+    from kerasoft.compiler.program import ProgramError, pin_threads
+
+    context = TaskContext.get()
+    if context is not None:
+        try:
+            pin_threads(max(context.cpus(), 1))
+        except ProgramError:  # JAX runs here already
+            pass
 
 
 class Scorer:

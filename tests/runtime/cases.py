@@ -146,7 +146,7 @@ class Threads:
             thread.start()
 
     def rank(self, rank):
-        from kerasoft.runtime.worker import run_rank
+        from kerasoft.runtime.rank import run_rank
 
         settings = self.task.settings
         records = []
