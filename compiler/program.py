@@ -26,12 +26,11 @@ from .local import LocalStep
 from .options import compiler_options
 from .packing import PackedStage, pack_step, pack_update, unknown_sizes
 from .passes import optimise
-from .threads import pin_threads
 from .threads import pin_threads, threads
 
 __all__ = [
     "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
-    "UpdateArgs", "ProgramError", "cache_hits", "compilations", "pin_threads", "pin_threads", "threads", "use_compile_cache",
+    "UpdateArgs", "ProgramError", "cache_hits", "compilations", "pin_threads", "threads", "use_compile_cache",
 ]  # fmt: skip
 
 _export_lock = threading.Lock()
