@@ -9,6 +9,7 @@ all_reduce = op(
     lower=lambda x: x,
     gradient=lambda n, dy: (all_reduce(dy),),
     has_effect=True,
+    doc="The sum over all replicas of the step: (...) -> (...).",
 )
 """The sum of `x` over all replicas (shards) of the step.
 
