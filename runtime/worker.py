@@ -226,6 +226,7 @@ class Trainer:
             self.watch.lap("input")
             self._at(batch.step, "compute")
             finish = step.begin(batch, keys[step.iteration - first])
+            self.watch.lap("compute")
             following = next(feed, None)
             self.watch.lap("input")
             note = self._note(following is None) if self.rank == 0 else 0

@@ -16,7 +16,7 @@ from kerasoft.runtime.faults import Fault, Script
 from kerasoft.runtime.shards import table_of
 from kerasoft.runtime.spark import train
 
-from tests.runtime.cases import Recorder, fit_in_threads, job_of, mlp, shards, weights
+from tests.runtime.cases import Recorder, digest, fit_in_threads, job_of, mlp, shards, weights
 
 pytestmark = pytest.mark.spark
 SIZES = (13, 0, 29, 5, 20)
