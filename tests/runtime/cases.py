@@ -9,6 +9,7 @@ from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.ops import arithmetic as a
 from kerasoft.compiler.ops import shape as s
 from kerasoft.compiler.ops.collective import all_reduce
+from kerasoft.compiler.ops.random import uniform_rows
 from kerasoft.compiler.ops.registry import constant, input_node, param_node
 
 B, N = symbol("b"), symbol("n")
@@ -29,8 +30,8 @@ def adam(clip=False):
     return Graph((p, g, m, v, rate), (moved, m2, v2), ("param", "slot/m", "slot/v"))
 
 
-def mlp(features=5, units=8, clip=False, synchronised=False, update_mode="sliced"):
-    """tanh(x k) u, squared error, a running mean of x; sums: loss, rows, row ids (to see every row once)."""
+def mlp(features=5, units=8, clip=False, synchronised=False, update_mode="sliced", dropout=False):
+    """tanh(x k) u, with half of the units dropped if asked for, squared error, a running mean of x; sums: loss, rows, row ids (to see every row once)."""
     x, y = input_node("x/0", (B, features), "float32"), input_node("y/0", (B, 1), "float32")
     valid, row_id = input_node("valid", (B,), "float32"), input_node("row_id", (B,), "uint32")
     rows, share = input_node("rows", (), "float32"), input_node("share", (), "float32")
@@ -45,16 +46,26 @@ def mlp(features=5, units=8, clip=False, synchronised=False, update_mode="sliced
     else:
         centred = x
         state = share * (moving * 0.5) + mean * 0.5
-    error = (a.tanh(centred @ k) @ u - y) * v
+    hidden = a.tanh(centred @ k)
+    keys = ()
+    if dropout:
+        keys = (input_node("key", (2,), "uint32"),)
+        hidden = (
+            hidden
+            * a.cast(a.greater(uniform_rows(keys[0], row_id, salt=1, shape=(units,)), 0.5), dtype="float32")
+            * 2.0
+        )
+    error = (hidden @ u - y) * v
     loss = a.divide(s.sum(error * error), rows)
     dk, du = gradient({loss: constant(1.0)}, [k, u])
     ids = a.cast(row_id, dtype="float32")
     sums = (loss * rows, s.sum(valid), s.sum(ids * valid), s.sum(ids * ids * valid))
     names = ("sum/loss/total", "sum/loss/count", "sum/ids", "sum/ids_squared")
     train = Graph(
-        (x, y, valid, row_id, rows, share), (dk, du, state, *sums), ("grad/k", "grad/u", "state/moving", *names)
+        (x, y, valid, row_id, rows, share, *keys), (dk, du, state, *sums), ("grad/k", "grad/u", "state/moving", *names)
     )
-    test_error = (a.tanh(a.subtract(x, moving) @ k) @ u - y) * v if synchronised else error
+    shown = a.subtract(x, moving) if synchronised else x
+    test_error = (a.tanh(shown @ k) @ u - y) * v
     test = Graph((x, y, valid), (s.sum(test_error * test_error), s.sum(valid)), names[:2])
     return kp.StepSource(
         layout=kp.Layout.of(

@@ -50,7 +50,7 @@ def exact(**more):
 @pytest.fixture(scope="module")
 def calm():
     """The undisturbed deterministic fit, by threads of this process: its bits are those of any executors."""
-    return fit_in_threads(mlp(), shards(SIZES), 1, exact(), epochs=3)
+    return fit_in_threads(mlp(dropout=True), shards(SIZES), 1, exact(), epochs=3)
 
 
 def jobs_of(context, run):
@@ -64,7 +64,7 @@ def jobs_of(context, run):
 
 
 def test_the_same_bits_as_one_process_and_every_row_once(context, calm):
-    result, hooks = fit(context, mlp(), shards(SIZES), exact(workers=3), epochs=3)
+    result, hooks = fit(context, mlp(dropout=True), shards(SIZES), exact(workers=3), epochs=3)
     assert digest(result) == digest(calm[0])
     assert [e.sums[1:].tolist() for e in hooks.ends] == [IDS] * 3
     assert sum(result.profile.seconds.values()) == pytest.approx(result.profile.wall_s, rel=0.02)
@@ -83,7 +83,9 @@ def test_workers_agree_with_one_process_without_determinism(context):
 
 
 def test_a_killed_worker_changes_no_bit(context, calm):
-    result, hooks = fit(context, mlp(), shards(SIZES), exact(workers=2), epochs=3, faults=[Fault(1, 1, 2, "kill")])
+    result, hooks = fit(
+        context, mlp(dropout=True), shards(SIZES), exact(workers=2), epochs=3, faults=[Fault(1, 1, 2, "kill")]
+    )
     check_death(result, hooks, calm, "was lost (its connection closed: the process or its host died)")
 
 
@@ -107,7 +109,9 @@ def check_death(result, hooks, calm, what):
 )
 @pytest.mark.parametrize("workers", [2, 4])
 def test_every_death_changes_no_bit(context, calm, what, says, workers):
-    result, hooks = fit(context, mlp(), shards(SIZES), exact(workers=workers), epochs=3, faults=[Fault(1, 1, 2, what)])
+    result, hooks = fit(
+        context, mlp(dropout=True), shards(SIZES), exact(workers=workers), epochs=3, faults=[Fault(1, 1, 2, what)]
+    )
     check_death(result, hooks, calm, says)
 
 
@@ -115,8 +119,10 @@ def test_every_death_changes_no_bit(context, calm, what, says, workers):
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 @pytest.mark.parametrize("batch_size", [1, 16, 500])
 def test_every_row_once_for_any_workers_and_batch(context, workers, batch_size):
-    result, hooks = fit(context, mlp(), shards(SIZES), exact(workers=workers), epochs=2, batch_size=batch_size)
-    alone, _, _ = fit_in_threads(mlp(), shards(SIZES), 1, exact(), epochs=2, batch_size=batch_size)
+    result, hooks = fit(
+        context, mlp(dropout=True), shards(SIZES), exact(workers=workers), epochs=2, batch_size=batch_size
+    )
+    alone, _, _ = fit_in_threads(mlp(dropout=True), shards(SIZES), 1, exact(), epochs=2, batch_size=batch_size)
     assert [e.sums[1:].tolist() for e in hooks.ends] == [IDS] * 2
     assert digest(result) == digest(alone)
 
@@ -161,7 +167,7 @@ from kerasoft.runtime.faults import Fault
 session = module.Cluster({cluster.url!r}, pathlib.Path({str(cluster.folder)!r})).session("dies", executors=2)
 hooks = Recorder()
 hooks.on_event = lambda event: print(event.kind, event.text, flush=True)
-fit(session.sparkContext, mlp(), shards(SIZES), exact(workers=2, checkpoint={folder!r}, checkpoint_every_s=0.001),
+fit(session.sparkContext, mlp(dropout=True), shards(SIZES), exact(workers=2, checkpoint={folder!r}, checkpoint_every_s=0.001),
     epochs=3, hooks=hooks, faults=[Fault(0, 1, 3, "sleep", seconds=600)])
 """
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True)
@@ -178,7 +184,7 @@ fit(session.sparkContext, mlp(), shards(SIZES), exact(workers=2, checkpoint={fol
         process.stdout.close()
     hooks = Recorder()
     result, hooks = fit(
-        spark.sparkContext, mlp(), shards(SIZES), exact(workers=3, checkpoint=folder), epochs=3, hooks=hooks
+        spark.sparkContext, mlp(dropout=True), shards(SIZES), exact(workers=3, checkpoint=folder), epochs=3, hooks=hooks
     )
     resumed = next(e for e in hooks.events if e.kind == "resumed")
     assert resumed.details == {"epoch": 1, "step": 3} and folder in resumed.text
@@ -212,7 +218,7 @@ def test_too_many_workers_are_refused_at_once(context):
 
 
 def test_larger_than_memory_gives_the_same_bits(context, calm):
-    result, _ = fit(context, mlp(), shards(SIZES), exact(workers=2, memory_cap_bytes=300), epochs=3)
+    result, _ = fit(context, mlp(dropout=True), shards(SIZES), exact(workers=2, memory_cap_bytes=300), epochs=3)
     assert digest(result) == digest(calm[0])
 
 
