@@ -63,11 +63,12 @@ def run_rank(
     """
     settings, watch = task.settings, Stopwatch()
     with ControlClient(task.address, task.secret, task.generation, rank) as control:
-        trainer, stores = None, ()
+        trainer: Trainer | None = None
+        stores: tuple[ShardStore | None, ...] = ()
         try:
             control.send(HERE, {"host": socket.gethostname(), "pid": os.getpid()})
             control.at(-1, "load")
-            stores = _stores(settings, rank)
+            stores = training, validation = _stores(settings, rank)
             _load(records, stores)
             watch.lap("ingest")
             control.at(-1, "compile")
@@ -76,7 +77,7 @@ def run_rank(
                 use_threads(task.threads, settings.deterministic)
             if task.cache:
                 use_cache()
-            trainer = Trainer(settings, rank, program(), *stores, watch)
+            trainer = Trainer(settings, rank, program(), training, validation, watch)
             watch.lap("compile")
             control.at(-1, "join")
             with _join(task, rank, control, trainer.step.P, watch) as collective:

@@ -49,13 +49,15 @@ class Cluster:
             "spark.local.dir": str(self.folder / "local"),
         }
 
-    def session(self, name: str, executors: int = EXECUTORS):
-        """A SparkSession; stop it in the end."""
+    def session(self, name: str, executors: int = EXECUTORS, **more: str):
+        """A SparkSession, with `more` settings; stop it in the end."""
         from pyspark.sql import SparkSession
 
         os.environ["PYSPARK_PYTHON"] = sys.executable
         builder = SparkSession.builder.appName(name)
-        for key, value in self.settings(executors).items():
+        settings = self.settings(executors) | more
+        executors = int(settings["spark.cores.max"]) // int(settings["spark.executor.cores"])
+        for key, value in settings.items():
             builder = builder.config(key, value)
         session = builder.getOrCreate()
         session.sparkContext.setLogLevel("OFF")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from kerasoft.runtime.spark import train
 from tests.runtime.cases import Recorder, digest, fit_in_threads, job_of, mlp, shards, weights
 
 pytestmark = pytest.mark.spark
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SIZES = (13, 0, 29, 5, 20)
 IDS = [67, sum(range(67)), sum(i * i for i in range(67))]
 
@@ -150,27 +152,52 @@ def test_jobs_do_not_grow_with_steps(context):
     assert len(hooks.steps) == 90
 
 
-def test_a_driver_that_dies_is_resumed_within_the_epoch(cluster, spark, calm, tmp_path):
-    folder = (tmp_path / "fit").as_uri()
-    script = f"""
-import sys
-sys.path.insert(0, {str(os.getcwd())!r})
-import importlib.util
-found = importlib.util.spec_from_file_location("cluster", {os.path.join(os.getcwd(), "tests", "conftest.py")!r})
+def another_application(cluster, settings):
+    """The beginning of a script whose `session` has the cluster's two spare cores."""
+    return f"""
+import importlib.util, pathlib, sys
+sys.path.insert(0, {str(ROOT)!r})
+found = importlib.util.spec_from_file_location("cluster", {str(ROOT / "tests" / "conftest.py")!r})
 module = importlib.util.module_from_spec(found)
 sys.modules["cluster"] = module
 found.loader.exec_module(module)
-import pathlib
-from tests.runtime.test_spark import SIZES, exact, fit, mlp, shards
-from tests.runtime.cases import Recorder
 from kerasoft.runtime.faults import Fault
-session = module.Cluster({cluster.url!r}, pathlib.Path({str(cluster.folder)!r})).session("dies", executors=2)
+from tests.runtime.cases import Recorder
+from tests.runtime.test_spark import *
+cluster = module.Cluster({cluster.url!r}, pathlib.Path({str(cluster.folder)!r}))
+session = cluster.session("another", executors=2, **{settings!r})
+"""
+
+
+def run_application(script):
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@pytest.mark.soak
+def test_a_rank_takes_its_executors_cores_and_the_bits_stay(cluster, calm):
+    script = another_application(cluster, {"spark.executor.cores": "2", "spark.cores.max": "2"})
+    script += """
+from kerasoft.runtime.spark import Layout
+for workers in (1, 2):
+    layout = Layout(session.sparkContext, workers, 4)
+    result, hooks = fit(session.sparkContext, mlp(dropout=True), shards(SIZES), exact(workers=workers), epochs=3)
+    print(layout.cpus, layout.slots, digest(result), [e.kind for e in hooks.events if e.kind == "worker_lost"])
+session.stop()
+"""
+    out, _ = run_application(script).communicate(timeout=180)
+    want = digest(calm[0])
+    assert out.splitlines()[-2:] == [f"2 1 {want} []", f"1 2 {want} []"]
+
+
+def test_a_driver_that_dies_is_resumed_within_the_epoch(cluster, spark, calm, tmp_path):
+    folder = (tmp_path / "fit").as_uri()
+    script = f"""{another_application(cluster, {})}
 hooks = Recorder()
 hooks.on_event = lambda event: print(event.kind, event.text, flush=True)
 fit(session.sparkContext, mlp(dropout=True), shards(SIZES), exact(workers=2, checkpoint={folder!r}, checkpoint_every_s=0.001),
     epochs=3, hooks=hooks, faults=[Fault(0, 1, 3, "sleep", seconds=600)])
 """
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True)
+    process = run_application(script)
     try:
         for line in process.stdout:
             if "epoch 2, step 3" in line:
