@@ -130,7 +130,7 @@ class Plan:
 
     >>> plan = Plan((3, 1), batch_size=2)
     >>> plan.steps, [tuple(int(n) for n in b - a) for a, b in plan]
-    (2, [(1, 1), (2, 0)])
+    (2, [(2, 0), (1, 1)])
     """
 
     def __init__(self, rows: Sequence[int], batch_size: int, steps: int | None = None):
