@@ -222,16 +222,15 @@ def test_dataframes(spark, context):
     arrays = spark.createDataFrame([(list(map(float, a)), int(b)) for a, b in zip(x, y)], ["features", "label"])
     vectors = spark.createDataFrame([(Vectors.dense(a), int(b)) for a, b in zip(x, y)], ["v", "target"])
     columns = spark.createDataFrame([(*map(float, a), int(b)) for a, b in zip(x, y)], [*"abcdef", "target"])
+    there = ready(mlp, "sgd")
+    there.fit(arrays, batch_size=61, epochs=2, verbose=0, seed=1, strategy=AllReduce(workers=2))
+    close(here, there)
     for df, features, labels in (
         (arrays, None, None),
         (vectors, ["v"], ["target"]),
         (columns, list("abcdef"), ["target"]),
     ):
-        there = ready(mlp, "sgd")
-        options = {"feature_cols": features, "label_cols": labels}
-        there.fit(df, batch_size=61, epochs=2, verbose=0, seed=1, strategy=AllReduce(workers=2), **options)
-        close(here, there)
-        np.testing.assert_allclose(there.evaluate(df, **options), wanted, rtol=1e-5)
+        np.testing.assert_allclose(there.evaluate(df, feature_cols=features, label_cols=labels), wanted, rtol=1e-5)
         scored = there.predict(df, feature_cols=features)
         assert scored.columns == [*df.columns, "prediction"]
         np.testing.assert_allclose([r["prediction"] for r in scored.collect()], predicted, rtol=1e-4, atol=1e-5)
@@ -299,7 +298,7 @@ def test_profile_adds_up(context):
 
 BAD = [
     (lambda x, y: list(zip(x, y + 3)), "expected a class from 0 to 2, because the output has 3 units"),
-    (lambda x, y: [*zip(x, y), (x[0] * np.nan, 0)], "input 'input_layer' holds nan in row"),
+    (lambda x, y: [*zip(x, y), (x[0] * np.nan, 0)], "holds nan in row 21 of partition 2; expected finite numbers"),
     (lambda x, y: [*zip(x, y), (x[0][:4], 0)], "has shape (4,); expected (6,) (row"),
     (lambda x, y: list(zip(x[:, :5], y)), "needs shape (None, 6), got (None, 5)"),
     (
