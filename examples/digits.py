@@ -26,7 +26,7 @@ def build() -> ks.Model:
             ks.Input((8, 8, 1)),
             ks.layers.Conv2D(32, 3, padding="same", activation="relu"),
             ks.layers.Conv2D(32, 3, padding="same"),
-            ks.layers.BatchNormalization(),
+            ks.layers.BatchNormalization(momentum=0.9),
             ks.layers.Activation("relu"),
             ks.layers.MaxPooling2D(),
             ks.layers.Conv2D(64, 3, padding="same", activation="relu"),
