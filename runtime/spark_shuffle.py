@@ -481,7 +481,8 @@ class ShuffleFit:
                     yield j, (GRADIENT, shard, out[cut])
 
         def update(j: int, part: Iterator[tuple]) -> Iterator[tuple]:
-            own, found = None, {}
+            own: dict[str, Any] = {}
+            found: dict[int, np.ndarray] = {}
             for _, value in part:
                 if value[0] == WEIGHTS:
                     own = value[2]
