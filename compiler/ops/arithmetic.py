@@ -156,7 +156,7 @@ def _chosen(a: Node, b: Node, wins: Op) -> Node:
 # --- one array ----------------------------------------------------------------------------------------------------
 
 negative = _unary("negative", jnp.negative, "-x", lambda x, y, dy: negative(dy))
-absolute = _unary("absolute", jnp.absolute, "|x|", lambda x, y, dy: multiply(dy, sign(x)))
+absolute = _unary("absolute", jnp.absolute, "|x|", lambda x, y, dy: where(greater_equal(x, 0), dy, negative(dy)))
 sign = _unary("sign", jnp.sign, "-1, 0 or 1")
 square = _unary("square", jnp.square, "x * x", lambda x, y, dy: multiply(dy, multiply(x, 2)))
 sqrt = _unary("sqrt", jnp.sqrt, "the square root", lambda x, y, dy: divide(multiply(dy, 0.5), y))
@@ -244,18 +244,20 @@ where = op(
 
 
 def _clip_gradient(n: Node, dy: Node) -> tuple:
-    x, inside = n.inputs[0], None
-    for bound, test in ((n.attrs["low"], greater_equal), (n.attrs["high"], less_equal)):
+    """Inside the bounds dy, at a bound half of it (as JAX shares it between x and the bound), outside nothing."""
+    x, dx = n.inputs[0], dy
+    for bound, inside in ((n.attrs["low"], greater), (n.attrs["high"], less)):
         if bound is not None:
-            inside = test(x, bound) if inside is None else logical_and(inside, test(x, bound))
-    return (dy if inside is None else where(inside, dy, zeros_like(dy)),)
+            half = multiply(dx, 0.5)
+            dx = where(inside(x, bound), dx, where(equal(x, bound), half, zeros_like(dx)))
+    return (dx,)
 
 
 clip_op = op(
     "clip",
     lower=lambda x, *, low, high: jnp.clip(x, low, high),
     gradient=_clip_gradient,
-    doc="x kept inside [low, high], numbers or None; gradient 1 on the closed interval: (...) -> (...).",
+    doc="x kept inside [low, high], numbers or None; gradient 1 inside, 1/2 at a bound: (...) -> (...).",
 )
 
 
