@@ -215,39 +215,38 @@ def overhead(sleep_ms: float, steps: int, ranks: list[int]) -> None:
 
 
 def scheduling(tasks: list[int], seconds: float, sleep_ms: float) -> None:
-    """The share of a fit outside its loop."""
+    """The share of a fit outside its loop, with workers that sleep in every step."""
     import kerasoft.runtime.spark as carrier
     from kerasoft.runtime import AllReduce
+    from kerasoft.runtime.faults import Fault, Script
     from kerasoft.runtime.loop import TrainJob
     from kerasoft.runtime.shards import table_of
     from kerasoft.runtime.spark_session import session
 
     src, params, state, leaves = source()
-    print("| tasks | steps | loop s | outside the loop s | scheduling share |\n|---|---|---|---|---|")
+    print("| tasks | steps | wall s | outside the loop s | scheduling share |\n|---|---|---|---|---|")
     for number in tasks:
         spark = session("scheduling", f"local[{number}]")
-        sc = spark.sparkContext
         rows = {leaf.name: np.zeros((ROWS, *leaf.shape), leaf.dtype) for leaf in leaves}
-        steps = int(seconds / (sleep_ms / 1e3))
-        blocks = sc.parallelize([(s, 0, rows) for s in range(number)], number).cache()
-        table = table_of([[rows]] * number)
-        sleep_s = sleep_ms / 1e3
-
-        def load(program, sleep_s=sleep_s):
-            return Padded(program.value, sleep_s)
-
-        carrier._load_program = load
-        made = type("Blocks", (), {"rdd": blocks, "table": table})()
-        for _ in range(2):  # the first warms the Python workers up
-            job = TrainJob(source=src, params=params, state=state, batch_size=number, epochs=max(1, steps // ROWS))
+        blocks = spark.sparkContext.parallelize([(s, 0, rows) for s in range(number)], number).cache()
+        made = type("Blocks", (), {"rdd": blocks, "table": table_of([[rows]] * number)})()
+        for steps in (1, int(seconds * 1e3 / sleep_ms)):  # the first fit warms the Python workers up
+            epochs, each = -(-steps // ROWS), min(steps, ROWS)
+            job = TrainJob(
+                source=src, params=params, state=state, batch_size=number, epochs=epochs, steps_per_epoch=each
+            )
+            naps = (
+                Fault(r, e, s, "sleep", seconds=sleep_ms / 1e3)
+                for r in range(number)
+                for e in range(epochs)
+                for s in range(each)
+            )
+            strategy = AllReduce(workers=number, checkpoint_every_s=1e9)
             begin = time.perf_counter()
-            result = carrier.train(job, made, None, AllReduce(workers=number, checkpoint_every_s=1e9), Silent())
+            result = carrier.train(job, made, None, strategy, Silent(), Script(tuple(naps)))
             wall = time.perf_counter() - begin
         outside = sum(result.profile.seconds.get(k, 0.0) for k in ("scheduling", "rendezvous", "start"))
-        print(
-            f"| {number} | {result.profile.steps} | {wall - outside:.1f} | {outside:.2f} | {outside / wall:.2%} |",
-            flush=True,
-        )
+        print(f"| {number} | {result.profile.steps} | {wall:.1f} | {outside:.2f} | {outside / wall:.2%} |", flush=True)
         spark.stop()
 
 
@@ -257,7 +256,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--scheduling", type=int, nargs="+", default=[])
-    parser.add_argument("--fit-seconds", type=float, default=30.0)
+    parser.add_argument("--fit-seconds", type=float, default=180.0)
     options = parser.parse_args()
     if options.scheduling:
         scheduling(options.scheduling, options.fit_seconds, options.sleep_ms)

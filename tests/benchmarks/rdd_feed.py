@@ -38,7 +38,10 @@ def by_blocks(partition):
     reader = RowReader((Column("x/a", SHAPE, "float32"), Column("y/b", (), "int32", 10)))
     blocks = list(reader.blocks(part, "partition"))
     table = table_of([blocks])
-    store = ShardStore([(0, i, block) for i, block in enumerate(blocks)], table, [0])
+    store = ShardStore(table, [0])
+    for sequence, block in enumerate(blocks):
+        store.add(0, sequence, block)
+    store.finish()
     specs = [("x/a", SHAPE, "float32"), ("y/b", (), "int32")]
     feed = Feed(store, Plan(table.rows, BATCH), (BATCH,), False, specs, seed=0, shuffle=True)
     count = sum(call.rows for step in feed.epoch(0) for call in step.calls)
