@@ -7,6 +7,7 @@ KerasoftError
 ├── NotCompiledError      fit or evaluate before `compile()`                   (also a ValueError)
 ├── UnknownNameError      a string or a config names nothing that is known     (also a ValueError)
 ├── DataError             rows or labels that the model cannot be trained on   (also a ValueError)
+│   └── EmptyDataError    an RDD or DataFrame without rows
 ├── SerializationError    a config or a file that cannot be read or written    (also a ValueError)
 │   └── UnsafeFileError   a file that wants code run, escapes its folder or is too large
 └── SymbolicValueError    the value of a symbolic tensor was asked for         (also a TypeError)
@@ -41,6 +42,10 @@ class UnknownNameError(KerasoftError, ValueError):
 
 class DataError(KerasoftError, ValueError):
     """Rows or labels that the model cannot be trained on."""
+
+
+class EmptyDataError(DataError):
+    """An RDD or DataFrame without rows."""
 
 
 class SerializationError(KerasoftError, ValueError):

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasoft.runtime.shards import Block, Fingerprint, Record, ShardTable, table_of
 
-from .errors import DataError, EmptyDataError
+from ..errors import DataError, EmptyDataError
 from .reader import RowReader
 
 ERROR = -1  # the sequence number of a record that holds an error text instead of a block

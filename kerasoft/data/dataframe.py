@@ -14,9 +14,9 @@ import numpy as np
 
 from kerasoft.runtime.shards import Block
 
+from ..errors import DataError
 from .blocks import ERROR
 from .columns import Column, check_block, of_kind
-from .errors import DataError
 from .reader import MOST_ROWS
 
 

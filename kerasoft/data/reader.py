@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DataError
 from .columns import Column, check_block, of_kind
-from .errors import DataError
 
 BLOCK_BYTES = 4 << 20
 MOST_ROWS = 8192

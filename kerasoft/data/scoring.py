@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import DataError, EmptyDataError
 from .blocks import ERROR
-from .errors import DataError, EmptyDataError
 from .reader import RowReader
 
 _programs: dict[str, Any] = {}  # by fingerprint, in one Python worker: best effort, rebuilt when it is not there

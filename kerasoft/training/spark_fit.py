@@ -14,8 +14,8 @@ from .. import tree
 from ..callbacks.base import plain_logs
 from ..data.blocks import BlockRDD, first_row, is_dataframe, persisted, records_of_rdd
 from ..data.columns import Column
-from ..data.errors import DataError
 from ..data.reader import RowReader
+from ..errors import DataError
 from ..runtime.loop import Event, Profile, TrainJob
 from ..runtime.shards import Plan
 from . import checks

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kerasoft.data.columns import Column
-from kerasoft.data.errors import DataError
 from kerasoft.data.reader import RowReader
+from kerasoft.errors import DataError
 
 X = Column("x/image", (2, 2), "float32", None, "input 'image'")
 X2 = Column("x/age", (), "float32", None, "input 'age'")

@@ -10,7 +10,7 @@ import pytest
 from kerasoft.runtime import AllReduce, ShuffleAllReduce
 
 import kerasoft as ks
-from kerasoft.data.errors import DataError, EmptyDataError
+from kerasoft.errors import DataError, EmptyDataError
 
 pytestmark = pytest.mark.spark
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
