@@ -303,7 +303,7 @@ BAD = [
     (lambda x, y: list(zip(x[:, :5], y)), "needs shape (None, 6), got (None, 5)"),
     (
         lambda x, y: list(zip(x, np.eye(3)[y])),
-        "needs class numbers of shape (None,), got (None, 3). One-hot labels need",
+        "For one-hot labels use categorical_crossentropy",
     ),
     (lambda x, y: list(x), "expected (x, y) or (x, y, weight), a dict or a Row"),
 ]
