@@ -86,6 +86,30 @@ def total_bytes(graph: Graph, sizes: Mapping[str, Dim]) -> int:
     return sum(bytes_moved(n, sizes) for n in graph.nodes)
 
 
+def peak_bytes(graph: Graph, sizes: Mapping[str, Dim]) -> int:
+    """Bytes of all values that are alive at once, at most, if the nodes ran in their order without fusion.
+
+    Inputs, params and constants are not counted, views neither: what remains are the temporaries of a step, with the
+    forward values kept for the gradients.
+    """
+    views = ("input", "param", "constant", "item", "reshape", "broadcast_to", "full", "iota")
+    nodes = graph.nodes
+    size = {n: 0 if n.op.name in views else size_bytes(bound_type(n.type, sizes)) for n in nodes}
+    last: dict[Node, int] = {}
+    for i, n in enumerate(nodes):
+        for x in (n, *n.inputs):
+            last[x] = i
+    ends: dict[int, list[Node]] = {}
+    for n, i in last.items():
+        ends.setdefault(i, []).append(n)
+    live = peak = 0
+    for i, n in enumerate(nodes):
+        live += size[n]
+        peak = max(peak, live)
+        live -= sum(size[x] for x in ends.get(i, ()))
+    return peak
+
+
 def readable(number: float, unit: str = "") -> str:
     """Three digits and a power of a thousand.
 

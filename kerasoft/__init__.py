@@ -16,7 +16,6 @@ if not (pathlib.Path(__file__).parent / "compiler").is_dir():
 
 _SUBMODULES = (
     "activations",
-    "applications",
     "callbacks",
     "compiler",
     "data",

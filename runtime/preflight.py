@@ -90,11 +90,14 @@ class Report:
         passed: what holds.
         warnings: what will cost time or may fail.
         failures: what makes this fit impossible; each with the fix.
+        conf, hosts: what it was judged by, for `check_memory` when the size of the data is known.
     """
 
     passed: list[str] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
+    conf: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    hosts: Sequence[HostFacts] = ()
 
     def __str__(self) -> str:
         lines = [f"ok       {line}" for line in self.passed]

@@ -39,6 +39,7 @@ def preflight(context: Any, workers: int | None = None, need: MemoryNeed | None 
     except ClusterError as error:
         report.failures.append(str(error))
         return report
+    report.conf, report.hosts = conf, hosts
     check_versions(versions(), hosts, report)
     if need is not None:
         check_memory(conf, hosts, need, report)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import tree
 from ..callbacks.base import plain_logs
+from ..compiler.costs import peak_bytes
 from ..data.blocks import BlockRDD, first_row, is_dataframe, persisted, records_of_rdd
 from ..data.columns import Column
 from ..data.reader import RowReader
@@ -69,6 +70,7 @@ def fit_spark(
     validation = None if held_out is None else held_out.blocks(None)
     read_s = time.perf_counter() - begin - checked_s - traced_s
     source = program.source
+    _check_memory(strategy, report, source, size, rows.lengths, [data, *([validation] if validation else [])])
     seed = int(np.random.randint(0, 2**31 - 1)) if seed is None else int(seed)
     status = model._trainer.status = Status(seed=seed, graph=source.train)
     steps = Plan(data.table.rows, size, steps_per_epoch).steps
@@ -127,6 +129,21 @@ def fit_spark(
         by_worker=result.profile.by_worker,
     )
     return model.history
+
+
+def _check_memory(strategy: Any, report: Any, source: Any, batch_size: int, lengths: dict, data: list) -> None:
+    """Lets the strategy compare what a worker will need with what it has; frees the blocks if that is too little."""
+    workers = max(len(report.hosts), 1)
+    step_bytes = peak_bytes(source.optimised("train"), {"b": -(-batch_size // workers), **lengths})
+    layout = source.layout
+    try:
+        strategy.check_memory(
+            report, layout.P, layout.V, len(source.slots), sum(sum(d.table.bytes) for d in data), step_bytes
+        )
+    except BaseException:
+        for blocks in data:
+            blocks.unpersist()
+        raise
 
 
 _REASONS = {

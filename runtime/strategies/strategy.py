@@ -47,3 +47,21 @@ class Strategy(abc.ABC):
         report = preflight(context, self.workers, barrier=self.needs_barrier)
         report.require()
         return report
+
+    def check_memory(self, report: Any, params: int, vector: int, slots: int, data_bytes: int, step_bytes: int) -> None:
+        """Adds to `report` what a worker will need in memory, by which rule, and whether it is there.
+
+        Args:
+            report: of `preflight`.
+            params, vector, slots: P and V of the layout, and the optimizer's number of vectors.
+            data_bytes: training and validation rows as arrays.
+            step_bytes: temporaries of a step on one worker.
+
+        Raises:
+            ClusterError: an executor's limit is below the need.
+        """
+        from ..preflight import MemoryNeed, check_memory
+
+        cap = getattr(self, "memory_cap_bytes", None)
+        check_memory(report.conf, report.hosts, MemoryNeed(params, vector, slots, data_bytes, step_bytes, cap), report)
+        report.require()

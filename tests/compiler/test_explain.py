@@ -138,3 +138,14 @@ def test_the_picture_is_a_png_with_ink(tmp_path):
     pixels = imread(path)
     assert pixels.shape[0] > 600 and pixels.shape[1] > 300
     assert 0.01 < np.mean(pixels[..., :3].min(axis=-1) < 0.9) < 0.6
+
+
+def test_peak_bytes_counts_what_is_alive_at_once():
+    from kerasoft.compiler.costs import peak_bytes
+    from kerasoft.compiler.ops import arithmetic
+
+    x = input_node("x", (symbol("b"), 10), "float32")
+    one, two = arithmetic.exp(x), arithmetic.sin(x)
+    graph = Graph((x,), (arithmetic.add(arithmetic.cos(one), two),), ("y",))
+    # exp, cos of it (exp goes), sin, sum of both: three rows of results at most
+    assert peak_bytes(graph, {"b": 7}) == 3 * 7 * 10 * 4
