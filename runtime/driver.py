@@ -325,6 +325,9 @@ class Driver:
                 add(self._worker_seconds[message.rank], message.fields["times"])
         self._told_at = time.perf_counter()
         self.counters = [finals[r].fields["counters"] for r in sorted(finals)]
+        peaks = [c["peak_bytes"] for c in self.counters]
+        text = f"peak resident memory of the workers: {', '.join(f'{p / (1 << 20):,.0f} MB' for p in peaks)}"
+        self.hooks.on_event(Event("memory", text, {"bytes": peaks}))
         return self._assemble(finals)
 
     def _on_steps(self, message: Message) -> None:

@@ -7,6 +7,7 @@ through a collective. It captures nothing, so tests run it in threads without Sp
 from __future__ import annotations
 
 import dataclasses
+import resource
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -174,7 +175,13 @@ class Trainer:
 
     def _counters(self) -> dict[str, Any]:
         c = self.collective.counters
-        return {"bytes_sent": c.bytes_sent, "bytes_received": c.bytes_received, "calls": c.calls}
+        peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        return {
+            "bytes_sent": c.bytes_sent,
+            "bytes_received": c.bytes_received,
+            "calls": c.calls,
+            "peak_bytes": peak_bytes,
+        }
 
     def _checkpoint_fields(self) -> dict[str, Any]:
         step = self.step

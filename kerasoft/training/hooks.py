@@ -134,7 +134,7 @@ class FitHooks:
         self.events.append(event)
         for callback in self.callbacks.callbacks:
             note = getattr(callback, "note", None)
-            if note is not None and event.kind != "checkpoint":
+            if note is not None and event.kind not in ("checkpoint", "memory"):
                 note(event.text)
 
     # --- a driver that dies and comes back ---
