@@ -253,13 +253,22 @@ class Driver:
                 return event
 
     def _fail(self) -> None:
-        """Collects what explains the failure, and raises it."""
+        """Collects what explains the failure, and raises it.
+
+        Steps and slices of a checkpoint that are on their way still count: what all ranks had done is not lost.
+        """
         witnesses = self.server.status()
         deadline = time.monotonic() + GRACE_S
         while time.monotonic() < deadline:
-            event = self.server.next_event(0.05)
-            if event is not None and event.kind in (LOST, FROZEN, "failed"):
+            event = self._pending.popleft() if self._pending else self.server.next_event(0.05)
+            if event is None:
+                continue
+            if event.kind in (LOST, FROZEN, "failed"):
                 self._signs.append(Sign(event.kind, event.rank, event.fields))
+            elif event.kind == "steps":
+                self._on_steps(event)
+            elif event.kind == "checkpoint":
+                self._on_checkpoint(event)
             if any(s.kind == "failed" and s.fields["cause"] == "own" for s in self._signs):
                 break
         raise Failed(verdict(self._signs, self._where, self._job.error(), witnesses))
