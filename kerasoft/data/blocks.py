@@ -40,7 +40,7 @@ def is_rdd(data: Any) -> bool:
 
 
 def is_dataframe(data: Any) -> bool:
-    """Whether `data` is a Spark DataFrame (classic or Connect), told without importing Spark."""
+    """Whether `data` is a Spark DataFrame, told without importing Spark."""
     return _is_spark(data, "DataFrame")
 
 
@@ -48,16 +48,18 @@ def _is_spark(data: Any, name: str) -> bool:
     return any(c.__module__.startswith("pyspark") and c.__name__ == name for c in type(data).__mro__)
 
 
-def first_row(rdd: Any) -> Any:
-    """The first row of an RDD, by a job over as few partitions as needed.
+def first_row(data: Any) -> Any:
+    """The first row of an RDD or a DataFrame, by a job over as few partitions as needed.
 
     Raises:
         EmptyDataError: there is none.
     """
-    rows = rdd.take(1)
+    rows = data.take(1)
     if not rows:
+        what = "DataFrame" if is_dataframe(data) else "RDD"
+        where = "" if is_dataframe(data) else f" in {data.getNumPartitions()} partitions"
         raise EmptyDataError(
-            f"the RDD is empty: expected at least one row, got 0 rows in {rdd.getNumPartitions()} partitions. "
+            f"the {what} is empty: expected at least one row, got 0 rows{where}. "
             "Check the path it was read from and the filters on the way."
         )
     return rows[0]

@@ -213,9 +213,18 @@ def _restored(structure: Any, leaves: Sequence[np.ndarray]) -> Any:
 
 
 def context_of(x: Any) -> Any:
-    """The SparkContext of an RDD, a DataFrame or a `BlockRDD`."""
+    """The SparkContext of an RDD, a DataFrame or a `BlockRDD`.
+
+    Raises:
+        ValueError: the DataFrame belongs to Spark Connect.
+    """
     if isinstance(x, BlockRDD):
         return x.rdd.context
+    if type(x).__module__.startswith("pyspark.sql.connect"):
+        raise ValueError(
+            "a DataFrame of Spark Connect has no SparkContext, which training and scoring need; use a classic session: "
+            "SparkSession.builder.master(...) or spark-submit without --remote."
+        )
     return x.sparkSession.sparkContext if is_dataframe(x) else x.context
 
 
@@ -288,7 +297,7 @@ class Rows:
         if self._blocks is not None:
             block = self._blocks.rdd.first()[2]
             return tuple(_of_kind(block, kind) for kind in ("x", "y", "sample_weight"))  # type: ignore[return-value]
-        row = first_row(self.data.rdd if is_dataframe(self.data) else self.data)
+        row = first_row(self.data)
         if hasattr(row, "asDict"):
             row = row.asDict()
         if isinstance(row, dict):
