@@ -106,7 +106,7 @@ class ShuffleFit:
         self.slices = 1 if whole else max(1, self.strategy.workers or slots_of(self.context))
         self.cuts = slices(self.layout.V, self.slices)
         self.watch.lap("compile")
-        threads = 1 if str(self.context.master).startswith("local[") else executor_cores(self.context)
+        threads = executor_cores(self.context)  # as deterministic AllReduce takes
         make = functools.partial(Plans, program.to_bytes(), batch_size=job.batch_size, seed=job.seed, threads=threads)
         table = self.data.table
         print_of = program.fingerprint + "".join(table.fingerprints)
