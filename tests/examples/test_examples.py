@@ -49,7 +49,7 @@ def test_digits(tmp_path):
 def test_mnist(tmp_path):
     if not MNIST.is_dir():
         pytest.skip(f"needs MNIST's idx files in {MNIST.relative_to(ROOT.parent)} beside the checkout")
-    out = run(ROOT / "examples" / "mnist.py", "--data", MNIST, "--limit", 2000, "--epochs", 2, folder=tmp_path)
+    out = run(ROOT / "examples" / "mnist.py", "--data", MNIST, "--limit", 2000, "--epochs", 5, folder=tmp_path)
     assert float(re.search(r"test accuracy ([0-9.]+)", out).group(1)) > 0.8
 
 
