@@ -63,11 +63,12 @@ def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
     """Bytes that one of `world_size` workers will need, and the rule with its numbers.
 
     330 MB for Python with JAX
-    + 2 P × 4 (weights; the copy the next step is computed into) + 3 V × 4 (gradient, exchange, result)
+    + 2 P × 4 (weights; the copy the next step is computed into)
+    + 6 V × 4 (the gradient in parts and whole, two exchange buffers, what others sent, the result)
     + slots × P × 4 / workers (each worker updates the slice it owns)
     + temporaries of the compiled step + the worker's share of the data (or the cap, if smaller) × 1.25.
     """
-    weights = 2 * need.params * 4 + 3 * need.vector * 4
+    weights = 2 * need.params * 4 + 6 * need.vector * 4
     slots = -(-need.slots * need.params * 4 // world_size)
     data = int(1.25 * need.data_bytes / world_size)
     if need.cap_bytes is not None:
@@ -75,7 +76,7 @@ def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
     total = BASE_BYTES + weights + slots + need.step_bytes + data
     text = (
         f"{_mb(total)} = {_mb(BASE_BYTES)} Python with JAX + {_mb(weights)} weights and gradients "
-        f"(2 × {need.params:,} + 3 × {need.vector:,} floats) + {_mb(slots)} optimiser "
+        f"(2 × {need.params:,} + 6 × {need.vector:,} floats) + {_mb(slots)} optimiser "
         f"({need.slots} × {need.params:,} floats / {world_size} workers) + {_mb(need.step_bytes)} temporaries of a step "
         f"+ {_mb(data)} data"
     )

@@ -57,8 +57,8 @@ def test_versions_name_host_and_both_versions():
 def test_memory_rule_and_its_numbers_are_printed():
     need = MemoryNeed(params=10**8, vector=10**8, slots=2, data_bytes=4 << 30, step_bytes=1 << 20)
     total, rule = preflight.estimate(need, 2)
-    assert total == preflight.BASE_BYTES + 5 * 4 * 10**8 + 4 * 10**8 + (1 << 20) + int(1.25 * (2 << 30))
-    assert "2 × 100,000,000 + 3 × 100,000,000 floats" in rule
+    assert total == preflight.BASE_BYTES + 8 * 4 * 10**8 + 4 * 10**8 + (1 << 20) + int(1.25 * (2 << 30))
+    assert "2 × 100,000,000 + 6 × 100,000,000 floats" in rule
     report = Report()
     preflight.check_memory({"spark.master": "yarn"}, [host(), host(1)], need, report)
     assert any("384 MB are spark.executor.memoryOverhead" in line and "Raise" in line for line in report.failures)
