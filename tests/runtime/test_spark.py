@@ -194,7 +194,7 @@ def test_a_driver_that_dies_is_resumed_within_the_epoch(cluster, spark, calm, tm
     script = f"""{another_application(cluster, {})}
 hooks = Recorder()
 hooks.on_event = lambda event: print(event.kind, event.text, flush=True)
-fit(session.sparkContext, mlp(dropout=True), shards(SIZES), exact(workers=2, checkpoint={folder!r}, checkpoint_every_s=0.001),
+fit(session.sparkContext, mlp(dropout=True), shards(SIZES), exact(workers=2, checkpoint={folder!r}, checkpoint_every_s=1e-9),
     epochs=3, hooks=hooks, faults=[Fault(0, 1, 3, "sleep", seconds=600)])
 """
     process = run_application(script)
