@@ -138,8 +138,9 @@ def node(op: Any, inputs: Sequence[Node], attrs: Mapping[str, Any], type: Type |
         return known
     if type is None:
         type = op.infer(inputs, frozen)
+    label = None if op.name == "constant" else _source.get()  # constants are shared by everybody
     made = object.__new__(Node)
-    for name, value in (("op", op), ("inputs", inputs), ("attrs", frozen), ("type", type), ("source", _source.get())):
+    for name, value in (("op", op), ("inputs", inputs), ("attrs", frozen), ("type", type), ("source", label)):
         object.__setattr__(made, name, value)
     return _interned.setdefault(key, made)
 
