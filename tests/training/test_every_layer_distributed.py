@@ -7,10 +7,10 @@ of its own, so that a layer that differs shows by its own weights and losses.
 import numpy as np
 import pytest
 from kerasoft.runtime import AllReduce
-from tests.layers.test_layer_contract import ROWS
 
 import kerasoft as ks
 from kerasoft import layers, tree
+from tests.layers.test_layer_contract import ROWS
 
 pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("ignore:.*destroy the mask:UserWarning")]
 L = ks.layers
