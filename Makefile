@@ -8,8 +8,10 @@ BIN = $(VENV)/bin
 demo: java $(VENV)/.demo
 	$(BIN)/python examples/digits.py
 
+# What starts a cluster or kills processes runs alone; all the rest on two cores.
 test: java $(VENV)/.dev lint types
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not soak and not alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not soak and alone" $(PYTEST_ARGS)
 
 soak: java $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)

@@ -135,3 +135,10 @@ def spark(cluster):
 def context(spark):
     """The SparkContext of `spark`."""
     return spark.sparkContext
+
+
+def pytest_collection_modifyitems(items):
+    """Whatever uses the cluster runs alone."""
+    for item in items:
+        if {"cluster", "spark", "context"} & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("spark"):
+            item.add_marker(pytest.mark.alone)

@@ -1,4 +1,4 @@
-"""The one known leak, kept to the tests in which it was seen."""
+"""These tests run alone. And the one known leak, kept to the tests in which it was seen."""
 
 import pathlib
 
@@ -14,3 +14,4 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings(LEAK))
+            item.add_marker(pytest.mark.alone)
