@@ -6,10 +6,12 @@ An object is named by a string (``"glorot_uniform"``, ``"GlorotUniform"``), by i
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .errors import UnknownNameError
 from .naming import to_snake_case
 
 
@@ -33,7 +35,7 @@ class Family:
         """The object meant by `identifier`; None stays None.
 
         Raises:
-            ValueError: nothing is known under this name, or `identifier` is neither name, config nor callable.
+            UnknownNameError: nothing is known under this name, or `identifier` is neither name, config nor callable.
         """
         if identifier is None:
             return None
@@ -45,8 +47,14 @@ class Family:
         if inspect.isclass(found):
             found = found()
         if not callable(found):
-            raise ValueError(f"Could not interpret {self.kind} identifier: {identifier}")
+            raise self.unknown(identifier)
         return found
+
+    def unknown(self, identifier: Any) -> UnknownNameError:
+        """The error for an identifier that means nothing, with close names."""
+        close = difflib.get_close_matches(identifier, sorted(self.names), 3) if isinstance(identifier, str) else []
+        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else "Give a known name, a config or a callable."
+        return UnknownNameError(f"Could not interpret {self.kind} identifier: {identifier}. {hint}")
 
     def find(self, name: str, custom_objects: Mapping[str, Any] | None = None) -> Any:
         """The class or function called `name`, or None."""
