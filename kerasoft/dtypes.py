@@ -1,19 +1,18 @@
-"""Dtypes and dtype policies: in what a layer keeps its weights and in what it computes."""
+"""Dtypes: their names, and what is computed in what."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from .config import floatx
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _NARROW = {"float64": "float32", "int64": "int32", "uint64": "uint32"}
-_default = "float32"
-
-
-def floatx() -> str:
-    """The dtype of weights and of Python floats."""
-    return _default
+_ALLOWED = {
+    *FLOATS, "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "bool", "string",
+    "float8_e4m3fn", "float8_e5m2", "complex64", "complex128",
+}  # fmt: skip
+_PYTHON = {bool: "bool", int: "int32", float: "float32", str: "string", complex: "complex64", "int": "int32"}
 
 
 def standardize(dtype: Any) -> str:
@@ -23,21 +22,17 @@ def standardize(dtype: Any) -> str:
     ('float32', 'float32', 'int8')
     """
     if dtype is None:
-        return _default
-    if isinstance(dtype, str):
-        name = {"float": "float32", "int": "int32"}.get(dtype, dtype)
-        if name == "bfloat16":
-            return name
-        try:
-            return np.dtype(name).name
-        except TypeError as error:
-            raise ValueError(f"Invalid dtype: {dtype!r}") from error
-    if isinstance(dtype, type) and dtype in (float, int, bool):
-        return {float: "float32", int: "int32", bool: "bool"}[dtype]
+        return floatx()
     try:
-        return np.dtype(dtype).name
-    except TypeError as error:
-        raise ValueError(f"Invalid dtype: {dtype!r}") from error
+        name = _PYTHON.get(dtype, dtype)
+    except TypeError:
+        name = dtype
+    if not isinstance(name, str):
+        found = getattr(name, "name", None) or getattr(name, "__name__", None) or str(name).rsplit(".", 1)[-1]
+        name = {"bool_": "bool", "str_": "string"}.get(found, found)
+    if name not in _ALLOWED:
+        raise ValueError(f"Invalid dtype: {dtype}")
+    return name
 
 
 def narrowed(dtype: Any) -> str:
@@ -50,52 +45,16 @@ def is_float(dtype: Any) -> bool:
     return standardize(dtype) in FLOATS
 
 
-class DTypePolicy:
-    """What a layer computes in and what its weights are kept in.
+def policy(identifier: Any) -> Any:
+    """A `DTypePolicy` from a policy, a dtype, a name, a config, or None (the default)."""
+    from . import dtype_policies
 
-    Args:
-        name: a dtype (both the same), or ``mixed_float16`` / ``mixed_bfloat16`` (weights in float32).
-
-    >>> policy = DTypePolicy("mixed_bfloat16")
-    >>> policy.compute_dtype, policy.variable_dtype
-    ('bfloat16', 'float32')
-    """
-
-    def __init__(self, name: str | None = None):
-        name = _default if name is None else name
-        if not isinstance(name, str):
-            raise TypeError(f"'name' must be a string, such as 'mixed_float16'. Received: name={name!r}")
-        if name in ("mixed_float16", "mixed_bfloat16"):
-            self.compute_dtype, self.variable_dtype = name.removeprefix("mixed_"), "float32"
-        else:
-            self.compute_dtype = self.variable_dtype = standardize(name)
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f'<DTypePolicy "{self.name}">'
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, DTypePolicy) and other.name == self.name
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-    def get_config(self) -> dict:
-        return {"name": self.name}
-
-    @classmethod
-    def from_config(cls, config: dict) -> DTypePolicy:
-        return cls(**config)
+    return dtype_policies.get(identifier)
 
 
-def policy(identifier: Any) -> DTypePolicy:
-    """A policy from a policy, a dtype, a name, a config, or None (the default)."""
-    if isinstance(identifier, DTypePolicy):
-        return identifier
-    if isinstance(identifier, dict):
-        if identifier.get("class_name") != "DTypePolicy":
-            raise ValueError(f"Cannot interpret `dtype` argument. Received: dtype={identifier}")
-        return DTypePolicy(identifier["config"]["name"])
-    if identifier is None or isinstance(identifier, str):
-        return DTypePolicy(identifier)
-    return DTypePolicy(standardize(identifier))
+def __getattr__(name: str):
+    if name == "DTypePolicy":
+        from .dtype_policies import DTypePolicy
+
+        return DTypePolicy
+    raise AttributeError(f"module 'kerasoft.dtypes' has no attribute {name!r}")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 _counts: dict[str, int] = {}
+_uids: dict[str, int] = {}
 _path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("path", default=())
 
 
@@ -36,15 +37,31 @@ def unique(name: str, counts: dict[str, int]) -> str:
     return name
 
 
-def clear_session() -> None:
-    """Starts the counters of automatic names again.
+def get_uid(prefix: str = "") -> int:
+    """How often this was called with `prefix`, from 1 on.
+
+    >>> clear_session()
+    >>> get_uid("dense"), get_uid("dense")
+    (1, 2)
+    """
+    _uids[prefix] = _uids.get(prefix, 0) + 1
+    return _uids[prefix]
+
+
+def clear_session(free_memory: bool = True) -> None:
+    """Starts the counters of automatic names again, and forgets the default dtype policy.
 
     >>> import kerasoft as ks
     >>> ks.utils.clear_session()
     >>> ks.Input((3,)).name, ks.Input((3,)).name
     ('keras_tensor', 'keras_tensor_1')
     """
+    from . import config, random
+
     _counts.clear()
+    _uids.clear()
+    config._values["dtype_policy"] = None
+    random.reset_global_seed()
 
 
 @contextlib.contextmanager

@@ -85,6 +85,7 @@ class Scope:
     """
 
     tracing = True
+    holds_values = True  # whether variables have other values inside than their own
 
     def __init__(
         self,
@@ -198,14 +199,19 @@ class EagerScope(Scope):
     """The scope of a call on arrays: variables are read and assigned at once."""
 
     tracing = False
+    holds_values = False
+    counts_rows = False  # whether the number of rows is not known before the first call
 
     def __init__(self, training: bool | None = None, batch: int = 0):
         super().__init__(training)
-        self._batch = batch
         self._key: Any = None
+        self.iteration = np.int32(0)
+        self.count_rows(batch)
+
+    def count_rows(self, batch: int) -> None:
+        """The call that begins now is of so many rows."""
         self.rows = np.float32(batch)
         self.row_id = np.arange(batch, dtype=np.uint32)
-        self.iteration = np.int32(0)
 
     @property
     def key(self) -> Any:
@@ -221,7 +227,7 @@ class EagerScope(Scope):
         self._key = value
 
     def param(self, variable: Any) -> Any:
-        return variable.numpy()
+        return variable._value
 
     def assign(self, variable: Any, value: Any) -> None:
         variable.assign(value)
@@ -233,7 +239,7 @@ class EagerScope(Scope):
 def read(variable: Any) -> Any:
     """What stands for a variable in an op: its node in a trace, its array otherwise; cast if the layer casts."""
     current = _current.get()
-    value = variable.numpy() if current is None else current.param(variable)
+    value = variable._value if current is None else current.param(variable)
     wanted = _autocast.get()
     if wanted is not None and variable.autocast and dtypes.is_float(variable.dtype) and variable.dtype != wanted:
         from . import ops

@@ -161,6 +161,24 @@ class Operation:
         self._inbound_nodes: list[Call] = []
         self._outbound_nodes: list[Call] = []
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if any_symbolic(args, kwargs):
+            return self.symbolic_call(*args, **kwargs)
+        return self.call(*args, **kwargs)
+
+    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs as KerasTensors that remember this call."""
+        outputs = self.compute_output_spec(*args, **kwargs)
+        Call(self, args, kwargs, outputs)
+        return outputs
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"Operation {type(self).__name__} does not have a `call()` method implemented.")
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        """KerasTensors like the outputs of `call` for KerasTensors."""
+        return infer(self.call, args, kwargs)
+
     @property
     def input(self) -> Any:
         """The symbolic input of the only call."""

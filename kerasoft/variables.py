@@ -90,7 +90,7 @@ class Variable:
     def value(self) -> Any:
         """The NumPy array; while a graph is traced, the node that stands for it."""
         current = scope.current_scope()
-        return current.param(self) if current is not None and current.tracing else self._value
+        return self._value if current is None or not current.holds_values else current.param(self)
 
     def numpy(self) -> np.ndarray:
         """The array (read-only)."""
@@ -119,7 +119,7 @@ class Variable:
             ValueError: another shape.
         """
         current = scope.current_scope()
-        if current is not None and current.tracing:
+        if current is not None and current.holds_values:
             current.assign(self, value)
             return
         array = np.asarray(value.numpy() if isinstance(value, Variable) else value)
@@ -154,7 +154,8 @@ class Variable:
                 f"the value of variable '{self.path}' would be frozen into the graph as a constant. "
                 "Use kerasoft.ops on the variable itself, or `variable.numpy()` if the constant is meant."
             )
-        return np.array(self._value, dtype) if dtype is not None or copy else self._value
+        value = self.value
+        return np.asarray(value, dtype) if dtype is not None or copy or value is not self._value else value
 
     def __jax_array__(self) -> Any:
         import jax.numpy

@@ -236,10 +236,19 @@ class Layer(State, Operation):
         if any_symbolic(args, kwargs):
             return self._symbolic_call(args, kwargs)
         args, kwargs = self._as_tensors(args), self._as_tensors(kwargs)
-        if current_scope() is not None:
+        scope = current_scope()
+        if scope is not None and (scope.tracing or not scope.counts_rows):
             return self._run(*args, **kwargs)
         first = next((x for x in tree.flatten((args, kwargs)) if is_tensor(x) and len(x.shape)), None)
-        with EagerScope(batch=0 if first is None else int(first.shape[0])) as scope:
+        rows = 0 if first is None else int(first.shape[0])
+        if scope is not None:
+            scope.count_rows(rows)
+            scope.counts_rows = False  # layers inside see the rows of this call
+            try:
+                return self._run(*args, **kwargs)
+            finally:
+                scope.counts_rows = True
+        with EagerScope(batch=rows) as scope:
             outputs = self._run(*args, **kwargs)
             self._losses = list(scope.losses)
             return outputs

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes
+from .. import dtype_policies
+from ..dtype_policies import DTypePolicy
 from ..errors import SerializationError, UnknownNameError, UnsafeFileError
 from ..tensors import KerasTensor
 from .registration import custom_object_scope, get_registered_name, get_registered_object
@@ -66,8 +67,10 @@ def serialize_keras_object(obj: Any) -> Any:
         return {"class_name": "__numpy__", "config": {"value": obj.tolist(), "dtype": obj.dtype.name}}
     if isinstance(obj, np.dtype):
         return obj.name
-    if isinstance(obj, dtypes.DTypePolicy):
-        return {"module": "keras", "class_name": "DTypePolicy", "config": obj.get_config(), "registered_name": None}
+    if isinstance(obj, DTypePolicy):
+        kind = type(obj).__name__
+        module = "keras" if kind in ("DTypePolicy", "FloatDTypePolicy") else "keras.dtype_policies"
+        return {"module": module, "class_name": kind, "config": obj.get_config(), "registered_name": None}
     if hasattr(obj, "__array__") and not hasattr(obj, "get_config"):
         value = np.asarray(obj)
         return {"class_name": "__tensor__", "config": {"value": value.tolist(), "dtype": value.dtype.name}}
@@ -278,8 +281,8 @@ def _ours(name: str, module: str) -> Any:
         from ..models.functional import Functional
 
         return Functional if name == "Functional" else getattr(models, name)
-    if name == "DTypePolicy":
-        return dtypes.DTypePolicy
+    if name in dtype_policies.__all__:
+        return getattr(dtype_policies, name)
     rest = rest.removeprefix("src.")
     places = [p for p in _PUBLIC if rest == p or rest.startswith(f"{p}.")] or list(_PUBLIC)
     for place in sorted(places, key=len, reverse=True):
