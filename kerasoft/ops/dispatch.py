@@ -131,6 +131,24 @@ def kernel(name: str, lower: Callable | None = None) -> Callable:
     return found
 
 
+def lowered(function: Callable) -> Callable:
+    """A JAX function (arrays by position, settings by keyword) as an op of the compiler, with JAX's gradient.
+
+    It is registered at first use, under its module's and its own name. A tuple comes back as a tuple.
+    """
+    name = f"{function.__module__.rpartition('.')[2]}_{function.__name__.strip('_')}"
+
+    @functools.wraps(function)
+    def op(*arrays: Any, **settings: Any) -> Any:
+        from ..compiler.ops.registry import items
+
+        result = kernel(name, function)(*arrays, **settings)
+        several = isinstance(result, tuple) or (hasattr(result, "op") and hasattr(result.type, "items"))
+        return items(result) if several else result
+
+    return op
+
+
 def tensor(value: Any) -> Any:
     """`value` as something that an op computes with: Python sequences become arrays, the rest stays."""
     if isinstance(value, (list, tuple)):
@@ -174,6 +192,7 @@ __all__ = [
     "dtype_of",
     "is_static",
     "kernel",
+    "lowered",
     "public",
     "rank",
     "shape_of",

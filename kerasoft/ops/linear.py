@@ -6,7 +6,7 @@ from typing import Any
 
 from ..compiler.ops import linalg
 from . import elementwise as e
-from .dispatch import kernel, public, rank, shape_of, tensor
+from .dispatch import kernel, public, rank, tensor
 from .manipulation import _array, _one_dtype, moveaxis, ravel, reshape
 
 
@@ -80,41 +80,3 @@ def cross(x1: Any, x2: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, a
     x1, x2 = moveaxis(tensor(x1), axisa, -1), moveaxis(tensor(x2), axisb, -1)
     result = kernel("cross")(x1, x2)
     return moveaxis(result, -1, axisc) if rank(result) > 1 else result
-
-
-@public("linalg", "Norm")
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    """Vector norms over `axis`: 2 by default, any number, or infinity; ``"fro"`` over two axes.
-
-    >>> float(norm([3.0, 4.0]))
-    5.0
-    """
-    from .reduction import axes_of, max, min, sum
-
-    x = e._as_float(tensor(x))
-    axes = axes_of(x, axis)
-    if ord in (None, "fro") or (ord == 2 and len(axes) == 1):
-        return e.sqrt(sum(e.square(x), axes, keepdims))
-    if len(axes) != 1:
-        raise ValueError(f"norm of order {ord!r} over the axes {axes} of {shape_of(x)} is not supported; give one axis")
-    size = e.abs(x)
-    if ord == float("inf"):
-        return max(size, axes, keepdims)
-    if ord == float("-inf"):
-        return min(size, axes, keepdims)
-    if ord == 0:
-        return sum(e.cast(e.not_equal(x, 0), "float32"), axes, keepdims)
-    return sum(size, axes, keepdims) if ord == 1 else e.power(sum(e.power(size, ord), axes, keepdims), 1.0 / ord)
-
-
-@public("nn", "Normalize")
-def normalize(x: Any, axis: int = -1, order: int = 2, epsilon: float | None = None) -> Any:
-    """x divided by its norm over `axis` (at least `epsilon`)."""
-    from .reduction import max, sum
-
-    x = e._as_float(tensor(x))
-    epsilon = 1e-7 if epsilon is None else epsilon
-    if order == 2:
-        return e.multiply(x, e.rsqrt(e.maximum(sum(e.square(x), axis, True), epsilon**2)))
-    size = norm(x, order, axis, True) if order != float("inf") else max(e.abs(x), axis, True)
-    return e.divide(x, e.maximum(size, epsilon))

@@ -12,6 +12,7 @@ from . import manipulation as m
 from . import reduction as r
 from .creation import arange, one_hot
 from .dispatch import dtype_of, kernel, public, rank, shape_of, tensor
+from .linalg import norm
 from .linear import einsum
 
 EPSILON = 1e-7
@@ -282,6 +283,23 @@ def dot_product_attention(
     if mask is not None:
         logits = e.where(mask, logits, -0.7 * float(np.finfo(np.float32).max))
     return einsum("bnts,bsnh->btnh", softmax(logits, -1), value)
+
+
+@public("nn", "Normalize")
+def normalize(x: Any, axis: int = -1, order: int = 2, epsilon: float | None = None) -> Any:
+    """x divided by its norm over `axis` (at least `epsilon`).
+
+    Raises:
+        ValueError: `order` is no int of 1 or more.
+    """
+    if not isinstance(order, int) or order < 1:
+        raise ValueError(f"Argument `order` must be an int >= 1. Received: order={order}")
+    x = e._as_float(tensor(x))
+    x = m.expand_dims(x, 0) if rank(x) == 0 else x
+    epsilon = EPSILON if epsilon is None else epsilon
+    if order == 2:
+        return e.multiply(x, e.minimum(e.rsqrt(r.sum(e.square(x), axis, True)), 1.0 / epsilon))
+    return e.divide(x, e.maximum(norm(x, order, axis, True), epsilon))
 
 
 # --- cross-entropies -----------------------------------------------------------------------------------------------

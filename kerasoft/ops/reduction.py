@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ..compiler.ir import Node
 from . import elementwise as e
 from .dispatch import dtype_of, kernel, public, rank, shape_of, tensor
 
@@ -230,31 +229,6 @@ def in_top_k(targets: Any, predictions: Any, k: int) -> Any:
     targets, predictions = tensor(targets), tensor(predictions)
     mine = take_along_axis(predictions, expand_dims(e.cast(targets, "int32"), -1), axis=-1)
     return e.less(sum(e.greater(predictions, mine), axis=-1), k)
-
-
-@public("math", "SegmentSum", "data segment_ids")
-def segment_sum(data: Any, segment_ids: Any, num_segments: int | None = None, sorted: bool = False) -> Any:
-    """Sums of the rows of `data` with equal `segment_ids`, one for each of 0 ... num_segments - 1.
-
-    >>> segment_sum([1.0, 2.0, 3.0], [0, 2, 2], num_segments=3).tolist()
-    [1.0, 0.0, 5.0]
-    """
-    return _by_segment("segment_sum", data, segment_ids, num_segments)
-
-
-@public("math", "SegmentMax", "data segment_ids")
-def segment_max(data: Any, segment_ids: Any, num_segments: int | None = None, sorted: bool = False) -> Any:
-    """Greatest rows of `data` with equal `segment_ids`; -inf for a segment without rows."""
-    return _by_segment("segment_max", data, segment_ids, num_segments)
-
-
-def _by_segment(name: str, data: Any, segment_ids: Any, count: int | None) -> Any:
-    data, segment_ids = tensor(data), tensor(segment_ids)
-    if count is None:
-        if isinstance(segment_ids, Node):
-            raise ValueError(f"{name} of a symbolic tensor needs num_segments, the number of results")
-        count = int(np.max(np.asarray(segment_ids), initial=-1)) + 1
-    return kernel(name)(data, segment_ids, count=int(count))
 
 
 @public("numpy", "Median")
