@@ -1,25 +1,21 @@
 """`keras.ops`: functions on symbolic tensors, graph nodes, variables and arrays alike."""
 
-from . import linalg, nn
+from . import arrange, bitwise, complex, linalg, loops, nan, nn, sorting, special, windows
 from . import operators as _operators  # noqa: F401  attaches + - * / @ [] to tensors
+from .arrange import *  # noqa: F403
+from .bitwise import *  # noqa: F403
+from .complex import *  # noqa: F403
 from .core import (
-    cond,
     convert_to_numpy,
     convert_to_tensor,
+    custom_gradient,
     dtype,
-    fori_loop,
     is_tensor,
     jax,
-    map,
     ndim,
-    scan,
-    select,
     shape,
     size,
     stop_gradient,
-    switch,
-    vectorized_map,
-    while_loop,
 )
 from .creation import (
     arange,
@@ -128,7 +124,7 @@ from .linalg import (
     solve_triangular,
     svd,
 )
-from .linear import cross, dot, einsum, inner, matmul, outer, tensordot, vdot
+from .linear import cross, dot, einsum, inner, matmul, norm, normalize, outer, tensordot, vdot
 from .manipulation import (
     append,
     array,
@@ -165,6 +161,7 @@ from .manipulation import (
     vstack,
 )
 from .manipulation import slice_ as slice
+from .nan import *  # noqa: F403
 from .nn import (
     average_pool,
     batch_normalization,
@@ -233,6 +230,9 @@ from .reduction import (
     var,
 )
 from .segments import segment_max, segment_min, segment_prod, segment_sum
+from .sorting import *  # noqa: F403
+from .special import *  # noqa: F403
+from .windows import *  # noqa: F403
 
 __all__ = [
     "abs",
@@ -269,11 +269,11 @@ __all__ = [
     "cholesky_inverse",
     "clip",
     "concatenate",
-    "cond",
     "conv",
     "conv_transpose",
     "convert_to_numpy",
     "convert_to_tensor",
+    "custom_gradient",
     "copy",
     "cos",
     "cosh",
@@ -309,7 +309,6 @@ __all__ = [
     "flip",
     "floor",
     "floor_divide",
-    "fori_loop",
     "full",
     "full_like",
     "gelu",
@@ -359,7 +358,6 @@ __all__ = [
     "logsumexp",
     "lstsq",
     "lu_factor",
-    "map",
     "matmul",
     "matrix_rank",
     "max",
@@ -404,14 +402,12 @@ __all__ = [
     "roll",
     "round",
     "rsqrt",
-    "scan",
     "scatter",
     "scatter_update",
     "segment_max",
     "segment_min",
     "segment_prod",
     "segment_sum",
-    "select",
     "selu",
     "separable_conv",
     "shape",
@@ -446,7 +442,6 @@ __all__ = [
     "svd",
     "swapaxes",
     "swish",
-    "switch",
     "take",
     "take_along_axis",
     "tan",
@@ -465,10 +460,20 @@ __all__ = [
     "unstack",
     "var",
     "vdot",
-    "vectorized_map",
     "vstack",
     "where",
-    "while_loop",
     "zeros",
     "zeros_like",
 ]
+
+for _family in (arrange, bitwise, complex, loops, nan, sorting, special, windows):
+    __all__ += _family.__all__
+del _family
+
+
+def __getattr__(name: str):
+    if name == "numpy":
+        import importlib
+
+        return importlib.import_module("kerasoft.ops.numpy")
+    raise AttributeError(f"module 'kerasoft.ops' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Conversion, shapes, control flow, and JAX functions as ops."""
+"""Conversion, shapes, and JAX functions as ops."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from . import elementwise as e
 from .dispatch import dtype_of, kernel, public, shape_of, tensor
 
 __all__ = [
-    "cond", "convert_to_numpy", "convert_to_tensor", "dtype", "fori_loop", "is_tensor", "jax", "map", "ndim", "scan",
-    "select", "shape", "size", "stop_gradient", "switch", "vectorized_map", "while_loop",
+    "convert_to_numpy", "convert_to_tensor", "custom_gradient", "dtype", "is_tensor", "jax", "ndim", "shape",
+    "size", "stop_gradient",
 ]  # fmt: skip
 
 
@@ -72,111 +72,6 @@ def stop_gradient(variable: Any) -> Any:
     return kernel("stop_gradient")(tensor(variable))
 
 
-# --- control flow -------------------------------------------------------------------------------------------------
-
-
-def _is_traced(x: Any) -> bool:
-    return hasattr(x, "op") or isinstance(x, KerasTensor)
-
-
-def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
-    """``true_fn()`` if `pred`, else ``false_fn()``; both give one tensor or a tuple of them."""
-    pred = read(pred) if isinstance(pred, Variable) else pred
-    if isinstance(pred, KerasTensor):
-        return tree.map_structure(lambda a, b: e.where(pred, a, b), true_fn(), false_fn())
-    return control.cond(pred, true_fn, false_fn)
-
-
-def switch(index: Any, branches: list, *operands: Any) -> Any:
-    """``branches[index](*operands)``, the index cut to the branches there are."""
-    index = read(index) if isinstance(index, Variable) else index
-    if not _is_traced(index):
-        return branches[int(np.clip(int(index), 0, len(branches) - 1))](*operands)
-    result = branches[0](*operands)
-    for i, branch in enumerate(branches[1:], 1):
-        result = tree.map_structure(
-            lambda a, b, i=i: e.where(e.greater_equal(index, i), b, a), result, branch(*operands)
-        )
-    return result
-
-
-def select(condlist: list, choicelist: list, default: Any = 0) -> Any:
-    """Element by element the choice of the first condition that is true."""
-    result = default
-    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
-        result = e.where(condition, choice, result)
-    return result
-
-
-def fori_loop(lower: Any, upper: Any, body_fun: Callable, init_val: Any) -> Any:
-    """``body_fun(i, value)`` for each i from `lower` up to but not `upper`, one after the other."""
-    leaves = tree.flatten(init_val)
-    if not any(_is_traced(v) for v in (lower, upper, *leaves)):
-        for i in range(int(lower), int(upper)):
-            init_val = body_fun(i, init_val)
-        return init_val
-
-    def step(i: Any, *values: Any) -> list:
-        return [e.add(i, 1), *tree.flatten(body_fun(i, tree.pack_as(init_val, list(values))))]
-
-    start = lower if _is_traced(lower) else np.int32(lower)
-    results = control.while_loop(lambda i, *_: e.less(i, upper), step, [start, *_tensors(leaves)])
-    return tree.pack_as(init_val, list(results[1:]))
-
-
-def _tensors(values: list) -> list:
-    return [tensor(v) for v in values]
-
-
-def while_loop(cond: Callable, body: Callable, loop_vars: Any, maximum_iterations: int | None = None) -> Any:
-    """``body(*loop_vars)`` as long as ``cond(*loop_vars)``. There is no gradient through it in a trace."""
-    single = not isinstance(loop_vars, (list, tuple))
-    start = _tensors([loop_vars] if single else list(loop_vars))
-
-    def rounds(i: Any, *values: Any) -> Any:
-        going = cond(*values)
-        return going if maximum_iterations is None else e.logical_and(going, e.less(i, maximum_iterations))
-
-    def step(i: Any, *values: Any) -> list:
-        new = body(*values)
-        return [e.add(i, 1), *(new if isinstance(new, (list, tuple)) else [new])]
-
-    results = list(control.while_loop(rounds, step, [np.int32(0), *start]))[1:]
-    return results[0] if single else tuple(results) if isinstance(loop_vars, tuple) else results
-
-
-def scan(
-    f: Callable, init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: int = 1
-) -> Any:
-    """``carry, y = f(carry, x)`` along the first axis of `xs`: the last carry, and the ys stacked.
-
-    >>> carry, sums = scan(lambda c, x: (c + x, c + x), 0.0, np.array([1.0, 2.0, 3.0], "float32"))
-    >>> float(carry), sums.tolist()
-    (6.0, [1.0, 3.0, 6.0])
-    """
-    leaves = [] if xs is None else _tensors(tree.flatten(xs))
-    last_y: list[Any] = []
-
-    def step(carry: list, cells: list) -> tuple[list, list]:
-        new, y = f(tree.pack_as(init, carry), None if xs is None else tree.pack_as(xs, cells))
-        last_y[:] = [y]
-        return tree.flatten(new), [] if y is None else tree.flatten(y)
-
-    last, ys = control.scan(step, _tensors(tree.flatten(init)), leaves, length, reverse)
-    y = last_y[0] if last_y else None
-    return tree.pack_as(init, last), None if y is None else tree.pack_as(y, ys)
-
-
-def map(f: Callable, xs: Any) -> Any:
-    """``f(x)`` for each x along the first axis, stacked."""
-    return scan(lambda carry, x: (carry, f(x)), 0, xs)[1]
-
-
-def vectorized_map(function: Callable, elements: Any) -> Any:
-    """``function(x)`` for each x along the first axis, stacked."""
-    return map(function, elements)
-
-
 # --- JAX ----------------------------------------------------------------------------------------------------------
 
 
@@ -228,3 +123,29 @@ class _JaxCall(Operation):
             f"'{self.name}' is a JAX function in a functional model, which cannot be saved. "
             "Put it into the `call` of a layer of your own and register that layer."
         )
+
+
+def custom_gradient(f: Callable) -> Callable:
+    """A function with a gradient of its own: ``f(*args) -> (result, function from its gradient to the arguments')``.
+
+    >>> import kerasoft as ks
+    >>> import jax
+    >>> @ks.ops.custom_gradient
+    ... def twice(x):
+    ...     return 2 * x, lambda upstream: 10 * upstream
+    >>> float(twice(3.0)), float(jax.grad(twice)(3.0))
+    (6.0, 10.0)
+    """
+    import jax as _jax
+
+    inner = _jax.custom_gradient(f)
+    op = jax(inner)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if any(hasattr(x, "op") or isinstance(x, KerasTensor) for x in tree.flatten((args, kwargs))):
+            return op(*args, **kwargs)
+        args, kwargs = tree.map_structure(lambda x: read(x) if isinstance(x, Variable) else x, (args, kwargs))
+        return inner(*args, **kwargs)
+
+    call.__name__, call.__doc__ = getattr(f, "__name__", "custom_gradient"), f.__doc__
+    return call

@@ -31,17 +31,19 @@ ENTRIES: dict[str, Entry] = {}
 class Entry:
     """A front-end op: its function, how Keras calls it, and which arguments are tensors."""
 
-    def __init__(self, function: Callable, module: str, class_name: str, tensors: str):
-        self.function = function
+    def __init__(self, function: Callable, module: str, class_name: str, tensors: str, spec: Callable | None = None):
+        self.function, self.spec = function, spec
         self.module, self.class_name = f"keras.src.ops.{module}", class_name
         self.signature = inspect.signature(function)
         self.tensors = tensors.split()
         self.variadic = next((n for n, p in self.signature.parameters.items() if p.kind is p.VAR_POSITIONAL), None)
-        self.settings = [n for n in self.signature.parameters if n not in self.tensors and n != self.variadic]
+        self.named = next((n for n, p in self.signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+        others = (*self.tensors, self.variadic, self.named)
+        self.settings = [n for n in self.signature.parameters if n not in others]
         self.operation = type(class_name, (OpCall,), {"entry": self, "__doc__": function.__doc__})
 
-    def split(self, args: tuple, kwargs: dict) -> tuple[list, dict]:
-        """Tensor arguments in order without trailing Nones, and the settings by name."""
+    def split(self, args: tuple, kwargs: dict) -> tuple[list, dict, dict]:
+        """Tensor arguments in order without trailing Nones, ``**kwargs`` of the function, and the settings by name."""
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         if self.variadic:
@@ -50,7 +52,8 @@ class Entry:
             positional = [bound.arguments[name] for name in self.tensors]
             while positional and positional[-1] is None:
                 positional.pop()
-        return positional, {name: bound.arguments[name] for name in self.settings}
+        named = bound.arguments[self.named] if self.named else {}
+        return positional, named, {name: bound.arguments[name] for name in self.settings}
 
     def compute(self, args: tuple, kwargs: dict, settings: dict) -> Any:
         """The function on tensor arguments and settings."""
@@ -79,7 +82,8 @@ class OpCall(Operation):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any_symbolic(args, kwargs):
-            outputs = infer(self._compute, args, kwargs)
+            spec = self.entry.spec
+            outputs = infer(self._compute, args, kwargs) if spec is None else spec(*args, **kwargs, **self.settings)
             Call(self, args, kwargs, outputs)
             return outputs
         return self._compute(*args, **kwargs)
@@ -96,18 +100,21 @@ def _read(structure: Any) -> Any:
     return tree.map_structure(lambda x: read(x) if isinstance(x, Variable) else x, structure)
 
 
-def public(module: str, class_name: str, tensors: str = "x") -> Callable:
-    """Makes a function an op. `tensors` names the arguments that are tensors or lists of them; the rest are settings."""
+def public(module: str, class_name: str, tensors: str = "x", spec: Callable | None = None) -> Callable:
+    """Makes a function an op. `tensors` names the arguments that are tensors or lists of them; the rest are settings.
+
+    `spec` gives the results for KerasTensors where tracing the function cannot: sizes that depend on values.
+    """
 
     def decorate(function: Callable) -> Callable:
-        entry = Entry(function, module, class_name, tensors)
+        entry = Entry(function, module, class_name, tensors, spec)
         ENTRIES[class_name] = entry
 
         @functools.wraps(function)
         def op(*args: Any, **kwargs: Any) -> Any:
             if any_symbolic(args, kwargs):
-                positional, settings = entry.split(args, kwargs)
-                return entry.operation(**settings)(*positional)
+                positional, named, settings = entry.split(args, kwargs)
+                return entry.operation(**settings)(*positional, **named)
             args, kwargs = _read((args, kwargs))
             return function(*args, **kwargs)
 
@@ -162,6 +169,13 @@ def tensor(value: Any) -> Any:
     return value
 
 
+def fixed(axis: Any) -> Any:
+    """`axis` as an attribute: lists become tuples, NumPy integers numbers."""
+    if isinstance(axis, (list, tuple)):
+        return tuple(int(a) for a in axis)
+    return None if axis is None else int(axis)
+
+
 def rank(value: Any) -> int:
     return len(value.shape) if hasattr(value, "shape") else np.ndim(value)
 
@@ -190,6 +204,7 @@ __all__ = [
     "KerasTensor",
     "OpCall",
     "dtype_of",
+    "fixed",
     "is_static",
     "kernel",
     "lowered",

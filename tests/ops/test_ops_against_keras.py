@@ -272,12 +272,13 @@ def test_values_and_shapes_are_those_of_keras(case):
 def test_class_name_and_arguments_are_those_of_keras(name):
     import inspect
 
-    from keras.src.ops import core, linalg, math, nn, numpy
+    from keras.src.ops import core, einops, linalg, math, nn, numpy
 
     if not hasattr(keras.ops, name):
         pytest.skip("not an op of Keras")
     entry = getattr(ks.ops, name).entry
-    module = {"numpy": numpy, "nn": nn, "core": core, "math": math, "linalg": linalg}[entry.module.rsplit(".")[-1]]
+    modules = {"numpy": numpy, "nn": nn, "core": core, "math": math, "linalg": linalg, "einops": einops}
+    module = modules[entry.module.rsplit(".")[-1]]
     theirs = getattr(module, entry.class_name)
     settings = [p for p in inspect.signature(theirs.__init__).parameters if p not in ("self", "name")]
     unused = {"sparse", "ragged", "kwargs", "rms_scaling"} | ({"dtype"} if name == "multi_hot" else set())
