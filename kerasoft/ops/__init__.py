@@ -124,7 +124,8 @@ from .linalg import (
     solve_triangular,
     svd,
 )
-from .linear import cross, dot, einsum, inner, matmul, norm, normalize, outer, tensordot, vdot
+from .linear import cross, dot, einsum, inner, matmul, outer, tensordot, vdot
+from .loops import *  # noqa: F403
 from .manipulation import (
     append,
     array,
