@@ -41,7 +41,9 @@ def audio_dataset_from_directory(
     if ragged and output_sequence_length is not None:
         raise ValueError("Cannot set both `ragged` and `output_sequence_length`")
     if ragged:
-        raise ValueError("`ragged=True` needs ragged tensors, which kerasoft does not have; set `output_sequence_length`")
+        raise ValueError(
+            "`ragged=True` needs ragged tensors, which kerasoft does not have; set `output_sequence_length`"
+        )
     if sampling_rate is not None:
         if not isinstance(sampling_rate, int):
             raise ValueError(f"`sampling_rate` should have an integer value. Received: sampling_rate={sampling_rate}")

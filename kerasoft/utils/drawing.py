@@ -115,9 +115,7 @@ def model_to_dot(
                     add(inner)
                     for outside, inside in zip(call.inputs, inner.inputs, strict=True):
                         dot.edges.append((places[id(outside)], places[id(inside)]))
-                    places.update(
-                        {id(o): places[id(i)] for o, i in zip(call.outputs, inner.outputs, strict=True)}
-                    )
+                    places.update({id(o): places[id(i)] for o, i in zip(call.outputs, inner.outputs, strict=True)})
 
     function = model._functional if isinstance(model, Sequential) else model
     if hasattr(function, "_graph"):
@@ -208,12 +206,12 @@ def _draw(dot: Dot, path: Any, format: str) -> None:
         y = box.row * high
         for b in box.before:
             end = b.row * high + 0.18 * lines
-            axes.annotate("", (wide * box.x, y - 0.03), (wide * b.x, end), arrowprops={"arrowstyle": "-|>", "color": "#777777"})
+            axes.annotate(
+                "", (wide * box.x, y - 0.03), (wide * b.x, end), arrowprops={"arrowstyle": "-|>", "color": "#777777"}
+            )
         colour = COLOURS[kinds.index(box.label.partition(" ")[2] or box.label) % len(COLOURS)]
         axes.text(
             wide * box.x, y, box.label, ha="center", va="top", fontsize=8 * scale,
             bbox={"boxstyle": "round,pad=0.3", "fc": colour, "ec": "#999999"},
         )  # fmt: skip
     figure.savefig(path, format=format, dpi=min(dot.dpi or 100, 100))
-
-

@@ -57,11 +57,15 @@ def image_dataset_from_directory(
         A re-readable data set with `class_names` and `file_paths`; two of them for `subset="both"`.
     """
     if color_mode not in ("rgb", "rgba", "grayscale"):
-        raise ValueError(f'`color_mode` must be one of {{"rgb", "rgba", "grayscale"}}. Received: color_mode={color_mode}')
+        raise ValueError(
+            f'`color_mode` must be one of {{"rgb", "rgba", "grayscale"}}. Received: color_mode={color_mode}'
+        )
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
     if not isinstance(image_size, (list, tuple)) or len(image_size) != 2:
-        raise ValueError(f"Invalid `image_size` value. Expected a tuple of 2 integers. Received: image_size={image_size}")
+        raise ValueError(
+            f"Invalid `image_size` value. Expected a tuple of 2 integers. Received: image_size={image_size}"
+        )
     interpolation = interpolation.lower()
     if interpolation not in resizing.INTERPOLATIONS:
         raise ValueError(

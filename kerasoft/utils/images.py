@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes
+from .. import config, dtypes
 
 
 def pillow(what: str) -> Any:
@@ -22,15 +22,15 @@ def pillow(what: str) -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise ImportError(f"Could not import PIL.Image. The use of `{what}` requires PIL: `pip install pillow`.") from None
+        raise ImportError(
+            f"Could not import PIL.Image. The use of `{what}` requires PIL: `pip install pillow`."
+        ) from None
     return Image
 
 
 def data_format_of(data_format: str | None) -> str:
     """`data_format`, or the global setting for None."""
     if data_format is None:
-        from .. import config  # type: ignore[attr-defined]
-
         return config.image_data_format()
     if str(data_format).lower() not in ("channels_first", "channels_last"):
         raise ValueError(
@@ -145,7 +145,9 @@ def load_img(
         return img
     methods = ("nearest", "bilinear", "bicubic", "hamming", "box", "lanczos")
     if interpolation not in methods:
-        raise ValueError(f"Invalid interpolation method {interpolation} specified. Supported methods are {', '.join(methods)}")
+        raise ValueError(
+            f"Invalid interpolation method {interpolation} specified. Supported methods are {', '.join(methods)}"
+        )
     resample, size = getattr(image.Resampling, interpolation.upper()), (target_size[1], target_size[0])
     if not keep_aspect_ratio:
         return img.resize(size, resample)

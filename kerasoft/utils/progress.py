@@ -9,30 +9,17 @@ import sys
 import time
 from typing import Any
 
-_interactive = True
-
-
-def enable_interactive_logging() -> None:
-    """Messages and progress go to standard output (the default)."""
-    global _interactive
-    _interactive = True
-
-
-def disable_interactive_logging() -> None:
-    """Messages and progress go to the `kerasoft` logger."""
-    global _interactive
-    _interactive = False
-
-
-def is_interactive_logging_enabled() -> bool:
-    """Whether messages go to standard output."""
-    return _interactive
+from ..config import (
+    disable_interactive_logging,
+    enable_interactive_logging,
+    is_interactive_logging_enabled,
+)
 
 
 def print_msg(message: Any, line_break: bool = True) -> None:
     """Writes to standard output, or to the log when interactive logging is off."""
     message = str(message)
-    if not _interactive:
+    if not is_interactive_logging_enabled():
         logging.getLogger("kerasoft").info(message)
         return
     message = message + "\n" if line_break else message
@@ -122,7 +109,9 @@ class Progbar:
             filled = int(self.width * current / self.target)
             count = f"{current:{len(str(self.target))}d}/{self.target}"
             bar = f"\x1b[1m{count}\x1b[0m "
-            bar += (f"\33[32m{'━' * filled}\x1b[0m" if filled > 0 else "") + f"\33[37m{'━' * (self.width - filled)}\x1b[0m"
+            bar += (
+                f"\33[32m{'━' * filled}\x1b[0m" if filled > 0 else ""
+            ) + f"\33[37m{'━' * (self.width - filled)}\x1b[0m"
             drawn = len(count) + 1 + max(filled, 0) + max(self.width - filled, 0)
         else:
             bar = f"{current:7d}/Unknown"
@@ -168,3 +157,12 @@ def _clock(seconds: float) -> str:
     if seconds > 3600:
         return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d}"
     return f"{seconds // 60}:{seconds % 60:02d}" if seconds > 60 else f"{seconds}s"
+
+
+__all__ = [
+    "Progbar",
+    "disable_interactive_logging",
+    "enable_interactive_logging",
+    "is_interactive_logging_enabled",
+    "print_msg",
+]

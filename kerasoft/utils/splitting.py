@@ -80,9 +80,13 @@ def _samples(dataset: Any) -> tuple[list, int | None]:
 def _sizes(left: Any, right: Any, total: int) -> tuple[int, int]:
     for name, size in (("left_size", left), ("right_size", right)):
         if size is not None and type(size) not in (int, float):
-            raise TypeError(f"Invalid `{name}` Type. Expected: int or float or None, Received: type({name})={type(size)}.")
+            raise TypeError(
+                f"Invalid `{name}` Type. Expected: int or float or None, Received: type({name})={type(size)}."
+            )
     if left == 0 and right == 0:
-        raise ValueError("Both `left_size` and `right_size` are zero. At least one of the split sizes must be non-zero.")
+        raise ValueError(
+            "Both `left_size` and `right_size` are zero. At least one of the split sizes must be non-zero."
+        )
     for name, size in (("left_size", left), ("right_size", right)):
         limit = total if type(size) is int else 1
         if size is not None and not 0 < size < limit:
