@@ -1,9 +1,10 @@
 """`keras.layers`: the public list of layers."""
 
 from .activation import ELU, Activation, ActivityRegularization, LeakyReLU, PReLU, ReLU, Softmax
-from .attention import AdditiveAttention, Attention, MultiHeadAttention
+from .attention import AdditiveAttention, Attention
 from .batch_normalization import BatchNormalization
 from .bidirectional import Bidirectional
+from .conv_lstm import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from .convolution import (
     Conv1D,
     Conv1DTranspose,
@@ -18,10 +19,12 @@ from .convolution import (
 )
 from .dense import Dense
 from .einsum_dense import EinsumDense
-from .embedding import Embedding, Masking
+from .embedding import Embedding, Masking, ReversibleEmbedding
 from .gru import GRU, GRUCell
 from .input_layer import Input, InputLayer
 from .input_spec import InputSpec
+from .jax_layer import JaxLayer
+from .lambda_layer import Lambda
 from .layer import Layer
 from .lstm import LSTM, LSTMCell
 from .merging import (
@@ -42,6 +45,7 @@ from .merging import (
     multiply,
     subtract,
 )
+from .multi_head_attention import GroupedQueryAttention, GroupQueryAttention, MultiHeadAttention
 from .noise import (
     AlphaDropout,
     Dropout,
@@ -83,6 +87,7 @@ from .rnn import RNN, StackedRNNCells
 from .saved import from_saved as deserialize
 from .saved import to_saved as serialize
 from .simple_rnn import SimpleRNN, SimpleRNNCell
+from .spectral_normalization import SpectralNormalization
 from .time_distributed import TimeDistributed, Wrapper
 
 # Keras's other names.
@@ -105,19 +110,19 @@ GlobalMaxPool1D, GlobalMaxPool2D, GlobalMaxPool3D = GlobalMaxPooling1D, GlobalMa
 __all__ = [
     "Activation", "ActivityRegularization", "Add", "AdditiveAttention", "AlphaDropout", "Attention", "Average",
     "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "AvgPool1D", "AvgPool2D", "AvgPool3D",
-    "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose",
+    "BatchNormalization", "Bidirectional", "Concatenate", "Conv1D", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "Conv1DTranspose", "Conv2D", "Conv2DTranspose",
     "Conv3D", "Conv3DTranspose", "Convolution1D", "Convolution1DTranspose", "Convolution2D", "Convolution2DTranspose",
     "Convolution3D", "Convolution3DTranspose", "Cropping1D", "Cropping2D", "Cropping3D", "Dense",
     "DepthwiseConv1D", "DepthwiseConv2D", "Dot", "Dropout", "ELU", "EinsumDense", "Embedding", "Flatten", "GRU",
     "GRUCell", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
     "GlobalAveragePooling3D", "GlobalAvgPool1D", "GlobalAvgPool2D", "GlobalAvgPool3D", "GlobalMaxPool1D",
     "GlobalMaxPool2D", "GlobalMaxPool3D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
-    "GroupNormalization", "Identity", "Input", "InputLayer", "InputSpec", "LSTM", "LSTMCell", "Layer",
+    "GroupNormalization", "GroupQueryAttention", "GroupedQueryAttention", "Identity", "Input", "InputLayer", "InputSpec", "JaxLayer", "LSTM", "LSTMCell", "Lambda", "Layer",
     "LayerNormalization", "LeakyReLU", "Masking", "MaxPool1D", "MaxPool2D", "MaxPool3D", "MaxPooling1D",
     "MaxPooling2D", "MaxPooling3D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply", "PReLU", "Permute",
-    "RMSNormalization", "RNN", "ReLU", "RepeatVector", "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D",
+    "RMSNormalization", "RNN", "ReLU", "RepeatVector", "ReversibleEmbedding", "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D",
     "SeparableConvolution1D", "SeparableConvolution2D", "SimpleRNN", "SimpleRNNCell", "Softmax", "SpatialDropout1D",
-    "SpatialDropout2D", "SpatialDropout3D", "StackedRNNCells", "Subtract", "TimeDistributed", "UnitNormalization",
+    "SpatialDropout2D", "SpatialDropout3D", "SpectralNormalization", "StackedRNNCells", "Subtract", "TimeDistributed", "UnitNormalization",
     "UpSampling1D", "UpSampling2D", "UpSampling3D", "Wrapper", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
     "add", "average", "concatenate", "deserialize", "dot", "maximum", "minimum", "multiply", "serialize", "subtract",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import ops
 from ..compiler.ops.indexing import embedding_lookup
+from ..scope import set_mask
 from .configured import Configured, positive, refuse
 
 
@@ -70,6 +71,61 @@ class Embedding(Configured):
 
     def get_config(self):
         return {"activity_regularizer": None, **super().get_config()}
+
+
+class ReversibleEmbedding(Embedding):
+    """An embedding that also goes back: from vectors to a score for each integer, with ``reverse=True``.
+
+    Args:
+        tie_weights: whether the way back uses the same table, transposed; else a second one.
+        reverse_dtype: the dtype of the way back.
+        logit_soft_cap: a bound on the scores, kept smoothly with tanh.
+    """
+
+    def __init__(
+        self,
+        input_dim,
+        output_dim,
+        tie_weights=True,
+        embeddings_initializer="uniform",
+        embeddings_regularizer=None,
+        embeddings_constraint=None,
+        mask_zero=False,
+        reverse_dtype=None,
+        logit_soft_cap=None,
+        **kwargs,
+    ):
+        super().__init__(
+            input_dim,
+            output_dim,
+            embeddings_initializer=embeddings_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            embeddings_constraint=embeddings_constraint,
+            mask_zero=mask_zero,
+            **kwargs,
+        )
+        self.keep(tie_weights=tie_weights, reverse_dtype=reverse_dtype, logit_soft_cap=logit_soft_cap)
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        if not self.tie_weights:
+            self.reverse_embeddings = self.weight("reverse_embeddings", (self.output_dim, self.input_dim), "embeddings")
+
+    def call(self, inputs, reverse=False):
+        if not reverse:
+            result = super().call(inputs)
+            if self.mask_zero:
+                set_mask(result, ops.not_equal(inputs, 0))
+            return result
+        kernel = ops.transpose(self.embeddings) if self.tie_weights else self.reverse_embeddings
+        if self.reverse_dtype is not None:
+            inputs, kernel = ops.cast(inputs, self.reverse_dtype), ops.cast(kernel, self.reverse_dtype)
+        scores = ops.matmul(inputs, kernel)
+        cap = self.logit_soft_cap
+        return scores if cap is None else ops.multiply(ops.tanh(ops.divide(scores, cap)), cap)
+
+    def compute_mask(self, inputs, mask=None):
+        return None  # set in `call`
 
 
 class Masking(Configured):

@@ -19,10 +19,10 @@ from ..variables import Variable
 from .call_arguments import CallArguments, shapes_for_build, signature_of
 from .errors_in_calls import located
 from .input_spec import check_inputs
-from .state import State
+from .stateless import Stateless
 
 
-class Layer(State, Operation):
+class Layer(Stateless, Operation):
     """A function with weights.
 
     A layer of your own overrides `__init__` (settings), `build` (weights, when the input shape is known) and `call`
@@ -62,7 +62,7 @@ class Layer(State, Operation):
         dim = kwargs.pop("input_dim", None)
         if kwargs:
             raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
-        State.__init__(self)
+        Stateless.__init__(self)
         Operation.__init__(self, name=name)
         if activity_regularizer is not None:
             from .. import regularizers

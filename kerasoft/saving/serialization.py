@@ -142,6 +142,11 @@ def public_module(target: Any) -> str | None:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
+def in_safe_mode() -> bool:
+    """Whether code of a file must not be run: always, unless unsafe reading was allowed."""
+    return True
+
+
 def deserialize_keras_object(config: Any, custom_objects: dict | None = None, safe_mode: bool = True, **_: Any) -> Any:
     """The object that `serialize_keras_object` made `config` of.
 
