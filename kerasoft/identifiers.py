@@ -53,7 +53,9 @@ class Family:
     def unknown(self, identifier: Any) -> UnknownNameError:
         """The error for an identifier that means nothing, with close names."""
         close = difflib.get_close_matches(identifier, sorted(self.names), 3) if isinstance(identifier, str) else []
-        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else "Give a known name, a config or a callable."
+        hint = (
+            f"Did you mean {' or '.join(map(repr, close))}?" if close else "Give a known name, a config or a callable."
+        )
         return UnknownNameError(f"Could not interpret {self.kind} identifier: {identifier}. {hint}")
 
     def find(self, name: str, custom_objects: Mapping[str, Any] | None = None) -> Any:

@@ -117,7 +117,7 @@ __all__ = [
     "GRUCell", "GaussianDropout", "GaussianNoise", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
     "GlobalAveragePooling3D", "GlobalAvgPool1D", "GlobalAvgPool2D", "GlobalAvgPool3D", "GlobalMaxPool1D",
     "GlobalMaxPool2D", "GlobalMaxPool3D", "GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D",
-    "GroupNormalization", "GroupQueryAttention", "GroupedQueryAttention", "Identity", "Input", "InputLayer", "InputSpec", "JaxLayer", "LSTM", "LSTMCell", "Lambda", "Layer",
+    "GroupNormalization", "GroupQueryAttention", "Identity", "Input", "InputLayer", "InputSpec", "JaxLayer", "LSTM", "LSTMCell", "Lambda", "Layer",
     "LayerNormalization", "LeakyReLU", "Masking", "MaxPool1D", "MaxPool2D", "MaxPool3D", "MaxPooling1D",
     "MaxPooling2D", "MaxPooling3D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply", "PReLU", "Permute",
     "RMSNormalization", "RNN", "ReLU", "RepeatVector", "ReversibleEmbedding", "Rescaling", "Reshape", "SeparableConv1D", "SeparableConv2D",

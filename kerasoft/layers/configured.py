@@ -19,9 +19,22 @@ _KINDS = {
 class Configured(Layer):
     """A layer that says once which arguments it has.
 
+    A subclass that has another default for an argument of its base says so in `DEFAULTS`; it is what
+    ``inspect.signature`` shows.
+
     `keep` stores each argument as an attribute: one named ``..._initializer``, ``..._regularizer``, ``..._constraint``
     or ``...activation`` may be given by name or config. `get_config` gives them all back in serializable form.
     """
+
+    DEFAULTS: dict[str, Any] = {}
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        given = vars(cls).get("DEFAULTS")
+        if given:
+            shown = inspect.signature(cls.__init__)
+            parameters = [p.replace(default=given.get(n, p.default)) for n, p in shown.parameters.items()]
+            cls.__signature__ = shown.replace(parameters=parameters[1:])  # type: ignore[attr-defined]
 
     def keep(self, **arguments: Any) -> None:
         """Stores the arguments as attributes and remembers their names for `get_config`."""

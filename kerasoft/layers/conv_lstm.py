@@ -153,7 +153,9 @@ class ConvLSTMCell(RecurrentCell):
             return y
         ones = (1,) * self.rank
         size = bias.shape[0]
-        return ops.add(y, ops.reshape(bias, (1, *ones, size) if self.data_format == "channels_last" else (1, size, *ones)))
+        return ops.add(
+            y, ops.reshape(bias, (1, *ones, size) if self.data_format == "channels_last" else (1, size, *ones))
+        )
 
 
 @of_cell(*_ARGUMENTS)

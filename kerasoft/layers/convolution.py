@@ -158,12 +158,14 @@ class Conv2D(Conv):
     """
 
     rank = 2
+    DEFAULTS = {"strides": (1, 1), "dilation_rate": (1, 1)}
 
 
 class Conv3D(Conv):
     """Convolution over volumes."""
 
     rank = 3
+    DEFAULTS = {"strides": (1, 1, 1), "dilation_rate": (1, 1, 1)}
 
 
 class DepthwiseConv(Convolution):
@@ -223,6 +225,7 @@ class DepthwiseConv2D(DepthwiseConv):
     """Each channel of an image convolved by its own filters."""
 
     rank = 2
+    DEFAULTS = {"strides": (1, 1), "dilation_rate": (1, 1)}
 
 
 class SeparableConv(Convolution):
@@ -295,6 +298,7 @@ class SeparableConv2D(SeparableConv):
     """Depthwise, then pointwise convolution over images."""
 
     rank = 2
+    DEFAULTS = {"strides": (1, 1), "dilation_rate": (1, 1)}
 
 
 class ConvTranspose(Convolution):
@@ -376,12 +380,14 @@ class Conv2DTranspose(ConvTranspose):
     """
 
     rank = 2
+    DEFAULTS = {"strides": (1, 1), "dilation_rate": (1, 1)}
 
 
 class Conv3DTranspose(ConvTranspose):
     """Transposed convolution over volumes."""
 
     rank = 3
+    DEFAULTS = {"strides": (1, 1, 1), "dilation_rate": (1, 1, 1)}
 
 
 def _depth_multiplier(value):

@@ -23,6 +23,7 @@ class JaxLayer(Configured):
         params: nested arrays, the first values of the trainable weights.
         state: nested arrays, the first values of the others.
         seed: for `init_fn` and `rng`.
+        native_serialization_platforms: accepted; it is TensorFlow's.
 
     Raises:
         ValueError: neither `init_fn` nor `params`, or another signature.
@@ -33,14 +34,15 @@ class JaxLayer(Configured):
     ((None, 2), [(3, 2)])
     """
 
-    def __init__(self, call_fn, init_fn=None, params=None, state=None, seed=None, **kwargs):
-        kwargs.pop("native_serialization_platforms", None)  # TensorFlow's
+    def __init__(
+        self, call_fn, init_fn=None, params=None, state=None, seed=None, native_serialization_platforms=None, **kwargs
+    ):
         super().__init__(**kwargs)
         if init_fn is None and params is None and state is None:
             raise ValueError("`init_fn`, `params` and `state` cannot all be `None`.")
         self.call_fn, self.init_fn = call_fn, init_fn
         self.keep(seed=seed)
-        self.params = self.state = None
+        self._hold(None, None)
         self._names = list(inspect.signature(call_fn).parameters)
         for name in ("params", "inputs"):
             if name not in self._names:
@@ -50,9 +52,14 @@ class JaxLayer(Configured):
             raise ValueError(f"Unsupported argument in `call_fn`: {sorted(unknown)}")
         self.has_state = "state" in self._names
         if params is not None or state is not None:
-            self.params, self.state = self.variables_of(params, True), self.variables_of(state, False)
+            self._hold(params, state)
         if params is not None or init_fn is None:
             self.built = True
+
+    def _hold(self, params, state):
+        """Makes `params` and `state` weights; the structures stay as given, for JAX to take apart."""
+        object.__setattr__(self, "params", self.variables_of(params, True))
+        object.__setattr__(self, "state", self.variables_of(state, False))
 
     def variables_of(self, structure, trainable):
         """A weight for each array of `structure`."""
@@ -81,7 +88,7 @@ class JaxLayer(Configured):
         given = {"rng": key, "inputs": xs[0] if len(xs) == 1 else xs, "training": True}
         made = self.init_fn(*(given[n] for n in inspect.signature(self.init_fn).parameters))
         params, state = made if self.has_state else (made, None)
-        self.params, self.state = self.variables_of(params, True), self.variables_of(state, False)
+        self._hold(params, state)
 
     def call(self, inputs, training=False):
         import jax

@@ -19,7 +19,7 @@ from ..variables import Variable
 from .call_arguments import CallArguments, shapes_for_build, signature_of
 from .errors_in_calls import located
 from .input_spec import check_inputs
-from .stateless import Stateless
+from .stateless_calls import Stateless
 
 
 class Layer(Stateless, Operation):

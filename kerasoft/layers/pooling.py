@@ -22,7 +22,7 @@ class Pooling(Configured):
 
     rank: int
 
-    def __init__(self, pool_size=2, strides=None, padding="valid", data_format=None, name=None, **kwargs):
+    def __init__(self, pool_size, strides=None, padding="valid", data_format=None, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
         pool_size = ints("pool_size", pool_size, self.rank)
         self.keep(
@@ -42,13 +42,20 @@ class _Max:
     """Marks the poolings that take the maximum."""
 
 
-class MaxPooling1D(_Max, Pooling):
+class MaxPooling(_Max, Pooling):
+    """Base of MaxPooling1D/2D/3D."""
+
+    def __init__(self, pool_size=2, strides=None, padding="valid", data_format=None, name=None, **kwargs):
+        super().__init__(pool_size, strides, padding, data_format, name, **kwargs)
+
+
+class MaxPooling1D(MaxPooling):
     """Maximum of each window of steps."""
 
     rank = 1
 
 
-class MaxPooling2D(_Max, Pooling):
+class MaxPooling2D(MaxPooling):
     """Maximum of each window of pixels.
 
     >>> import kerasoft as ks
@@ -57,12 +64,14 @@ class MaxPooling2D(_Max, Pooling):
     """
 
     rank = 2
+    DEFAULTS = {"pool_size": (2, 2)}
 
 
-class MaxPooling3D(_Max, Pooling):
+class MaxPooling3D(MaxPooling):
     """Maximum of each window of a volume."""
 
     rank = 3
+    DEFAULTS = {"pool_size": (2, 2, 2)}
 
 
 class AveragePooling1D(Pooling):

@@ -12,8 +12,8 @@ def to_saved(layer: Any) -> Any:
     return serialize_keras_object(layer)
 
 
-def from_saved(config: Any) -> Any:
+def from_saved(config: Any, custom_objects: dict | None = None) -> Any:
     """The layer of a config; a layer stays as it is."""
     from ..saving.serialization import deserialize_keras_object
 
-    return deserialize_keras_object(config) if isinstance(config, dict) else config
+    return deserialize_keras_object(config, custom_objects) if isinstance(config, dict) else config

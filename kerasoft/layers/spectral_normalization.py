@@ -26,8 +26,7 @@ class SpectralNormalization(Wrapper):
         super().__init__(layer, **kwargs)
         if power_iterations <= 0:
             raise ValueError(
-                "`power_iterations` should be greater than zero. Received: "
-                f"`power_iterations={power_iterations}`"
+                f"`power_iterations` should be greater than zero. Received: `power_iterations={power_iterations}`"
             )
         self.keep(power_iterations=power_iterations)
 

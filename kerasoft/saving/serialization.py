@@ -89,7 +89,7 @@ def _serialize_function(function: Any) -> dict:
         )
     name = get_registered_name(function)
     public = public_module(function)
-    return {"module": public or function.__module__, "class_name": "function", "config": name, "registered_name": name}
+    return {"module": public or "builtins", "class_name": "function", "config": name, "registered_name": name}
 
 
 def _serialize_instance(obj: Any) -> dict:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import tree
-from ..scope import StatelessScope
-from ..tensors import is_tensor
+from ..stateless import StatelessScope
 from .state import State
 
 
@@ -61,10 +59,9 @@ class Stateless(State):
                     f"Received list with length {len(values)}, but expected {len(mine)} variables."
                 )
             mapping += [(v, x.value if hasattr(x, "assign") else x) for v, x in zip(mine, values, strict=True)]
-        first = next((x for x in tree.flatten((args, kwargs)) if is_tensor(x) and len(x.shape)), None)
-        with StatelessScope(mapping).holding(0 if first is None else int(first.shape[0])) as scope:
+        with StatelessScope(mapping, collect_losses=return_losses) as scope:
             outputs = self(*args, **kwargs)  # type: ignore[operator]
-            state = [scope.get_current_value(v) for v in self.non_trainable_variables]
+            state = [scope.value_of(v) for v in self.non_trainable_variables]
             if not return_losses:
                 return outputs, state
             penalties = [v.regularizer(v) for v in self.trainable_weights if v.regularizer is not None]
