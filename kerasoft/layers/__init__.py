@@ -45,7 +45,8 @@ from .merging import (
     multiply,
     subtract,
 )
-from .multi_head_attention import GroupedQueryAttention, GroupQueryAttention, MultiHeadAttention
+from .multi_head_attention import GroupedQueryAttention as GroupedQueryAttention  # the class name in configs
+from .multi_head_attention import GroupQueryAttention, MultiHeadAttention
 from .noise import (
     AlphaDropout,
     Dropout,
