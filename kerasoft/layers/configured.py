@@ -8,7 +8,25 @@ from typing import Any
 from .. import activations, constraints, initializers, regularizers
 from .layer import Layer
 
+
+class _Settings:
+    """`quantization_config`: an object, or the config of one in a file."""
+
+    @staticmethod
+    def get(value: Any) -> Any:
+        from ..saving.serialization import deserialize_keras_object
+
+        return deserialize_keras_object(value) if isinstance(value, dict) else value
+
+    @staticmethod
+    def serialize(value: Any) -> Any:
+        from ..saving.serialization import serialize_keras_object
+
+        return serialize_keras_object(value)
+
+
 _KINDS = {
+    "config": _Settings,
     "initializer": initializers,
     "regularizer": regularizers,
     "constraint": constraints,

@@ -45,7 +45,7 @@ class Dense(Configured):
         if "input_dim" in kwargs:
             kwargs["input_shape"] = (kwargs.pop("input_dim"),)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha)
         self.keep(
             units=positive(self, "units", units),
             activation=activation,
@@ -63,7 +63,10 @@ class Dense(Configured):
 
     def build(self, input_shape):
         features = known(self, input_shape, -1)
-        self.kernel = self.weight("kernel", (features, self.units))
+        if self.quantization_mode:
+            self.quantized_build((features, self.units), mode=self.quantization_mode, config=self.quantization_config)
+        else:
+            self.kernel = self.weight("kernel", (features, self.units))
         self.bias = self.weight("bias", (self.units,)) if self.use_bias else None
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
 

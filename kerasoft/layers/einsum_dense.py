@@ -43,7 +43,7 @@ class EinsumDense(Configured):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha)
         if not re.fullmatch(r"(\.\.\.)?[a-zA-Z]+(\.\.\.)?,[a-zA-Z]+->(\.\.\.)?[a-zA-Z]+(\.\.\.)?", equation):
             raise ValueError(
                 f"Invalid einsum equation '{equation}'. Equations must be in the form [X],[Y]->[Z], "
@@ -79,7 +79,12 @@ class EinsumDense(Configured):
         def size(letter):
             return known(self, input_shape, sizes[letter]) if letter in sizes else given[letter]
 
-        self.kernel = self.weight("kernel", tuple(size(letter) for letter in kernel))
+        self._einsum_rank = rank
+        shape = tuple(size(letter) for letter in kernel)
+        if self.quantization_mode:
+            self.quantized_build(shape, mode=self.quantization_mode, config=self.quantization_config)
+        else:
+            self.kernel = self.weight("kernel", shape)
         self.bias = None
         if self.bias_axes:
             axes = [size(letter) if letter in self.bias_axes else 1 for letter in named]

@@ -41,7 +41,7 @@ class Embedding(Configured):
         if "input_length" in kwargs:  # Keras 2; nothing needs it
             kwargs.pop("input_length")
         super().__init__(**kwargs)
-        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha, quantization_config=quantization_config)
+        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha)
         self.keep(
             input_dim=positive(self, "input_dim", input_dim),
             output_dim=positive(self, "output_dim", output_dim),
@@ -59,7 +59,11 @@ class Embedding(Configured):
             self.set_weights(weights if isinstance(weights, list) and len(weights) == 1 else [weights])
 
     def build(self, input_shape=None):
-        self.embeddings = self.weight("embeddings", (self.input_dim, self.output_dim))
+        shape = (self.input_dim, self.output_dim)
+        if self.quantization_mode:
+            self.quantized_build(shape, mode=self.quantization_mode, config=self.quantization_config)
+        else:
+            self.embeddings = self.weight("embeddings", shape)
 
     def call(self, inputs):
         if inputs.dtype != "int32":

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes, naming, tree
+from ..dtype_policies import DTypePolicyMap
 from ..errors import LayerError
 from ..scope import EagerScope, autocast, current_scope, get_mask, set_mask
 from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
@@ -48,6 +49,8 @@ class Layer(Stateless, Operation):
     [[2.0, 4.0, 6.0]]
     """
 
+    _policy_for_sublayers = False  # True: sublayers are made with this layer's policy and not kept in its config
+
     def __init__(
         self,
         *,
@@ -77,6 +80,7 @@ class Layer(Stateless, Operation):
         self._trainable = bool(trainable)
         self._build_shapes: dict[str, Any] | None = None
         self._building = False
+        self._is_quantized = False
         self._losses: list[Any] = []
         self._path: str | None = None
         self._input_shape_arg = (dim,) if dim is not None else shape
@@ -95,19 +99,46 @@ class Layer(Stateless, Operation):
 
     @dtype_policy.setter
     def dtype_policy(self, value: Any) -> None:
-        self._dtype_policy = dtypes.policy(value)
+        found = dtypes.policy(value)
+        if isinstance(self._dtype_policy, DTypePolicyMap) and self.path:
+            if self.path in self._dtype_policy:
+                del self._dtype_policy[self.path]
+            self._dtype_policy[self.path] = found
+        else:
+            self._dtype_policy = found
+        if found.quantization_mode is not None and self.built and not self._is_quantized:
+            self.quantize(found.quantization_mode)
+
+    def _saved_policy(self) -> Any:
+        """The policy for a config: one a path when sublayers that the config does not hold are quantised."""
+        if not self._policy_for_sublayers:
+            return self._dtype_policy
+        quantized = {layer.path: layer.dtype_policy for layer in self._flatten_layers()[1:] if layer._is_quantized}
+        plain = isinstance(self._dtype_policy, DTypePolicyMap) or not quantized
+        return self._dtype_policy if plain else DTypePolicyMap(self._dtype_policy, quantized)
+
+    @property
+    def _own_policy(self) -> Any:
+        """The policy, that of this layer's path where there is one a path."""
+        policy = self._dtype_policy
+        return policy[self.path] if isinstance(policy, DTypePolicyMap) and self.path else policy
 
     @property
     def dtype(self) -> str:
-        return self._dtype_policy.variable_dtype
+        return self._own_policy.variable_dtype
 
     @property
     def variable_dtype(self) -> str:
-        return self._dtype_policy.variable_dtype
+        return self._own_policy.variable_dtype
 
     @property
     def compute_dtype(self) -> str:
-        return self._dtype_policy.compute_dtype
+        return self._own_policy.compute_dtype
+
+    @property
+    def quantization_mode(self) -> str | None:
+        """How the weights are quantised, such as ``"int8"``; None where they are not."""
+        return self._own_policy.quantization_mode
 
     @property
     def input_dtype(self) -> str:
@@ -323,7 +354,8 @@ class Layer(Stateless, Operation):
             outer, scope.training = scope.training, training
             try:
                 with self._name_scope(), _labelled(scope, self), autocast(self._cast_dtype()):
-                    outputs = self.call(*args, **kwargs)
+                    run = self.call if self.quantization_mode is None else self.quantized_call
+                    outputs = run(*args, **kwargs)
             finally:
                 scope.training = outer
             self.built = True
@@ -333,6 +365,39 @@ class Layer(Stateless, Operation):
 
     def _cast_dtype(self) -> str | None:
         return self.compute_dtype if self.autocast and self.compute_dtype != self.variable_dtype else None
+
+    # --- quantisation (layers that can: see kerasoft.quantizers.layers) ---
+
+    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
+        """Replaces the weights by ``"int8"`` or ``"int4"`` numbers and scales.
+
+        Raises:
+            NotImplementedError: a layer that has no quantised form, or a mode that it does not have.
+            ValueError: the layer is not built, or is quantised already.
+        """
+        from ..quantizers.layers import quantize_layer
+
+        quantize_layer(self, mode, type_check, config)
+
+    def quantized_build(self, *shapes: Any, **options: Any) -> None:
+        """Makes the weights of the quantised form."""
+        from ..quantizers.layers import build_quantized
+
+        build_quantized(self, *shapes, **options)
+
+    def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
+        """`call` with quantised weights."""
+        from ..quantizers.layers import call_quantized
+
+        return call_quantized(self, *args, **kwargs)
+
+    @property
+    def _stored_variables(self) -> list[Variable]:
+        if not self._is_quantized:
+            return self._own_variables
+        from ..quantizers.layers import stored_variables
+
+        return stored_variables(self)
 
     # --- masks ---
 
@@ -439,7 +504,7 @@ class Layer(Stateless, Operation):
         config: dict[str, Any] = {
             "name": self.name,
             "trainable": self._trainable,
-            "dtype": self._dtype_policy,
+            "dtype": self._saved_policy(),
         }
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = self.activity_regularizer

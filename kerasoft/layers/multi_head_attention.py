@@ -18,6 +18,8 @@ _HIDDEN = -0.7 * 3.4028235e38  # what takes the place of a masked score
 class HeadedAttention(Configured):
     """Base of the attentions with heads: projections, masks and the attention itself."""
 
+    _policy_for_sublayers = True
+
     attention_axes: tuple[int, ...] | None = (1,)
 
     def keep_window(self, sliding_window, flash_attention, dropout):

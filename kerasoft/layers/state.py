@@ -103,6 +103,11 @@ class State:
         return self._trainable_variables + self._non_trainable_variables
 
     @property
+    def _stored_variables(self) -> list[Variable]:
+        """Its own variables in the order of files."""
+        return self._own_variables
+
+    @property
     def trainable_weights(self) -> list[Variable]:
         return [v for v in self.weights if v.trainable] if self.trainable else []
 
@@ -166,7 +171,7 @@ class State:
 
     def save_own_variables(self, store: Any) -> None:
         """Puts the variables that belong to this layer itself into `store`, by index."""
-        for i, v in enumerate(self._own_variables):
+        for i, v in enumerate(self._stored_variables):
             store[str(i)] = v.numpy()
 
     def load_own_variables(self, store: Any) -> None:
@@ -175,7 +180,7 @@ class State:
         Raises:
             ValueError: another number of variables, or another shape.
         """
-        mine = self._own_variables
+        mine = self._stored_variables
         if len(store.keys()) != len(mine):
             if not mine and not self.built:
                 raise ValueError(

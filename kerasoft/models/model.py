@@ -189,6 +189,23 @@ class Model(Trainer, Layer, manages_build=True):
             raise ValueError(f"Invalid keyword arguments: {kwargs}")
         load_weights(self, os.fspath(filepath), skip_mismatch=skip_mismatch)
 
+    def quantize(self, mode: Any = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
+        """Replaces the weights of Dense, EinsumDense and Embedding layers by small integers and scales.
+
+        Args:
+            mode: ``"int8"`` or ``"int4"``.
+            config: settings, a `kerasoft.quantizers.QuantizationConfig`.
+            filters: a regular expression on layer names, a list of them, or a function of a layer.
+
+        Raises:
+            ValueError: a model that is not built, or an unknown mode.
+            NotImplementedError: a mode that kerasoft does not have.
+        """
+        from ..quantizers.layers import quantize_model
+
+        quantize_model(self, mode, config, filters, **kwargs)
+        self._trainer.programs.clear()
+
     def _need_built(self, what: str) -> None:
         if not self.built:
             raise NotBuiltError(

@@ -25,7 +25,7 @@ from .registration import custom_object_scope, get_registered_name, get_register
 _PLAIN = (str, int, float, bool, type(None))
 _PUBLIC = (
     "layers", "initializers", "regularizers", "constraints", "optimizers", "optimizers.schedules", "losses", "metrics",
-    "models", "activations", "random",
+    "models", "activations", "random", "quantizers", "utils",
 )  # fmt: skip
 _shared: contextvars.ContextVar[dict[Any, Any] | None] = contextvars.ContextVar("shared", default=None)
 _MODELS = {"Sequential": "keras", "Model": "keras", "Functional": "keras.src.models.functional"}
