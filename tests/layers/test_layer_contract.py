@@ -211,6 +211,13 @@ BATCH = 3
 # XLA's costly optimisations buy nothing on arrays of a hundred numbers.
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 NOT_IN_TABLE = {"JaxLayer", "Layer", "Input", "InputLayer", "InputSpec", "Wrapper", "serialize", "deserialize"}
+# Their tables are in files of their own, which see to it that each has rows.
+OTHER_TABLES = {
+    "test_preprocessing_layers": {
+        "CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "Normalization", "StringLookup",
+        "TextVectorization",
+    },
+}  # fmt: skip
 
 
 def jitted(f, *args):
@@ -328,6 +335,7 @@ def test_every_public_layer_has_a_row():
     public = {
         n for n in layers.__all__ if n not in NOT_IN_TABLE and n[0].isupper() and getattr(layers, n).__name__ == n
     } | {"GroupQueryAttention"}
+    public -= set().union(*OTHER_TABLES.values())
     assert public - {r.name for r in ROWS} == set()
     assert {r.name for r in ROWS} - public == set()
 

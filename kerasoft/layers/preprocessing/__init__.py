@@ -1,0 +1,1 @@
+"""Layers between raw columns and numbers: text, categories, bins, and statistics found by `adapt`."""
