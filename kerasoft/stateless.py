@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import contextvars
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .scope import EagerScope, current_scope
+
+_step_key: contextvars.ContextVar[Any] = contextvars.ContextVar("step_key", default=None)
+
+
+@contextlib.contextmanager
+def step_key(key: Any) -> Iterator[None]:
+    """Stateless scopes inside draw random numbers from `key` (uint32[2], perhaps a tracer)."""
+    token = _step_key.set(key)
+    try:
+        yield
+    finally:
+        _step_key.reset(token)
 
 
 class StatelessScope(EagerScope):
@@ -78,6 +92,22 @@ class StatelessScope(EagerScope):
                 f"{variable!r}"
             )
         self.state_mapping[id(variable)] = value
+
+    @property
+    def key(self) -> Any:
+        """The step's key; outside of a step one that is drawn from the global seed."""
+        given = _step_key.get()
+        if given is not None:
+            return given
+        if self._key is None:
+            from . import random
+
+            self._key = random.global_seed_generator().next()
+        return self._key
+
+    @key.setter
+    def key(self, value: Any) -> None:
+        self._key = value
 
     def add_loss(self, loss: Any) -> None:
         self.losses.append(loss)

@@ -284,14 +284,24 @@ def require_compiled(model: Any) -> None:
 def refuse_own_steps(model: Any) -> None:
     """
     Raises:
-        NotImplementedError: the model overrides a step of Keras's training loop.
+        NotImplementedError: the model has steps of its own, which run in one process only.
     """
-    for name in ("train_step", "test_step", "predict_step", "compute_loss", "compute_metrics"):
-        if hasattr(type(model), name):
-            raise NotImplementedError(
-                f"{type(model).__name__} overrides `{name}`, which is not called: the step is compiled from `call`, the "
-                "losses and the metrics. Put the formula into `call` with `add_loss`, a Loss or a Metric instead."
-            )
+    from .steps import OVERRIDABLE, Steps
+
+    cls = type(model)
+    found = [name for name in OVERRIDABLE if getattr(cls, name) is not getattr(Steps, name)]
+    if found:
+        raise NotImplementedError(
+            f"{cls.__name__} overrides {', '.join(f'`{name}`' for name in found)}, which runs in one process only: train it "
+            "on arrays. To train on an RDD or a DataFrame, put the formula into `call` with `add_loss`, or into a Loss or "
+            "a Metric given to `compile`."
+        )
+    own = model._own_metrics
+    if own:
+        raise NotImplementedError(
+            f"{cls.__name__} '{model.name}' holds the metric '{own[0].name}', which is updated in one process only: train "
+            "it on arrays, or give the metric to `compile`."
+        )
 
 
 def check_names(given: Any, module: Any, kind: str, special: tuple[str, ...] = ()) -> None:

@@ -124,6 +124,8 @@ class FitHooks:
                 self.callbacks.on_test_end(dict(validation))
             logs |= {f"val_{name}": value for name, value in validation.items()}
         self.logs = logs
+        last = status.sums if end.validation_sums is None else end.validation_sums
+        model._trainer.compile.assign(self.layout, last)
         self.callbacks.on_epoch_end(end.epoch, dict(logs))
         decision = self._decision()
         if not self.in_process:

@@ -17,7 +17,7 @@ from .hooks import FitHooks
 from .inputs import ArrayFeed, Arrays, GeneratorFeed, class_weights, is_arrays, split_validation, to_arrays, unpack
 from .status import Status
 
-_LATEST_S = 0.1
+LATEST_S = 0.1
 
 
 def fit_local(
@@ -136,6 +136,7 @@ def evaluate_local(
     status = model._trainer.status
     sums, status.rows = _test(model, source, callbacks, *source.program.device_weights())
     logs = plain_logs(source.program.traced.targets.logs(source.program.source.layout, sums))
+    model._trainer.compile.assign(source.program.source.layout, sums)
     callbacks.on_test_end(dict(logs))
     return logs
 
@@ -196,7 +197,9 @@ def train_on_batch(model: Any, x: Any, y: Any, sample_weight: Any, class_weight:
     )  # fmt: skip
     program.store.write(np.asarray(params), np.asarray(state))
     optimizer.slots_to_variables(layout, slots, iteration + 1)
-    return plain_logs(program.traced.targets.logs(layout, np.asarray(sums, np.float64)))
+    total = np.asarray(sums, np.float64)
+    model._trainer.compile.assign(layout, total)
+    return plain_logs(program.traced.targets.logs(layout, total))
 
 
 class _Source:
@@ -311,7 +314,7 @@ def _test(model: Any, source: _Source, callbacks: CallbackList, params: Any, sta
             for callback in due:
                 callback.on_test_batch_end(number, logs=logs)
         if now >= next_latest:
-            next_latest = now + _LATEST_S
+            next_latest = now + LATEST_S
         return model.stop_evaluating
 
     callbacks.on_test_begin()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,19 +80,10 @@ class Targets:
                 logs[loss.name] = float(by_name[f"{loss.name}/total"]) / count
         return logs
 
-    def ordered(self, logs: Mapping[str, Any]) -> Any:
-        """The values of `evaluate` without `return_dict`: loss, metrics as compiled, the outputs' losses, the rest sorted.
-
-        One value comes alone, several as a list.
-        """
-        names = [
-            "loss",
-            *(t.metric.name for t in self.metrics),
-            *(t.name for t in self.losses if self.reports_each_loss),
-        ]
-        names = [name for name in dict.fromkeys(names) if name in logs]
-        values = [logs[name] for name in [*names, *sorted(set(logs) - set(names))]]
-        return values[0] if len(values) == 1 else values
+    def fits(self, output_names: tuple[str, ...], label_shapes: Sequence[tuple | None]) -> bool:
+        """Whether these targets are those of such outputs and labels too."""
+        needed = {term.index for term in (*self.losses, *self.metrics)}
+        return tuple(output_names) == self.output_names and all(label_shapes[i] is not None for i in needed)
 
 
 def resolve_targets(

@@ -17,9 +17,10 @@ from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..scope import Scope
+from .compiled import Compiled, aligned
 from .coupling import coupling_node
 from .signature import Leaf, Signature
-from .targets import CompileArguments, LossTerm, Targets, match, resolve_targets
+from .targets import CompileArguments, LossTerm, Targets, resolve_targets
 
 TRAIN, TEST, PREDICT = "train", "test", "predict"
 
@@ -57,7 +58,7 @@ def trace_model(
     model: Any,
     signature: Signature,
     parts: Sequence[str],
-    compiled: CompileArguments | None = None,
+    compiled: Compiled | None = None,
     optimizer: Any = None,
 ) -> Traced:
     """The graphs of `parts` ("train" comes with the update graph) for arrays of this signature.
@@ -79,7 +80,7 @@ def trace_model(
 class _Trace:
     """One tracing of all graphs, with `valid` (padded) or without it."""
 
-    def __init__(self, model: Any, signature: Signature, compiled: CompileArguments | None, padded: bool):
+    def __init__(self, model: Any, signature: Signature, compiled: Compiled | None, padded: bool):
         self.model, self.signature, self.compiled = model, signature, compiled
         b = symbol("b")
         self.inputs = {
@@ -221,20 +222,19 @@ class _Trace:
 
     def _labels(self, y_pred: Any, flat: list) -> tuple[list, list]:
         """Nodes of the labels and the sample weights of each output; settles `targets` on the way."""
-        compiled = self.compiled or CompileArguments()
+        compiled = self.compiled.arguments if self.compiled is not None else CompileArguments()
         names = self.output_names
-        loss = compiled.loss
-        counts = [True] * len(names) if not isinstance(loss, (list, tuple)) else [entry is not None for entry in loss]
-        if isinstance(loss, dict):
-            counts = [name in loss for name in names]
-        if len(counts) != len(names):
-            counts = [True] * len(names)
-        labels = match(self.signature.y, y_pred, names, counts, "y")
-        weights = match(self.signature.sample_weight, y_pred, names, counts, "sample_weight")
+        labels, weights = aligned(compiled, self.signature.y, self.signature.sample_weight, y_pred, names)
         self.labels = tuple(labels)
         if self.targets is None:
             shapes = [None if leaf is None else leaf.known_shape for leaf in labels]
-            self.targets = resolve_targets(compiled, y_pred, names, shapes, [_shape(p) for p in flat])
+            known = None if self.compiled is None else self.compiled.targets
+            if known is not None and known.fits(names, shapes):
+                self.targets = known
+            else:
+                self.targets = resolve_targets(compiled, y_pred, names, shapes, [_shape(p) for p in flat])
+                if self.compiled is not None:
+                    self.compiled.settle(self.targets)
         nodes = [None if leaf is None else self._like(leaf, p) for leaf, p in zip(labels, flat, strict=True)]
         return nodes, [None if leaf is None else self._like(leaf, p) for leaf, p in zip(weights, flat, strict=True)]
 

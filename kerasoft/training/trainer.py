@@ -8,7 +8,9 @@ from typing import Any
 
 from .. import tree
 from . import checks
+from .compiled import Compiled
 from .status import Status
+from .steps import Steps, overrides_steps
 from .targets import CompileArguments
 
 _ARGUMENTS = (
@@ -32,11 +34,13 @@ class _State:
         self.resume: dict[str, Any] | None = None
         self.profile: Any = None
         self.history: Any = None
-        self.targets: Any = None
+        self.compile: Any = None  # a `Compiled`
+        self.functions: dict[str, Any] = {}
+        self.losses_override: list | None = None
         self.events: list = []
 
 
-class Trainer:
+class Trainer(Steps):
     """What `Model` inherits; see `compile` and `fit`.
 
     Attributes:
@@ -123,7 +127,7 @@ class Trainer:
 
     def _metric_directions(self) -> dict[str, str]:
         """For each metric in the logs whether less ("min") or more ("max") of it is better, where that is known."""
-        targets = self._trainer.targets
+        targets = self._trainer.compile.targets if self._trainer.compile is not None else None
         words = {"up": "max", "down": "min"}
         found: dict[str, str] = {}
         for term in targets.metrics if targets is not None else ():
@@ -134,24 +138,6 @@ class Trainer:
         for term in targets.losses if targets is not None else ():
             found.setdefault(term.name, "min")
         return found
-
-    @property
-    def metrics(self) -> list:
-        """The compiled metrics, once the model was trained or evaluated."""
-        targets = self._trainer.targets
-        return [term.metric for term in targets.metrics] if targets is not None else []
-
-    @property
-    def metrics_names(self) -> list[str]:
-        """Names of what `evaluate` gives, once the model was trained or evaluated."""
-        targets = self._trainer.targets
-        if targets is None:
-            return ["loss"] if self.compiled else []
-        return [
-            "loss",
-            *(t.name for t in targets.metrics),
-            *(t.name for t in targets.losses if targets.reports_each_loss),
-        ]
 
     # --- compile ------------------------------------------------------------------------------------------------------
 
@@ -209,7 +195,8 @@ class Trainer:
         state.arguments = dict(zip(_ARGUMENTS, values, strict=True))
         state.optimizer = optimizers.get(optimizer)
         state.programs.clear()
-        state.targets = None
+        state.functions.clear()
+        state.compile = Compiled(self, self._compile_arguments())
         state.trainable_when_compiled = self._trainable_state()
         state.stop_training = False
         state.compiled = True
@@ -257,12 +244,10 @@ class Trainer:
             from .trace import trace_model
 
             with_targets = parts != ("predict",)
-            compiled = self._compile_arguments() if with_targets else None
+            compiled = state.compile if with_targets else None
             traced = trace_model(self, signature, parts, compiled, state.optimizer if "train" in parts else None)
             key = (signature, parts, tuple(id(v) for v in self.trainable_weights), len(self.weights))
             found = state.programs[key] = Program(traced)
-        if found.traced.targets is not None:
-            state.targets = found.traced.targets
         return found
 
     def _warn_if_trainable_changed(self) -> None:
@@ -343,7 +328,6 @@ class Trainer:
         """
         begin = time.perf_counter()
         checks.require_compiled(self)
-        checks.refuse_own_steps(self)
         checks.check_weights_of_classes(class_weight, sample_weight)
         self._warn_if_trainable_changed()
         given = dict(
@@ -355,6 +339,7 @@ class Trainer:
         if is_spark(x):
             from .spark_fit import fit_spark
 
+            checks.refuse_own_steps(self)
             checks.refuse_for_spark(validation_split=validation_split, y=y, class_weight=class_weight)
             return fit_spark(self, strategy=strategy, feature_cols=feature_cols, label_cols=label_cols, **given)
         if strategy is not None:
@@ -362,6 +347,10 @@ class Trainer:
                 f"strategy={strategy!r} needs an RDD or a Spark DataFrame as x, got {type(x).__name__}; leave it out to "
                 "train in this process."
             )
+        if overrides_steps(self):
+            from .own_steps import fit_with_own_steps
+
+            return fit_with_own_steps(self, begin=begin, validation_split=validation_split, **given)
         from .local_fit import fit_local
 
         return fit_local(self, begin=begin, validation_split=validation_split, **given)
@@ -396,12 +385,17 @@ class Trainer:
         if is_spark(x):
             from .spark_fit import evaluate_spark
 
+            checks.refuse_own_steps(self)
             logs = evaluate_spark(self, x, batch_size, feature_cols, label_cols)
+        elif overrides_steps(self):
+            from .own_steps import evaluate_with_own_steps
+
+            logs = evaluate_with_own_steps(self, x, y, batch_size, verbose, sample_weight, steps, callbacks, False)
         else:
             from .local_fit import evaluate_local
 
             logs = evaluate_local(self, x, y, batch_size, verbose, sample_weight, steps, callbacks)
-        return logs if return_dict else self._trainer.targets.ordered(logs)
+        return logs if return_dict else self._ordered(logs)
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None, *, feature_cols=None, **options):
         """The model's outputs for all rows.
@@ -422,9 +416,22 @@ class Trainer:
             return predict_spark(self, x, batch_size, feature_cols, **options)
         if options:
             raise TypeError(f"predict() got an unexpected keyword argument {next(iter(options))!r}")
+        if type(self).predict_step is not Steps.predict_step:
+            from .own_steps import predict_with_own_steps
+
+            return predict_with_own_steps(self, x, batch_size, verbose, steps, callbacks, False)
         from .local_fit import predict_local
 
         return predict_local(self, x, batch_size, verbose, steps, callbacks)
+
+    def _ordered(self, logs):
+        """The values in the order of the metrics, then the others by name; one value comes alone, several as a list."""
+        names: list[str] = []
+        for metric in self.metrics:
+            names += [m.name for m in metric.metrics] if metric.name == "compile_metrics" else [metric.name]
+        names = [name for name in dict.fromkeys(names) if name in logs]
+        values = [logs[name] for name in [*names, *sorted(set(logs) - set(names))]]
+        return values[0] if len(values) == 1 else values
 
     # --- single batches -----------------------------------------------------------------------------------------------
 
@@ -437,23 +444,36 @@ class Trainer:
         from .local_fit import train_on_batch
 
         checks.require_compiled(self)
-        checks.refuse_own_steps(self)
         checks.check_weights_of_classes(class_weight, sample_weight)
-        logs = train_on_batch(self, x, y, sample_weight, class_weight)
-        return logs if return_dict else self._trainer.targets.ordered(logs)
+        if overrides_steps(self):
+            from .own_steps import train_on_batch_with_own_steps
+
+            logs = train_on_batch_with_own_steps(self, x, y, sample_weight, class_weight)
+        else:
+            logs = train_on_batch(self, x, y, sample_weight, class_weight)
+        return logs if return_dict else self._ordered(logs)
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """Loss and metrics of one batch, without training."""
         from .local_fit import evaluate_local
 
         checks.require_compiled(self)
-        logs = evaluate_local(self, x, y, None, 0, sample_weight, None, None, whole=True)
-        return logs if return_dict else self._trainer.targets.ordered(logs)
+        if overrides_steps(self):
+            from .own_steps import evaluate_with_own_steps
+
+            logs = evaluate_with_own_steps(self, x, y, None, 0, sample_weight, None, None, True)
+        else:
+            logs = evaluate_local(self, x, y, None, 0, sample_weight, None, None, whole=True)
+        return logs if return_dict else self._ordered(logs)
 
     def predict_on_batch(self, x):
         """The outputs for one batch."""
         from .local_fit import predict_local
 
+        if type(self).predict_step is not Steps.predict_step:
+            from .own_steps import predict_with_own_steps
+
+            return predict_with_own_steps(self, x, None, 0, None, None, True)
         return predict_local(self, x, None, 0, None, None, whole=True)
 
 

@@ -183,7 +183,7 @@ def test_compile_arguments_against_outputs():
     raises(lambda: model.fit(X, [Y, Y]), ValueError, "Expected `metrics` argument to be a list, tuple, or dict")
 
 
-def test_own_steps_are_refused():
+def test_steps_of_other_backends_are_refused_with_the_fix():
     class Own(ks.Model):
         def call(self, x):
             return x
@@ -193,4 +193,4 @@ def test_own_steps_are_refused():
 
     model = Own()
     model.compile("sgd", "mse")
-    raises(lambda: model.fit(X, X), NotImplementedError, "Own overrides `train_step`, which is not called")
+    raises(lambda: model.fit(X, X), NotImplementedError, "write `train_step(self, state, data)`")
