@@ -90,7 +90,7 @@ class OpCall(Operation):
 
     def _compute(self, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = _read((args, kwargs))
-        return self.entry.compute(args, kwargs, self.settings)
+        return as_results(self.entry.compute(args, kwargs, self.settings))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}>"
@@ -98,6 +98,17 @@ class OpCall(Operation):
 
 def _read(structure: Any) -> Any:
     return tree.map_structure(lambda x: read(x) if isinstance(x, Variable) else x, structure)
+
+
+def as_results(results: Any) -> Any:
+    """NumPy arrays and Python numbers among results as JAX arrays."""
+    if isinstance(results, (np.ndarray, np.generic, bool, int, float)):
+        import jax.numpy as jnp
+
+        return jnp.asarray(results)
+    if isinstance(results, (list, tuple)):
+        return type(results)(as_results(r) for r in results)
+    return results
 
 
 def public(module: str, class_name: str, tensors: str = "x", spec: Callable | None = None) -> Callable:
@@ -116,7 +127,7 @@ def public(module: str, class_name: str, tensors: str = "x", spec: Callable | No
                 positional, named, settings = entry.split(args, kwargs)
                 return entry.operation(**settings)(*positional, **named)
             args, kwargs = _read((args, kwargs))
-            return function(*args, **kwargs)
+            return as_results(function(*args, **kwargs))
 
         op.entry = entry  # type: ignore[attr-defined]
         return op

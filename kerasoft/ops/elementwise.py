@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import dtypes
 from .dispatch import dtype_of, kernel, public, tensor
 
@@ -102,10 +100,7 @@ less_equal = _binary("less_equal", "LessEqual", "x1 <= x2.")
 @public("numpy", "Divide", "x1 x2")
 def divide(x1: Any, x2: Any) -> Any:
     """x1 / x2, a float."""
-    x1, x2 = tensor(x1), tensor(x2)
-    if hasattr(x1, "shape"):
-        return kernel("divide")(_as_float(x1), x2 if not hasattr(x2, "shape") else _as_float(x2))
-    return kernel("divide")(x1, _as_float(x2))
+    return kernel("divide")(tensor(x1), tensor(x2))
 
 
 @public("numpy", "TrueDivide", "x1 x2")
@@ -121,9 +116,7 @@ def divide_no_nan(x1: Any, x2: Any) -> Any:
     >>> divide_no_nan([1.0, 2.0], [0.0, 4.0]).tolist()
     [0.0, 0.5]
     """
-    x1, x2 = tensor(x1), tensor(x2)
-    zero = equal(x2, 0)
-    return where(zero, 0.0, divide(x1, where(zero, 1.0, x2)))
+    return kernel("divide_no_nan")(tensor(x1), tensor(x2))
 
 
 @public("numpy", "LogicalAnd", "x1 x2")
@@ -173,15 +166,27 @@ def clip(x: Any, x_min: Any, x_max: Any) -> Any:
 @public("numpy", "Round")
 def round(x: Any, decimals: int = 0) -> Any:
     """x to the nearest multiple of ``10**-decimals``, halves to even."""
-    x = tensor(x)
-    return kernel("round")(x, decimals=int(decimals)) if dtypes.is_float(dtype_of(x)) else x
+    x, decimals = tensor(x), int(decimals)
+    kind = dtype_of(x)
+    if dtypes.is_float(kind):
+        return kernel("round")(x, decimals=decimals)
+    if decimals >= 0 or kind == "bool":
+        return x
+    return cast(
+        multiply(kernel("round")(multiply(cast(x, "float32"), 10.0**decimals), decimals=0), 10.0**-decimals), kind
+    )
 
 
 @public("numpy", "NanToNum")
 def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
     """x with NaN replaced by `nan`, infinities by `posinf` and `neginf` (None: the largest finite values)."""
     x = tensor(x)
-    limits = np.finfo(np.float32)
+    kind = dtype_of(x)
+    if kind not in dtypes.FLOATS:
+        return x
+    import ml_dtypes
+
+    limits = ml_dtypes.finfo(kind)
     x = where(isnan(x), nan, x)
     x = where(equal(x, float("inf")), float(limits.max) if posinf is None else posinf, x)
     return where(equal(x, float("-inf")), float(limits.min) if neginf is None else neginf, x)

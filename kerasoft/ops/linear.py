@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 from ..compiler.ops import linalg
 from . import elementwise as e
-from .dispatch import kernel, public, rank, tensor
+from .dispatch import dtype_of, kernel, public, rank, tensor
 from .manipulation import _array, _one_dtype, moveaxis, ravel, reshape
 
 
 @public("numpy", "Matmul", "x1 x2")
 def matmul(x1: Any, x2: Any) -> Any:
     """Matrix products over the last two axes; vectors count as a row on the left, a column on the right."""
-    return linalg.matmul(*_one_dtype([_array(tensor(x1)), _array(tensor(x2))]))
+    return linalg.matmul(*map(_array, _products([tensor(x1), tensor(x2)])))
+
+
+def _products(xs: list) -> list:
+    """Factors in one dtype; where all are int8 they are multiplied as int32."""
+    if builtins.all(dtype_of(x) == "int8" for x in xs):
+        return [e.cast(x, "int32") for x in xs]
+    return _one_dtype(xs)
 
 
 @public("numpy", "Dot", "x1 x2")
@@ -40,18 +48,19 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
     for a, b in zip(left, right, strict=True):
         second[b] = first[a]
     result = [c for i, c in enumerate(first) if i not in left] + [c for i, c in enumerate(second) if i not in right]
-    return einsum(f"{''.join(first)},{''.join(second)}->{''.join(result)}", x1, x2)
+    return linalg.einsum(f"{''.join(first)},{''.join(second)}->{''.join(result)}", _array(x1), _array(x2))
 
 
 @public("numpy", "Einsum", "")
 def einsum(subscripts: str, *operands: Any) -> Any:
     """Einstein's summation: ``einsum("bi,ij->bj", x, w)``."""
-    return linalg.einsum(subscripts, *_one_dtype([_array(tensor(x)) for x in operands]))
+    return linalg.einsum(subscripts, *map(_array, _products([tensor(x) for x in operands])))
 
 
 @public("numpy", "Outer", "x1 x2")
 def outer(x1: Any, x2: Any) -> Any:
     """The products of each element of x1 with each of x2."""
+    x1, x2 = _one_dtype([tensor(x1), tensor(x2)])
     return e.multiply(reshape(x1, (-1, 1)), reshape(x2, (1, -1)))
 
 
@@ -66,10 +75,9 @@ def inner(x1: Any, x2: Any) -> Any:
 
 @public("numpy", "Vdot", "x1 x2")
 def vdot(x1: Any, x2: Any) -> Any:
-    """The sum of products of all elements."""
-    from .reduction import sum
-
-    return sum(e.multiply(ravel(x1), ravel(x2)))
+    """The sum of products of all elements, those of x1 conjugated."""
+    x1, x2 = ravel(x1), ravel(x2)
+    return dot(kernel("conjugate")(x1) if dtype_of(x1).startswith("complex") else x1, x2)
 
 
 @public("numpy", "Cross", "x1 x2")

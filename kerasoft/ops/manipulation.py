@@ -136,7 +136,8 @@ def concatenate(xs: Any, axis: int = 0) -> Any:
 
 
 def _one_dtype(xs: list) -> list:
-    kinds = {dtype_of(x) for x in xs}
+    """Tensors in the dtype that they have in common; Python numbers count less than tensors."""
+    kinds = {dtype_of(x) if hasattr(x, "dtype") else x for x in xs}
     if len(kinds) == 1:
         return xs
     import jax.numpy as jnp
@@ -366,6 +367,7 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 @public("numpy", "Append", "x1 x2")
 def append(x1: Any, x2: Any, axis: int | None = None) -> Any:
     """x2 behind x1 along `axis`; None flattens both."""
+    x1, x2 = _one_dtype([tensor(x1), tensor(x2)])
     return concatenate([ravel(x1), ravel(x2)], 0) if axis is None else concatenate([x1, x2], axis)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from . import elementwise as e
 from .dispatch import dtype_of, kernel, public, rank, shape_of, tensor
 
@@ -171,11 +169,11 @@ def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def argsort(x: Any, axis: Any = -1) -> Any:
     """Places in the order of their values along `axis`; None flattens."""
     x = tensor(x)
-    if axis is None:
+    if axis is None or not rank(x):
         from .manipulation import ravel
 
         x, axis = ravel(x), 0
-    return e.cast(kernel("argsort")(x, axis=int(axis) % np.maximum(rank(x), 1).item()), "int32")
+    return e.cast(kernel("argsort")(x, axis=int(axis) % rank(x)), "int32")
 
 
 @public("numpy", "Sort")
