@@ -136,5 +136,5 @@ class ReduceLROnPlateau(MonitorCallback):
 
 
 def rate_of(optimizer) -> float:
-    """The learning rate that the next step uses."""
-    return float(np.asarray(optimizer.learning_rate))
+    """The learning rate that the next step uses; 0 for a `MultiOptimizer`, whose inner ones have their own."""
+    return float(np.asarray(getattr(optimizer, "learning_rate", 0.0)))

@@ -7,16 +7,23 @@ from typing import Any
 
 from ..identifiers import Family
 from . import schedules
+from .adafactor import Adafactor
 from .adagrad import Adadelta, Adagrad
 from .adam import Adam, Adamax, AdamW, Nadam
 from .base import Optimizer
+from .free_adamw import ScheduleFreeAdamW
 from .ftrl import Ftrl
+from .lamb import LARS, Lamb
 from .lion import Lion
+from .loss_scale import LossScaleOptimizer
+from .multi_optimizer import MultiOptimizer, OptimizerMap
+from .muon import Muon
 from .rmsprop import RMSprop
 from .sgd import SGD
 
-CLASSES: tuple[type[Optimizer], ...] = (
-    SGD, Adadelta, Adagrad, Adam, AdamW, Adamax, Ftrl, Lion, Nadam, RMSprop,
+CLASSES: tuple[type, ...] = (
+    SGD, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Ftrl, LARS, Lamb, Lion, LossScaleOptimizer, MultiOptimizer,
+    Muon, Nadam, OptimizerMap, RMSprop, ScheduleFreeAdamW,
 )  # fmt: skip
 _FAMILY = Family("optimizer", CLASSES, {cls.__name__.lower(): cls for cls in CLASSES})
 __all__ = ["Optimizer", "deserialize", "get", "schedules", "serialize", *(cls.__name__ for cls in CLASSES)]

@@ -2,12 +2,11 @@
 
 A built-in optimizer is `slots` and an elementwise `update`; clipping, weight decay, accumulation, moving averages and
 constraints are in `step.py` for all of them. A user's optimizer may instead override `build` and
-``update_step(gradient, variable, learning_rate)`` as in Keras.
+``update_step(gradient, variable, learning_rate)`` as in Keras. The step as a graph for `fit` is in `flat.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,26 +15,17 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..compiler.ir import Graph, symbol
-from ..compiler.ops.collective import all_reduce
-from ..compiler.ops.registry import input_node
 from ..initializers import Constant
 from ..initializers import get as get_initializer
 from ..naming import auto_name, name_scope
-from ..scope import Scope
 from ..variables import Variable
 from . import schedules
-from .step import Place, averaged, flat_step, gathered, joined, needs_segment, needs_whole_variables, places_of
+from .flat import FlatOptimizer
+from .step import Moment, Segments, State, averaged, joined, places_of, segment_of
+from .value_scope import ValueScope
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class SlotPlace(Place):
-    """Where an optimizer variable stands in the vector of slot `name`."""
-
-    name: str
-
-
-class Optimizer:
+class Optimizer(FlatOptimizer):
     """Base of optimizers.
 
     Args:
@@ -78,7 +68,7 @@ class Optimizer:
             warnings.warn("Argument `decay` is no longer supported and will be ignored.", stacklevel=3)
         if kwargs:
             raise ValueError(f"Argument(s) not recognized: {kwargs}")
-        self.name = name or auto_name(type(self).__name__)
+        self.name = name if name is not None else auto_name(type(self).__name__)
         if sum(value is not None for value in (clipnorm, clipvalue, global_clipnorm)) > 1:
             raise ValueError(
                 "Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set. Received: "
@@ -110,19 +100,28 @@ class Optimizer:
         with name_scope(self.name):
             self._iterations = Variable(0, dtype="int32", trainable=False, name="iteration")
         self._variables.append(self._iterations)
+        self._learning_rate_variable: Variable | None = None
         if callable(learning_rate):
             self._learning_rate = learning_rate
         elif isinstance(learning_rate, float):
             with name_scope(self.name):
-                self._learning_rate = Variable(learning_rate, dtype="float32", trainable=False, name="learning_rate")
-            self._variables.append(self._learning_rate)
+                rate = Variable(learning_rate, dtype="float32", trainable=False, name="learning_rate")
+            self._variables.append(rate)
+            self._learning_rate = self._learning_rate_variable = rate
         else:
             raise ValueError(
                 "Argument `learning_rate` should be float, or an instance of LearningRateSchedule, or a callable "
-                f"(that returns the learning rate). Received instead: learning_rate={learning_rate}"
+                "(that takes in the current iteration value and returns the corresponding learning rate value). "
+                f"Received instead: learning_rate={learning_rate}"
             )
 
     # --- what a built-in optimizer defines ---
+
+    uses_segments = False
+    """Whether `update` takes a further argument `step.Segments`, for norms of whole variables."""
+
+    whole_vectors = False
+    """Whether `update` needs the whole vectors, not slices of them."""
 
     @property
     def slot_groups(self) -> tuple[tuple[tuple[str, float], ...], ...]:
@@ -166,6 +165,7 @@ class Optimizer:
         """Makes the optimizer's variables for these trainable variables. A second call does nothing."""
         if self.built:
             return
+        variables = list(variables)
         self._trainable_variables = list(variables)
         self._index = {id(variable): i for i, variable in enumerate(variables)}
         if self.use_ema:
@@ -179,14 +179,15 @@ class Optimizer:
 
     def add_variable(self, shape, initializer="zeros", dtype=None, aggregation="none", layout=None, name=None):
         """A variable of the optimizer that belongs to no weight."""
-        return self._add(shape, initializer, name, "extra", None)
+        return self._add(shape, initializer, name, None, dtype)
 
     def add_variable_from_reference(self, reference_variable, name=None, initializer="zeros"):
         """A variable of the shape of a weight."""
         name = name or "var"
         path = str(getattr(reference_variable, "path", reference_variable.name)).replace("/", "_").replace(":", "_")
         index = self._index.get(id(reference_variable))
-        return self._add(reference_variable.shape, initializer, f"{path}_{name}", name, index)
+        dtype = reference_variable.dtype
+        return self._add(reference_variable.shape, initializer, f"{path}_{name}", index, dtype, slot=name)
 
     def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
         """For each weight one variable of each name; a list of variables per name."""
@@ -203,16 +204,32 @@ class Optimizer:
                 each.append(self.add_variable_from_reference(variable, slot_name, start))
         return made[0] if isinstance(name, str) else made
 
-    def _add(self, shape, initializer, name, slot, index):
+    def _add(self, shape, initializer, name, index, dtype, slot="extra"):
         with name_scope(self.name):
             first = get_initializer(initializer)
-            variable = Variable(first, shape=tuple(shape), dtype="float32", trainable=False, name=name)
-        self._variables.append(variable)
+            dtype = {"int": "int32"}.get(dtype, dtype)
+            variable = Variable(first, shape=tuple(shape), dtype=dtype or "float32", trainable=False, name=name)
         taken = [s for _, s, i in self._slots if i == index and index is not None]
         while slot in taken:
             slot += "_"
         self._slots.append((variable, slot, index))
+        self._variables.append(variable)
         return variable
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Variable) and name not in ("_iterations", "_learning_rate", "_learning_rate_variable"):
+            if "_slots" not in self.__dict__:
+                raise RuntimeError(
+                    f"In optimizer '{type(self).__name__}', you forgot to call `super().__init__()` as the first "
+                    "statement in the `__init__()` method. Go add it!"
+                )
+            if all(value is not known for known in self._variables):
+                self._slots.append((value, "extra", None))
+                self._variables.append(value)
+        super().__setattr__(name, value)
+
+    def _var_key(self, variable: Variable) -> int:
+        return id(variable)
 
     def _get_variable_index(self, variable: Variable) -> int:
         return self._index[id(variable)]
@@ -230,9 +247,9 @@ class Optimizer:
     def learning_rate(self, learning_rate: Any) -> None:
         if callable(learning_rate):
             self._variables = [v for v in self._variables if v is not self._learning_rate]
-            self._learning_rate = learning_rate
+            self._learning_rate, self._learning_rate_variable = learning_rate, None
         elif isinstance(self._learning_rate, Variable):
-            self._learning_rate.assign(np.float32(np.asarray(learning_rate)))
+            self._learning_rate.assign(learning_rate)
         else:
             raise TypeError(
                 "This optimizer was created with a `LearningRateSchedule` object as its `learning_rate` constructor "
@@ -256,6 +273,10 @@ class Optimizer:
     def _use_weight_decay(self, variable: Variable) -> bool:
         ids, pattern = self._excluded
         return id(variable) not in ids and (pattern is None or pattern.search(variable.name) is None)
+
+    def _decay_of(self, variable: Variable) -> float | None:
+        """The decoupled weight decay of a variable."""
+        return self.weight_decay if self._use_weight_decay(variable) else None
 
     # --- a step on variables ---
 
@@ -289,24 +310,70 @@ class Optimizer:
                 stacklevel=2,
             )
         pairs = [(g, v) for g, v in zip(grads, variables, strict=True) if g is not None]
+        for gradient, variable in pairs:
+            if getattr(variable, "overwrite_with_gradient", False):
+                variable.assign(gradient)
+        pairs = [(g, v) for g, v in pairs if not getattr(v, "overwrite_with_gradient", False)]
+        iteration = ops.convert_to_tensor(self._iterations)
+        if pairs:
+            self._apply(pairs, iteration)
+        self._iterations.assign(iteration + 1)
+        self._after_steps()
+
+    def _apply(self, pairs: Sequence[tuple[Any, Variable]], iteration: Any) -> None:
+        """One step of variables that all have a gradient."""
         places = places_of([v for _, v in pairs])
         gradient = joined([ops.cast(ops.convert_to_tensor(g), "float32") for g, _ in pairs])
         if self.loss_scale_factor is not None:
             gradient = gradient / float(self.loss_scale_factor)
-        segment = np.repeat(np.arange(len(places), dtype=np.int32), [p.size for p in places])
-        iteration = np.int32(self._iterations.numpy())
-        rate = np.float32(np.asarray(self.learning_rate))
-        param = joined([v.numpy() for _, v in pairs])
-        slots = self._slot_vectors(places)
-        param, slots = flat_step(self, places, param, gradient, slots, rate, iteration, segment)
+        rate = ops.cast(ops.convert_to_tensor(self.learning_rate), "float32")
+        param = joined([ops.cast(ops.convert_to_tensor(v), "float32") for _, v in pairs])
+        extras = {variable: ops.convert_to_tensor(variable) for variable in self._extras()}
+        state = State(param, self._slot_vectors(places), extras)
+        state = self._flat_step(places, state, gradient, Moment(rate, iteration, segment_of(places)))
         for place in places:
-            place.variable.assign(np.asarray(place.of(param)))
+            place.variable.assign(place.of(state.param))
         for slot in self._slot_places(places):
-            slot.variable.assign(np.asarray(slot.of(slots[slot.name])))
+            slot.variable.assign(slot.of(state.slots[slot.name]))
+        for variable, value in state.extras.items():
+            variable.assign(value)
         if self.use_ema:
             self._average_the_rest({id(v) for _, v in pairs}, iteration)
-        self._iterations.assign(iteration + 1)
-        self._after_steps()
+
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Sequence[Any]
+    ) -> tuple[list, list]:
+        """The trainable variables' and the optimizer's values after a step; nothing is changed. Works under `jax.jit`.
+
+        Args:
+            optimizer_variables: values of `variables`. grads: one gradient for each weight.
+            trainable_variables: values of the variables of `build`.
+
+        Raises:
+            ValueError: not built, or another number of values.
+        """
+        if not self.built:
+            raise ValueError(
+                f"To call `stateless_apply`, {type(self).__name__} must be built (i.e. its variables must have been "
+                "created). You can build it via `optimizer.build(trainable_variables)`."
+            )
+        own, weights = self.variables, self._trainable_variables
+        if len(optimizer_variables) != len(own):
+            raise ValueError(
+                "Argument `optimizer_variables` must be a list of tensors corresponding 1:1 to "
+                f"{type(self).__name__}().variables. Received list with length {len(optimizer_variables)}, but expected "
+                f"{len(own)} variables."
+            )
+        if len(trainable_variables) != len(weights):
+            raise ValueError(
+                "Argument `trainable_variables` must be a list of tensors corresponding 1:1 to the trainable variables "
+                f"list that the optimizer was built with. Received len(trainable_variables) == "
+                f"{len(trainable_variables)} whereas the optimizer was built with {len(weights)} variables."
+            )
+        mapping = [*zip(weights, trainable_variables, strict=True), *zip(own, optimizer_variables, strict=True)]
+        with ValueScope(mapping) as values:
+            self.apply(grads)
+        return [values.value(v) for v in weights], [values.value(v) for v in own]
 
     def _known(self, grads, trainable_variables) -> list[Variable]:
         if trainable_variables is None:
@@ -336,12 +403,12 @@ class Optimizer:
 
     def _average_the_rest(self, done: set[int], iteration) -> None:
         """Moving averages of the variables that had no gradient."""
-        steps = iteration // (self.gradient_accumulation_steps or 1)
+        steps = ops.floor_divide(iteration, self.gradient_accumulation_steps or 1)
         for variable, name, index in self._slots:
             if name == "average" and id(weight := self._trainable_variables[index]) not in done:
-                value, average = averaged(self, weight.numpy(), variable.numpy(), steps)
-                weight.assign(np.asarray(value))
-                variable.assign(np.asarray(average))
+                value, average = averaged(self, ops.convert_to_tensor(weight), ops.convert_to_tensor(variable), steps)
+                weight.assign(value)
+                variable.assign(average)
 
     def _after_steps(self) -> None:
         """Brings variables up to date that are a function of the iteration."""
@@ -350,13 +417,14 @@ class Optimizer:
         """One step of one variable, Keras-style; to be overridden together with `build`."""
         index = self._get_variable_index(variable)
         own = {name: v for v, name, i in self._slots if i == index and name in dict(self.slots)}
-        values = {name: ops.convert_to_tensor(v) for name, v in own.items()}
-        param, values = self.update(
-            ops.convert_to_tensor(variable), gradient, values, learning_rate, ops.convert_to_tensor(self.iterations)
-        )
-        variable.assign(param)
+        values = {name: ops.reshape(v, (-1,)) for name, v in own.items()}
+        places = places_of([variable])
+        more = (Segments(places, segment_of(places), lambda x: x),) if self.uses_segments else ()
+        flat, step = ops.reshape(variable, (-1,)), ops.convert_to_tensor(self.iterations)
+        param, values = self.update(flat, ops.reshape(gradient, (-1,)), values, learning_rate, step, *more)
+        variable.assign(ops.reshape(param, tuple(variable.shape)))
         for name, v in own.items():
-            v.assign(values[name])
+            v.assign(ops.reshape(values[name], tuple(v.shape)))
 
     def assign(self, variable, value) -> None:
         """Sets a variable; for `update_step`."""
@@ -376,128 +444,58 @@ class Optimizer:
             return
         averages = {index: v for v, name, index in self._slots if name == "average"}
         for variable in var_list:
-            variable.assign(averages[self._get_variable_index(variable)].numpy())
-
-    # --- a step as a graph ---
-
-    def trace_update(self, layout: Any) -> tuple[Graph, str, tuple[tuple[str, float], ...]]:
-        """The update graph, its mode ("sliced" or "replicated") and the slots ``(name, first value)`` it keeps.
-
-        Args:
-            layout: `kerasoft.compiler.program.Layout` whose `params` are the variables of `build`, in order.
-
-        Inputs and outputs are those of docs/design/0001; `segment` is an input only where needed. With a schedule the
-        learning rate comes from `iteration`. `loss_scale_factor` is left out: traced steps do not scale the loss.
-        """
-        places = self._places(layout)
-        whole = needs_whole_variables(self, places)
-        n = sum(place.size for place in places) if whole else symbol("n")
-        specs = self.slot_specs(layout)
-        vectors = {name: input_node(name, (n,), "float32") for name in ("param", "gradient")}
-        slots = {name: input_node(f"slot/{name}", (n,), "float32") for name, _ in specs}
-        segment = input_node("segment", (n,), "int32") if needs_segment(self, places) else None
-        rate, iteration = input_node("learning_rate", (), "float32"), input_node("iteration", (), "int32")
-        used = rate
-        with Scope(training=True):
-            if isinstance(self._learning_rate, schedules.LearningRateSchedule):
-                used = ops.cast(ops.convert_to_tensor(self._learning_rate(iteration)), "float32")
-            reduce = (lambda x: x) if whole else all_reduce
-            param, after = flat_step(self, places, *vectors.values(), slots, used, iteration, segment, reduce)
-        inputs = (*vectors.values(), *slots.values(), *(() if segment is None else (segment,)), rate, iteration)
-        names = ("param", *(f"slot/{name}" for name, _ in specs))
-        graph = Graph(inputs, (param, *(after[name] for name, _ in specs)), names)
-        return graph, "replicated" if whole else "sliced", specs
-
-    def slot_specs(self, layout: Any) -> tuple[tuple[str, float], ...]:
-        """All slots ``(name, first value)``, averages and accumulators included."""
-        fills = dict(self.slots)
-        names = dict.fromkeys(slot.name for slot in self._slot_places(self._places(layout)))
-        return tuple((name, float(fills.get(name, 0.0))) for name in names)
-
-    def variables_to_slots(self, layout: Any) -> tuple[np.ndarray, ...]:
-        """The slot vectors float32[P], in the order of `slot_specs`, from the optimizer's variables."""
-        vectors = self._slot_vectors(self._places(layout))
-        return tuple(np.asarray(vectors[name], np.float32) for name, _ in self.slot_specs(layout))
-
-    def slots_to_variables(self, layout: Any, slots: Sequence[Any], iteration: Any = None) -> None:
-        """The optimizer's variables from slot vectors (and the number of steps made)."""
-        vectors = {name: np.asarray(v) for (name, _), v in zip(self.slot_specs(layout), slots, strict=True)}
-        for slot in self._slot_places(self._places(layout)):
-            part = vectors[slot.name][slot.offset : slot.offset + slot.size]
-            slot.variable.assign(part.reshape(slot.variable.shape))
-        if iteration is not None:
-            self._iterations.assign(np.int32(iteration))
-        self._after_steps()
-
-    def _places(self, layout: Any) -> tuple[Place, ...]:
-        if not self.built:
-            raise ValueError(f"optimizer '{self.name}' must be built first: optimizer.build(trainable_variables)")
-        places = places_of(self._trainable_variables)
-        given = [(entry.size, entry.offset) for entry in layout.params]
-        if given != [(place.size, place.offset) for place in places]:
-            raise ValueError(
-                f"optimizer '{self.name}' was built for {[p.variable.path for p in places]}, the layout holds "
-                f"{[entry.name for entry in layout.params]}. Compile the model again after changing its weights."
-            )
-        return places
-
-    def _slot_places(self, places: Sequence[Place]) -> list[SlotPlace]:
-        """Places of the optimizer's variables in slot vectors; those of no weight fill vectors of their own."""
-        offsets = {id(place.variable): place.offset for place in places}
-        total = sum(place.size for place in places)
-        found, extra, free = [], 0, total
-        for variable, name, index in self._slots:
-            size = int(np.prod(variable.shape, dtype=np.int64))
-            if index is None:
-                if size > total:
-                    raise ValueError(
-                        f"optimizer '{self.name}': variable '{variable.path}' has {size} elements, more than the "
-                        f"{total} of all weights; such a state cannot be kept."
-                    )
-                if free + size > total:
-                    extra, free = extra + 1, 0
-                found.append(SlotPlace(variable, free, size, f"{name}_{extra}"))
-                free += size
-            elif id(self._trainable_variables[index]) in offsets:
-                found.append(SlotPlace(variable, offsets[id(self._trainable_variables[index])], size, name))
-        return found
-
-    def _slot_vectors(self, places: Sequence[Place]) -> dict[str, Any]:
-        total = np.zeros(sum(place.size for place in places), np.float32)
-        slots = self._slot_places(places)
-        return gathered({slot: slot.variable.numpy() for slot in slots}, {slot.name: None for slot in slots}, total)
+            variable.assign(ops.convert_to_tensor(averages[self._get_variable_index(variable)]))
 
     # --- configuration and files ---
 
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Sets `variables` from arrays in their order."""
+        """Sets `variables` from arrays in their order.
+
+        Raises:
+            ValueError: not built, or an array of another shape.
+        """
+        if not self.built:
+            raise ValueError(
+                "You are calling `set_weights()` on an optimizer that has not yet been built. Please call "
+                "`optimizer.build(trainable_variables)` to create the optimizer weights before calling `set_weights()`."
+            )
         for variable, weight in zip(self._variables, weights, strict=False):
+            if tuple(variable.shape) != tuple(np.shape(weight)):
+                raise ValueError(
+                    f"Optimizer variable {variable.path} has shape {tuple(variable.shape)} not compatible with provided "
+                    f"weight shape {tuple(np.shape(weight))}."
+                )
             variable.assign(weight)
 
     def save_own_variables(self, store) -> None:
         """Puts `variables` into a mapping under "0", "1", ..."""
-        for i, variable in enumerate(self._variables):
+        for i, variable in enumerate(self.variables):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store) -> None:
         """Sets `variables` from such a mapping; warns and does nothing when their number differs."""
-        if len(store.keys()) != len(self._variables):
+        variables = self.variables
+        if len(store.keys()) != len(variables):
             warnings.warn(
-                f"Skipping variable loading for optimizer '{self.name}', because it has {len(self._variables)} "
-                f"variables whereas the saved optimizer has {len(store.keys())} variables.",
+                f"Skipping variable loading for optimizer '{self.name}', because it has {len(variables)} variables "
+                f"whereas the saved optimizer has {len(store.keys())} variables. ",
                 stacklevel=2,
             )
             return
-        for i, variable in enumerate(self._variables):
+        for i, variable in enumerate(variables):
             variable.assign(np.asarray(store[str(i)]))
 
     def get_config(self) -> dict:
         """Its arguments, as Keras writes them."""
+        from ..saving.serialization import serialize_keras_object
+
         rate = self._learning_rate
         if isinstance(rate, Variable):
             rate = float(rate.numpy())
         elif isinstance(rate, schedules.LearningRateSchedule):
             rate = schedules.serialize(rate)
+        else:
+            rate = serialize_keras_object(rate)
         config = {"name": self.name, "learning_rate": rate}
         for argument in (
             "weight_decay", "clipnorm", "global_clipnorm", "clipvalue", "use_ema", "ema_momentum",
@@ -510,7 +508,9 @@ class Optimizer:
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> Optimizer:
         config = dict(config)
         if isinstance(config.get("learning_rate"), dict):
-            config["learning_rate"] = schedules.deserialize(config["learning_rate"], custom_objects)
+            from ..saving.serialization import deserialize_keras_object
+
+            config["learning_rate"] = deserialize_keras_object(config["learning_rate"], custom_objects)
         return cls(**config)
 
     def __repr__(self) -> str:
