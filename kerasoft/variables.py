@@ -160,7 +160,9 @@ class Variable:
     def __jax_array__(self) -> Any:
         import jax.numpy
 
-        self.__array__()  # refuses while a graph is traced
+        current = scope.current_scope()
+        if current is not None and current.tracing:
+            self.__array__()  # refuses
         return jax.numpy.asarray(scope.read(self))
 
     def __float__(self) -> float:

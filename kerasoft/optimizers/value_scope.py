@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from ..compiler.ir import Node
 from ..scope import Scope, current_scope
 
 
@@ -30,11 +31,13 @@ class ValueScope(Scope):
         super().__init__(training)
         self.values: dict[int, tuple[Any, Any]] = {id(variable): (variable, value) for variable, value in mapping}
         self.given = set(self.values)
+        self.tracing = any(isinstance(value, Node) for _, value in self.values.values())
 
     def __enter__(self):
         outer = current_scope()
         if outer is not None:
             self.outer = outer
+            self.tracing = self.tracing or outer.tracing
         return super().__enter__()
 
     outer: Any = None
@@ -43,7 +46,7 @@ class ValueScope(Scope):
         """The variable's value now."""
         if id(variable) in self.values:
             return self.values[id(variable)][1]
-        if self.outer is not None and self.outer.tracing:
+        if self.outer is not None and self.outer.holds_values:
             return self.outer.param(variable)
         return variable.numpy()
 

@@ -241,8 +241,8 @@ class FitHooks:
     def _set_rate(self, rate: float) -> None:
         try:
             self.model.optimizer.learning_rate = rate
-        except TypeError:
-            pass  # a schedule: it follows from the iteration
+        except (TypeError, AttributeError):
+            pass  # a schedule: it follows from the iteration; several optimizers: none of one
         self._rate = rate
 
 

@@ -20,20 +20,20 @@ LAYOUT = Layout.of([(f"v{i}", shape) for i, shape in enumerate(SHAPES)], sums={"
 
 
 def scaled(library):
-    inner = library.optimizers.AdamW(0.05, use_ema=True, clipnorm=1.0)
-    return library.optimizers.LossScaleOptimizer(inner, initial_scale=8.0, dynamic_growth_steps=3)
+    inner = library.optimizers.AdamW(0.05, use_ema=True, clipnorm=1.0, name="inner")
+    return library.optimizers.LossScaleOptimizer(inner, initial_scale=8.0, dynamic_growth_steps=3, name="outer")
 
 
 def mapped(library):
     o = library.optimizers
-    chosen = {"v[01]": o.Adam(0.01, clipnorm=1.0), "v3": o.Lamb(0.02)}
-    return o.MultiOptimizer(o.OptimizerMap(o.SGD(0.1, momentum=0.9), chosen))
+    chosen = {"v[01]": o.Adam(0.01, clipnorm=1.0, name="a"), "v3": o.Lamb(0.02, name="b")}
+    return o.MultiOptimizer(o.OptimizerMap(o.SGD(0.1, momentum=0.9, name="c"), chosen), name="all")
 
 
 def chosen_by_rank(library):
     o = library.optimizers
-    high, low = o.AdamW(0.1), o.RMSprop(o.schedules.ExponentialDecay(0.1, 3, 0.5))
-    return o.MultiOptimizer(lambda v: high if len(v.shape) > 1 else low)
+    high, low = o.AdamW(0.1, name="a"), o.RMSprop(o.schedules.ExponentialDecay(0.1, 3, 0.5), name="b")
+    return o.MultiOptimizer(lambda v: high if len(v.shape) > 1 else low, name="all")
 
 
 def variables(library):
@@ -83,7 +83,9 @@ def test_graph_and_stateless_form_are_apply(kind):
     traced.build(variables(ks))
     graph, mode, specs = traced.trace_update(LAYOUT)
     stages = split_stages(graph)
-    run = jax.jit(lambda arrays: stage_function(graph, stages, 0, {})(dict(zip(graph.inputs, arrays, strict=True))))
+    run = jax.jit(
+        lambda arrays: stage_function(graph, stages, 0, {})(dict(zip(graph.inputs, arrays, strict=True)), (), None)
+    )
     param, slots = np.concatenate([np.ravel(s) for s in START]), traced.variables_to_slots(LAYOUT)
     assert mode == "replicated" and len(stages) == 1
     scale = 8.0
