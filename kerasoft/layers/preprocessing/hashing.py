@@ -54,8 +54,8 @@ class Hashing(HostLayer):
                 '`sparse` may only be true if `output_mode` is `"one_hot"`, `"multi_hot"`, or `"count"`. '
                 f"Received: sparse={sparse} and output_mode={output_mode}"
             )
-        self.keep(num_bins=num_bins, salt=salt_of(self, salt), mask_value=mask_value)
-        self.keep(output_mode=output_mode, sparse=sparse)
+        self.num_bins, self.salt, self.mask_value = num_bins, salt_of(self, salt), mask_value
+        self.output_mode, self.sparse = output_mode, sparse
         self.strong_hash = salt is not None
 
     def compute_output_shape(self, input_shape):
@@ -68,6 +68,16 @@ class Hashing(HostLayer):
         if self.output_mode == "one_hot" and shape and shape[-1] != 1:  # one more axis, as the call gives
             return KerasTensor((*shape, self.num_bins), dtype=self.dtype)
         return KerasTensor(self.compute_output_shape(shape), dtype=self.dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_bins": self.num_bins,
+            "salt": self.salt,
+            "mask_value": self.mask_value,
+            "output_mode": self.output_mode,
+            "sparse": self.sparse,
+        }
 
     def host_function(self):
         dtype = self.dtype if self.dtype != "bfloat16" else "float32"

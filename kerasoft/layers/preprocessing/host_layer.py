@@ -10,11 +10,11 @@ import numpy as np
 from ... import dtypes, tree
 from ...errors import LayerError
 from ...tensors import KerasTensor, any_symbolic, is_tensor
-from ..configured import Configured
 from ..errors_in_calls import located
+from ..layer import Layer
 
 
-class HostLayer(Configured):
+class HostLayer(Layer):
     """A layer of raw columns: strings, or whole numbers of 64 bits.
 
     Called on arrays, it computes in NumPy. In a model it must come before all that is compiled: `training/host.py` runs

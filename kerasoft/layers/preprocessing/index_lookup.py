@@ -350,7 +350,7 @@ class IndexLookup(HostLayer):
 
     def get_config(self):
         return {
-            **super(HostLayer, self).get_config(),
+            **super().get_config(),
             "invert": self.invert,
             "max_tokens": self.max_tokens,
             "num_oov_indices": self.num_oov_indices,

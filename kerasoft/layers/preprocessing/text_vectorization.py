@@ -191,7 +191,7 @@ class TextVectorization(HostLayer):
 
     def get_config(self):
         return {
-            **super(HostLayer, self).get_config(),
+            **super().get_config(),
             "max_tokens": self._lookup_layer.max_tokens,
             "standardize": _saved(self._standardize),
             "split": _saved(self._split),
