@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..compiler.ops import convolution, pooling
+from ..tensors import known_shape
 from . import elementwise as e
 from . import manipulation as m
 from . import reduction as r
-from .creation import arange, one_hot
-from .dispatch import dtype_of, kernel, public, rank, shape_of, tensor
+from .creation import arange, multi_hot, one_hot  # noqa: F401
+from .ctc import ctc_decode, ctc_loss  # noqa: F401
+from .dispatch import dtype_of, kernel, lowered, public, rank, shape_of, tensor
 from .linalg import norm
 from .linear import einsum
+from .patches import (  # noqa: F401
+    adaptive_average_pool,
+    adaptive_max_pool,
+    depth_to_space,
+    fold,
+    space_to_depth,
+    unfold,
+)
+from .reduction import moments  # noqa: F401
 
 EPSILON = 1e-7
 
@@ -37,7 +49,7 @@ selu = _activation("selu", "Selu", "The self-normalising exponential unit.")
 relu6 = _activation("relu6", "Relu6", "min(max(x, 0), 6).")
 hard_sigmoid = _activation("hard_sigmoid", "HardSigmoid", "relu6(x + 3) / 6.")
 hard_silu = _activation("hard_silu", "HardSilu", "x * hard_sigmoid(x).")
-swish, hard_swish = silu, hard_silu
+swish, hard_swish, tanh = silu, hard_silu, e.tanh
 
 
 @public("nn", "Relu")
@@ -106,6 +118,67 @@ def soft_shrink(x: Any, threshold: float = 0.5) -> Any:
     """x moved by `threshold` towards 0, not beyond."""
     x = tensor(x)
     return e.multiply(e.sign(x), e.maximum(e.subtract(e.abs(x), threshold), 0.0))
+
+
+@public("nn", "Threshold")
+def threshold(x: Any, threshold: float, default_value: float) -> Any:
+    """x where it is above `threshold`, else `default_value`.
+
+    >>> ks.ops.threshold([1.0, 3.0], 2.0, 0.0).tolist()
+    [0.0, 3.0]
+    """
+    x = tensor(x)
+    return e.where(e.greater(x, threshold), x, default_value)
+
+
+@public("nn", "SparsePlus")
+def sparse_plus(x: Any) -> Any:
+    """0 below -1, a parabola up to 1, then x."""
+    x = tensor(x)
+    middle = e.multiply(e.square(e.add(x, 1.0)), 0.25)
+    return e.where(e.less_equal(x, -1.0), 0.0, e.where(e.greater_equal(x, 1.0), x, middle))
+
+
+@public("nn", "SparseSigmoid")
+def sparse_sigmoid(x: Any) -> Any:
+    """(x + 1) / 2, at least 0 and at most 1."""
+    return e.multiply(e.clip(e.add(e._as_float(tensor(x)), 1.0), 0.0, 2.0), 0.5)
+
+
+@public("nn", "Squareplus")
+def squareplus(x: Any, b: Any = 4) -> Any:
+    """(x + sqrt(x * x + b)) / 2, a smooth relu.
+
+    Source: Barron 2021, <https://arxiv.org/abs/2112.11687>.
+    """
+    x = e._as_float(tensor(x))
+    return e.multiply(e.add(x, e.sqrt(e.add(e.square(x), float(b)))), 0.5)
+
+
+@lowered
+def _complex(real: Any, imaginary: Any) -> Any:
+    return jax.lax.complex(real, imaginary)
+
+
+@public("nn", "Polar", "abs_ angle")
+def polar(abs_: Any, angle: Any) -> Any:
+    """The complex number of size `abs_` and angle `angle` (radians)."""
+    abs_, angle = e._as_float(tensor(abs_)), e._as_float(tensor(angle))
+    return _complex(e.multiply(abs_, e.cos(angle)), e.multiply(abs_, e.sin(angle)))
+
+
+@public("nn", "PSNR", "x1 x2")
+def psnr(x1: Any, x2: Any, max_val: float) -> Any:
+    """The peak signal-to-noise ratio in decibels: 20 log10(max_val) - 10 log10(mean((x1 - x2)**2)).
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    x1, x2 = tensor(x1), tensor(x2)
+    if known_shape(x1) != known_shape(x2):
+        raise ValueError(f"Input shapes {known_shape(x1)} and {known_shape(x2)} must match for PSNR calculation. ")
+    error = e._as_float(r.mean(e.square(e.subtract(x1, x2))))
+    return e.subtract(20.0 * float(np.log10(np.float32(max_val))), e.multiply(e.log10(error), 10.0))
 
 
 @public("nn", "Softmax")
