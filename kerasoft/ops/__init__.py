@@ -1,6 +1,7 @@
 """`keras.ops`: functions on symbolic tensors, graph nodes, variables and arrays alike."""
 
 from . import arrange, bitwise, complex, linalg, loops, nan, nn, sorting, special, windows
+from . import image, linalg, nn
 from . import operators as _operators  # noqa: F401  attaches + - * / @ [] to tensors
 from .arrange import *  # noqa: F403
 from .bitwise import *  # noqa: F403
@@ -347,6 +348,7 @@ __all__ = [
     "hypot",
     "identity",
     "ifft2",
+    "image",
     "in_top_k",
     "inner",
     "inv",
