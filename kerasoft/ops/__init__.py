@@ -1,7 +1,6 @@
 """`keras.ops`: functions on symbolic tensors, graph nodes, variables and arrays alike."""
 
-from . import arrange, bitwise, complex, linalg, loops, nan, nn, sorting, special, windows
-from . import image, linalg, nn
+from . import arrange, bitwise, complex, image, linalg, loops, nan, nn, sorting, special, windows
 from . import operators as _operators  # noqa: F401  attaches + - * / @ [] to tensors
 from .arrange import *  # noqa: F403
 from .bitwise import *  # noqa: F403
@@ -331,7 +330,6 @@ __all__ = [
     "floor",
     "floor_divide",
     "fold",
-    "fori_loop",
     "full",
     "full_like",
     "gelu",
