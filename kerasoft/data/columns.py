@@ -18,8 +18,9 @@ class Column:
         name: ``x/<input>``, ``y/<output>`` or ``sample_weight/<output>``.
         shape: of one row.
         dtype: NumPy name of the dtype that the step takes.
-        classes: for integer labels, the number of classes: values must lie in [0, classes).
+        classes: for class labels and for ids that are looked up, their number: values must lie in [0, classes).
         owner: what an error calls it, e.g. ``input 'image'``.
+        limit: what an error says about `classes`: why, and what to do.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Column:
     dtype: str
     classes: int | None = None
     owner: str = ""
+    limit: str = ""
 
     def __str__(self) -> str:
         return self.owner or self.name
@@ -78,9 +80,8 @@ def check_block(columns: Sequence[Column], block: dict[str, np.ndarray], first_r
                 row = int(np.flatnonzero(((flat < 0) | (flat >= column.classes)).any(axis=1))[0])
                 bad = flat[row][(flat[row] < 0) | (flat[row] >= column.classes)][0]
                 raise DataError(
-                    f"{column} is {bad} in row {first_row + row} of {where}; expected a class from 0 to "
-                    f"{column.classes - 1}, because the output has {column.classes} units. "
-                    "Labels count from 0; give the output layer as many units as there are classes."
+                    f"{column} is {bad} in row {first_row + row} of {where}; expected "
+                    f"{column.limit or f'a number from 0 to {column.classes - 1}'}"
                 )
         if column.kind == "sample_weight" and array.size and array.min() < 0:
             row = int(np.flatnonzero((array.reshape(len(array), -1) < 0).any(axis=1))[0])

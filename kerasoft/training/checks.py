@@ -263,10 +263,58 @@ def _check_classes(array: np.ndarray, classes: int, ignored: int | None, output:
     if wrong.any():
         row = int(np.flatnonzero(wrong.any(axis=1))[0])
         value = flat[row][wrong[row]][0]
-        raise DataError(
-            f"label of output '{output}' is {value} in row {row}; expected a class from 0 to {classes - 1}, because the "
-            f"output has {classes} units. Labels count from 0; give the output layer as many units as there are classes."
-        )
+        raise DataError(f"label of output '{output}' is {value} in row {row}; expected {class_limit(classes)}")
+
+
+def class_limit(classes: int) -> str:
+    """What is expected of class labels, and why."""
+    return (
+        f"a class from 0 to {classes - 1}, because the output has {classes} units. "
+        "Labels count from 0; give the output layer as many units as there are classes."
+    )
+
+
+# --- ids against tables -----------------------------------------------------------------------------------------------
+
+
+def id_limits(traced: Any) -> dict[str, tuple[int, str]]:
+    """For each input whose values an Embedding looks up: the table's number of rows, and what is expected and why."""
+    from ..compiler.ir import topological
+
+    found: dict[str, tuple[int, str]] = {}
+    graph = next(g for g in (traced.source.predict, traced.source.test, traced.source.train) if g is not None)
+    for node in topological(graph.outputs):
+        if node.op.name != "embedding_lookup":
+            continue
+        table, ids = node.inputs
+        while ids.op.name == "cast":
+            ids = ids.inputs[0]
+        name = ids.attrs.get("name", "") if ids.op.name == "input" else ""
+        count = table.shape[0]
+        if name.startswith("x/") and isinstance(count, int) and count < found.get(name, (count + 1,))[0]:
+            layer = str(node.source).rpartition("/")[2]
+            text = (
+                f"an id from 0 to {count - 1}, because Embedding '{layer}' has input_dim={count}. Give it a larger "
+                "input_dim, or map unknown ids to one of its own before."
+            )
+            found[name] = (count, text)
+    return found
+
+
+def check_ids(traced: Any, arrays: dict[str, np.ndarray]) -> None:
+    """
+    Raises:
+        DataError: an id outside the table that it is looked up in; names the input, the row and the layer.
+    """
+    for name, (count, text) in id_limits(traced).items():
+        array = arrays.get(name)
+        if array is None or not array.size or (array.min() >= 0 and array.max() < count):
+            continue
+        flat = array.reshape(len(array), -1)
+        wrong = (flat < 0) | (flat >= count)
+        row = int(np.flatnonzero(wrong.any(axis=1))[0])
+        value = flat[row][wrong[row]][0]
+        raise DataError(f"input '{name.partition('/')[2]}' holds {value} in row {row}; expected {text}")
 
 
 # --- the call ---------------------------------------------------------------------------------------------------------

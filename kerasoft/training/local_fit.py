@@ -255,6 +255,7 @@ class _Source:
         checks.check_finite(arrays.arrays)
         checks.check_weights(arrays.arrays)
         checks.check_labels(traced, arrays.arrays)
+        checks.check_ids(traced, arrays.arrays)
 
     def _prepare(self, class_weight: Any) -> Callable[[tuple], Arrays]:
         def prepare(parts: tuple) -> Arrays:

@@ -250,7 +250,7 @@ class Rows:
         x, y, weight = self._sample()
         arrays = to_arrays(self.model, x, y, weight)
         program = self.model._program(arrays.signature, *parts)
-        classes: dict[str, int | None] = {}
+        limits: dict[str, tuple[int, str]] = checks.id_limits(program.traced)
         if y is not None and program.traced.targets is not None:
             found = checks.label_columns(program.traced)
             if not found and arrays.signature.y is None and program.traced.targets.losses:
@@ -261,13 +261,24 @@ class Rows:
                 arrays = to_arrays(self.model, x, y, weight)
                 program = self.model._program(arrays.signature, *parts)
                 found = checks.label_columns(program.traced)
-            classes = {leaf.name: n for term, leaf, n, _ in found if getattr(term.loss, "ignore_class", None) is None}
+            limits |= {
+                leaf.name: (n, checks.class_limit(n))
+                for term, leaf, n, _ in found
+                if n is not None and getattr(term.loss, "ignore_class", None) is None
+            }
             checks.check_labels(program.traced, {n: np.zeros_like(a) for n, a in arrays.arrays.items()})
         for leaf in arrays.signature.leaves:
             shape = arrays.arrays[leaf.name].shape[1:]
             self.lengths |= {d: n for d, n in zip(leaf.shape, shape, strict=True) if isinstance(d, str)}
         self.columns = tuple(
-            Column(leaf.name, arrays.arrays[leaf.name].shape[1:], leaf.dtype, classes.get(leaf.name), _owner(leaf.name))
+            Column(
+                leaf.name,
+                arrays.arrays[leaf.name].shape[1:],
+                leaf.dtype,
+                limits.get(leaf.name, (None, ""))[0],
+                _owner(leaf.name),
+                limits.get(leaf.name, (None, ""))[1],
+            )
             for leaf in arrays.signature.leaves
         )
         return program

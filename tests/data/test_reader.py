@@ -6,10 +6,11 @@ import pytest
 from kerasoft.data.columns import Column
 from kerasoft.data.reader import RowReader
 from kerasoft.errors import DataError
+from kerasoft.training.checks import class_limit
 
 X = Column("x/image", (2, 2), "float32", None, "input 'image'")
 X2 = Column("x/age", (), "float32", None, "input 'age'")
-Y = Column("y/digit", (), "int32", 10, "label of 'digit'")
+Y = Column("y/digit", (), "int32", 10, "label of 'digit'", class_limit(10))
 W = Column("sample_weight/digit", (), "float32", None, "sample weight of 'digit'")
 N = 7
 
