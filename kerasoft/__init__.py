@@ -16,6 +16,7 @@ if not (pathlib.Path(__file__).parent / "compiler").is_dir():
 
 _SUBMODULES = (
     "activations",
+    "applications",
     "backend",
     "callbacks",
     "compiler",
