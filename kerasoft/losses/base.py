@@ -151,12 +151,15 @@ class LossFunctionWrapper(Loss):
 class BuiltInLoss(LossFunctionWrapper):
     """A loss of this library: its configuration is its arguments, without the function."""
 
+    left_out: tuple[tuple[str, Any], ...] = ()  # arguments that Keras leaves out of configs, and their defaults
+
     def __init__(self, fn, reduction, name, dtype, **kwargs):
         super().__init__(fn, reduction, name, dtype, **kwargs)
         self.__dict__.update(kwargs)
 
     def get_config(self) -> dict:
-        return {**Loss.get_config(self), **self._fn_kwargs}
+        config = {**Loss.get_config(self), **self._fn_kwargs}
+        return {name: value for name, value in config.items() if (name, value) not in self.left_out}
 
 
 def reduce_weighted_values(values, sample_weight=None, mask=None, reduction="sum_over_batch_size"):
@@ -170,11 +173,16 @@ def reduce_weighted_values(values, sample_weight=None, mask=None, reduction="sum
         if mask is not None:
             weights = mask if weights is None else ops.multiply(weights, mask)
         return values if weights is None else ops.multiply(values, weights)
-    total = _weighted_sum(values, weights, mask)
-    if reduction == "sum" or not values.shape:
+    if not values.shape or tuple(values.shape) == (0,):
+        return _weighted(values, weights, mask)
+    weighted = _weighted(values, weights, mask)
+    total = ops.sum(weighted)
+    if reduction == "sum":
         return total
+    if reduction == "mean_with_sample_weight" and mask is None and sample_weight is not None and not np.shape(sample_weight):
+        return divide_no_nan(total, sample_weight)
     count = _local_count(values, weights, mask, reduction)
-    return divide_no_nan(total, count) if count is not None else total / max(_size(values.shape), 1)
+    return divide_no_nan(total, count) if count is not None else total / max(_size(weighted.shape), 1)
 
 
 def reduce_terms(values, weights=None, mask=None, reduction="sum_over_batch_size", *, valid=None, batch=None) -> Terms:
@@ -194,7 +202,7 @@ def reduce_terms(values, weights=None, mask=None, reduction="sum_over_batch_size
     values, weights, mask = _aligned(values, weights, mask)
     if valid is not None:
         valid = _expanded(valid, values)
-    total = _weighted_sum(values, weights, mask, valid)
+    total = ops.sum(_weighted(values, weights, mask, valid))
     if reduction == "sum":
         return Terms(total, ("one",))
     inner = values.shape[1:]
@@ -229,7 +237,9 @@ def divide_no_nan(a, b):
 
 def checked_reduction(reduction):
     if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
+        raise ValueError(
+            f"Invalid value for argument `reduction`. Expected one of {REDUCTIONS}. Received: reduction={reduction}"
+        )
     return reduction
 
 
@@ -267,11 +277,11 @@ def _aligned(values, weights, mask):
     return values, weights, mask
 
 
-def _weighted_sum(values, *factors):
+def _weighted(values, *factors):
     for factor in factors:
         if factor is not None:
             values = ops.multiply(values, factor)
-    return ops.sum(values)
+    return values
 
 
 def _local_count(values, weights, mask, reduction, valid=None):

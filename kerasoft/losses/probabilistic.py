@@ -65,7 +65,7 @@ def categorical_focal_crossentropy(
     _check_categorical("categorical_focal_crossentropy", y_true, y_pred, axis)
     y_true = _smoothed(y_true, label_smoothing)
     p = _probabilities(ops.softmax(y_pred, axis=axis) if from_logits else y_pred, axis)
-    weight = alpha * ops.power(1.0 - p, gamma)
+    weight = ops.convert_to_tensor(alpha, dtype=p.dtype) * ops.power(1.0 - p, gamma)
     return ops.sum(weight * (-y_true * ops.log(p)), axis=axis)
 
 
@@ -90,8 +90,8 @@ def _sparse_pair(y_true, y_pred, axis):
     if "float" not in str(y_pred.dtype):
         y_pred = ops.cast(y_pred, "float32")
     y_true = ops.convert_to_tensor(y_true)
-    if len(y_true.shape) == len(y_pred.shape) and y_true.shape[axis] == 1:
-        y_true = ops.squeeze(y_true, axis=axis)
+    if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
+        y_true = ops.squeeze(y_true, axis=-1)
     expected = tuple(d for i, d in enumerate(y_pred.shape) if i != axis % len(y_pred.shape))
     if not fits(y_true.shape, expected):
         raise ValueError(
@@ -257,6 +257,8 @@ class CategoricalFocalCrossentropy(BuiltInLoss):
 
 class SparseCategoricalCrossentropy(BuiltInLoss):
     """Cross entropy for integer labels. Elements labelled `ignore_class` count neither above nor below the line."""
+
+    left_out = (("axis", -1),)
 
     def __init__(
         self,

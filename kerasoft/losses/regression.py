@@ -120,12 +120,16 @@ class MeanSquaredLogarithmicError(BuiltInLoss):
 class CosineSimilarity(BuiltInLoss):
     """-cos of the angle between y and p along `axis`."""
 
+    left_out = (("axis", -1),)
+
     def __init__(self, axis=-1, reduction="sum_over_batch_size", name="cosine_similarity", dtype=None):
         super().__init__(cosine_similarity, reduction, name, dtype, axis=axis)
 
 
 class Huber(BuiltInLoss):
     """Squared error near zero, absolute error beyond `delta`."""
+
+    left_out = (("delta", 1.0),)
 
     def __init__(self, delta=1.0, reduction="sum_over_batch_size", name="huber_loss", dtype=None):
         super().__init__(huber, reduction, name, dtype, delta=delta)

@@ -241,7 +241,7 @@ def test_resolve_crossentropy_by_shapes():
 def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="Could not interpret loss identifier: msee"):
         ks.losses.get("msee")
-    with pytest.raises(ValueError, match="reduction must be one of .* got 'average'"):
+    with pytest.raises(ValueError, match="Invalid value for argument `reduction`.* Received: reduction=average"):
         ks.losses.MeanSquaredError(reduction="average")
     with pytest.raises(ValueError, match=r"got y_true \(6,\) and y_pred \(6, 4\). For integer labels use sparse_cat"):
         ks.losses.categorical_crossentropy(LABELS, PROBABILITIES)
