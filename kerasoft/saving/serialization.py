@@ -88,8 +88,7 @@ def _serialize_function(function: Any) -> dict:
             "with kerasoft.saving.register_keras_serializable()."
         )
     name = get_registered_name(function)
-    public = public_module(function)
-    return {"module": public or "builtins", "class_name": "function", "config": name, "registered_name": name}
+    return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
 
 
 def _serialize_instance(obj: Any) -> dict:

@@ -64,7 +64,7 @@ def test_registered_objects_are_found_by_package_and_name():
     config = serialize_keras_object(Unlike(name="u"))
     assert config["registered_name"] == "tests>Thing"
     assert type(deserialize_keras_object(config)) is Unlike
-    assert serialize_keras_object(double)["registered_name"] == "tests>double"
+    assert serialize_keras_object(double)["config"] == "tests>double"
     assert deserialize_keras_object(serialize_keras_object(double)) is double
     assert ks.saving.get_custom_objects()["tests>Thing"] is Unlike
     with pytest.raises(ValueError, match="does not have a get_config"):
