@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +23,14 @@ def located(layer: Any, args: tuple, kwargs: dict) -> Iterator[None]:
             with contextlib.suppress(AttributeError):
                 error._located = True  # type: ignore[attr-defined]
         raise
+
+
+def close_arguments(layer: Any, unknown: dict) -> str:
+    """Advice for unknown constructor arguments: the known ones that look like them, or all."""
+    known = [n for n in inspect.signature(type(layer)).parameters if n not in ("args", "kwargs")]
+    known += ["name", "dtype", "trainable"]
+    close = [c for name in unknown for c in difflib.get_close_matches(name, known, 1)]
+    return f". Did you mean {' and '.join(map(repr, close))}?" if close else f". It takes {sorted(set(known))}."
 
 
 def _where(layer: Any, args: tuple, kwargs: dict, error: BaseException) -> str:

@@ -71,6 +71,21 @@ class InputSpec:
                 return f"expected shape={self.shape}, found shape={shape}"
         return None
 
+    def advice(self, x: Any) -> str:
+        """What to do about an input with a problem."""
+        rank = len(known_shape(x))
+        least = self.ndim if self.ndim is not None else self.min_ndim
+        most = self.ndim if self.ndim is not None else self.max_ndim
+        if least is not None and rank < least:
+            return f". Give the input {least - rank} more axes, e.g. with Reshape or ops.expand_dims."
+        if most is not None and rank > most:
+            return ". Take axes away, e.g. with Flatten, Reshape or TimeDistributed."
+        if self.dtype is not None and dtypes.standardize(x.dtype) != self.dtype:
+            return f". Cast the input, e.g. with ops.cast(x, '{self.dtype}')."
+        return (
+            ". The layer was built for other sizes: give it inputs of these, or use a layer of its own for this input."
+        )
+
 
 def check_inputs(spec: Any, inputs: Any, layer_name: str) -> None:
     """Holds inputs against a layer's `input_spec`.
@@ -94,7 +109,8 @@ def check_inputs(spec: Any, inputs: Any, layer_name: str) -> None:
     if len(flat) != len(specs):
         raise LayerError(
             f'Layer "{layer_name}" expects {len(specs)} input(s), but it received {len(flat)} input tensors. '
-            f"Inputs received: {[known_shape(x) if hasattr(x, 'shape') else x for x in flat]}"
+            f"Inputs received: {[known_shape(x) if hasattr(x, 'shape') else x for x in flat]}. "
+            "Give a list with one tensor for each."
         )
     for index, (x, s) in enumerate(zip(flat, specs, strict=True)):
         if s is None or (x is None and s.optional):
@@ -106,4 +122,6 @@ def check_inputs(spec: Any, inputs: Any, layer_name: str) -> None:
         problem = s.problem(x)
         if problem:
             name = f" with name '{s.name}'" if s.name else ""
-            raise LayerError(f'Input {index}{name} of layer "{layer_name}" is incompatible with the layer: {problem}')
+            raise LayerError(
+                f'Input {index}{name} of layer "{layer_name}" is incompatible with the layer: {problem}{s.advice(x)}'
+            )

@@ -18,7 +18,7 @@ from ..scope import EagerScope, autocast, current_scope, get_mask, set_mask
 from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
 from ..variables import Variable
 from .call_arguments import CallArguments, shapes_for_build, signature_of
-from .errors_in_calls import located
+from .errors_in_calls import close_arguments, located
 from .input_spec import check_inputs
 from .stateless_calls import Stateless
 
@@ -64,7 +64,9 @@ class Layer(Stateless, Operation):
         shape = kwargs.pop("input_shape", None)
         dim = kwargs.pop("input_dim", None)
         if kwargs:
-            raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
+            raise ValueError(
+                f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}{close_arguments(self, kwargs)}"
+            )
         Stateless.__init__(self)
         Operation.__init__(self, name=name)
         if activity_regularizer is not None:

@@ -143,13 +143,14 @@ class State:
         if len(mine) != len(weights):
             raise ValueError(
                 f"You called `set_weights(weights)` on layer '{self.name}' with a weight list of length {len(weights)}, "
-                f"but the layer was expecting {len(mine)} weights."
+                f"but the layer was expecting {len(mine)} weights. Give one array for each of "
+                f"{[v.path for v in mine]}, as `get_weights()` does."
             )
         for variable, value in zip(mine, weights, strict=True):
             if variable.shape != np.shape(value):
                 raise ValueError(
                     f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape "
-                    f"{np.shape(value)}."
+                    f"{np.shape(value)} (weight '{variable.path}'). Give the arrays in the order of `get_weights()`."
                 )
         for variable, value in zip(mine, weights, strict=True):
             variable.assign(value)

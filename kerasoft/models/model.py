@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from typing import Any
@@ -79,7 +80,10 @@ class Model(Trainer, Layer, manages_build=True):
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        raise ValueError(f"No such layer: {name}. Existing layers are: {[layer.name for layer in self.layers]}.")
+        names = [layer.name for layer in self.layers]
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"No such layer: {name}. Existing layers are: {names}.{hint}")
 
     def _pass_masks(self, first: Any, outputs: Any, previous: Any) -> None:
         """The layers inside have set the outputs' masks."""

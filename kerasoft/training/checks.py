@@ -193,6 +193,8 @@ def check_weights(arrays: dict[str, np.ndarray]) -> None:
             )
 
 
+OTHER_LABELS = ("Circle", "circle", "CTC", "ctc")  # losses whose labels have a shape of their own
+
 # --- labels against outputs -------------------------------------------------------------------------------------------
 
 
@@ -223,33 +225,52 @@ def check_labels(traced: Any, arrays: dict[str, np.ndarray]) -> None:
     """
     for term, leaf, classes, shape in label_columns(traced):
         array = arrays.get(leaf.name)
-        if array is None or not type(term.loss).__module__.startswith("kerasoft."):
+        if array is None or not _is_ours(term.loss):
             continue
         output = traced.output_names[term.index]
-        _check_label_shape(term.loss, array, classes, shape, output)
+        check_label_shape(term.loss, array.shape, shape, output)
         if classes is not None:
             _check_classes(array, classes, getattr(term.loss, "ignore_class", None), output)
 
 
-def _check_label_shape(loss: Any, array: np.ndarray, classes: int | None, shape: tuple, output: str) -> None:
-    got = tuple(array.shape[1:])
+def _is_ours(loss: Any) -> bool:
+    """Whether it is a loss of this library that compares labels and outputs element by element or class by class."""
+    function = getattr(loss, "fn", None)
+    own = type(loss).__module__.startswith("kerasoft.") and (
+        function is None or str(getattr(function, "__module__", "")).startswith("kerasoft.")
+    )
+    return own and type(loss).__name__ not in OTHER_LABELS and getattr(function, "__name__", "") not in OTHER_LABELS
+
+
+def check_label_shape(loss: Any, labels: tuple, shape: tuple, output: str) -> None:
+    """Shapes of labels and output, both with the batch axis and None for unknown sizes, for a loss of this library.
+
+    Raises:
+        DataError: the loss cannot take them; names the output and both shapes.
+    """
+    if not _is_ours(loss) or not shape:
+        return
+    classes = classes_of(loss, shape)
+    got = tuple(labels[1:])
     wanted = shape[1:-1] if classes is not None else shape[1:]
     if got and got[-1] == 1 and len(got) == len(wanted) + 1:
         got = got[:-1]
     elif wanted and wanted[-1] == 1 and len(wanted) == len(got) + 1:
         wanted = wanted[:-1]
-    if len(got) != len(wanted) or any(w is not None and w != g for w, g in zip(wanted, got, strict=True)):
+    if len(got) != len(wanted) or any(
+        w is not None and g is not None and w != g for w, g in zip(wanted, got, strict=True)
+    ):
         name = getattr(loss, "name", type(loss).__name__)
         if classes is not None:
             need = f"class numbers of shape {(None, *shape[1:-1])}"
-            hint = "One-hot labels need categorical_crossentropy." if array.shape[-1] == classes else ""
+            hint = "For one-hot labels use categorical_crossentropy." if labels[-1] == classes else ""
         else:
             need = f"labels of shape {(None, *shape[1:])}"
             one_hot = "categorical_crossentropy" in name and len(got) == len(wanted) - 1
-            hint = "Class numbers need sparse_categorical_crossentropy." if one_hot else ""
+            hint = "For class numbers use sparse_categorical_crossentropy." if one_hot else ""
         hint = hint or "Change the labels or the output layer."
         raise DataError(
-            f"loss '{name}' of output '{output}', whose shape is {shape}, needs {need}, got {(None, *array.shape[1:])}. {hint}"
+            f"loss '{name}' of output '{output}', whose shape is {shape}, needs {need}, got {(None, *labels[1:])}. {hint}"
         )
 
 

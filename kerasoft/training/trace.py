@@ -17,6 +17,7 @@ from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..scope import Scope
+from .checks import check_label_shape
 from .compiled import Compiled, aligned
 from .coupling import coupling_node
 from .signature import Leaf, Signature
@@ -181,6 +182,9 @@ class _Trace:
         labels, weights = self._labels(y_pred, flat)
         shares, sums = [], {}
         for term in self.targets.losses:
+            leaf, output = self.labels[term.index], self.output_names[term.index]
+            if leaf is not None:
+                check_label_shape(term.loss, leaf.known_shape, _shape(flat[term.index]), output)
             share = self._loss_share(term, flat[term.index], labels[term.index], weights[term.index], scope)
             shares.append(share if term.weight is None else ops.multiply(share, term.weight))
             if self.targets.reports_each_loss:
