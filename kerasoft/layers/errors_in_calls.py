@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import tree
@@ -23,6 +24,25 @@ def located(layer: Any, args: tuple, kwargs: dict) -> Iterator[None]:
             with contextlib.suppress(AttributeError):
                 error._located = True  # type: ignore[attr-defined]
         raise
+
+
+def located_constructor(init: Callable) -> Callable:
+    """A built-in layer's constructor whose errors name the layer's class."""
+
+    @functools.wraps(init)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except (ValueError, TypeError) as error:
+            if not getattr(error, "_located", False):
+                name = f" '{kwargs['name']}'" if isinstance(kwargs.get("name"), str) else ""
+                line = user_line(error.__traceback__)
+                _extend(error, f"in the constructor of {type(self).__name__}{name}" + (f", at {line}" if line else ""))
+                with contextlib.suppress(AttributeError):
+                    error._located = True  # type: ignore[attr-defined]
+            raise
+
+    return wrapped
 
 
 def close_arguments(layer: Any, unknown: dict) -> str:

@@ -18,7 +18,7 @@ from ..scope import EagerScope, autocast, current_scope, get_mask, set_mask
 from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
 from ..variables import Variable
 from .call_arguments import CallArguments, shapes_for_build, signature_of
-from .errors_in_calls import close_arguments, located
+from .errors_in_calls import close_arguments, located, located_constructor
 from .input_spec import check_inputs
 from .stateless_calls import Stateless
 
@@ -90,6 +90,8 @@ class Layer(Stateless, Operation):
 
     def __init_subclass__(cls, manages_build: bool = False, **kwargs: Any):
         super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls) and cls.__module__.startswith("kerasoft."):
+            cls.__init__ = located_constructor(cls.__init__)  # type: ignore[method-assign]
         if "build" in vars(cls) and not manages_build:
             cls.build = _complete_build(cls.build)  # type: ignore[method-assign]
 

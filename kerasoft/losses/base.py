@@ -179,7 +179,12 @@ def reduce_weighted_values(values, sample_weight=None, mask=None, reduction="sum
     total = ops.sum(weighted)
     if reduction == "sum":
         return total
-    if reduction == "mean_with_sample_weight" and mask is None and sample_weight is not None and not np.shape(sample_weight):
+    if (
+        reduction == "mean_with_sample_weight"
+        and mask is None
+        and sample_weight is not None
+        and not np.shape(sample_weight)
+    ):
         return divide_no_nan(total, sample_weight)
     count = _local_count(values, weights, mask, reduction)
     return divide_no_nan(total, count) if count is not None else total / max(_size(weighted.shape), 1)
