@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from typing import Any
 
 from ..errors import NotBuiltError
@@ -162,7 +161,7 @@ class Model(Trainer, Layer, manages_build=True):
         """Writes architecture, weights, compilation and optimizer state to a `.keras` file.
 
         Args:
-            filepath: ends in ``.keras``.
+            filepath: ends in ``.keras``, or in ``.h5`` for Keras's legacy format; a folder with ``zipped=False``.
             overwrite: whether an existing file may be replaced.
 
         Raises:
@@ -172,26 +171,31 @@ class Model(Trainer, Layer, manages_build=True):
 
         save_model(self, filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
-    def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
-        """Writes the weights (and the optimizer's state) to a `.weights.h5` file."""
+    def save_weights(self, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None) -> None:
+        """Writes the weights (and the optimizer's state) to a `.weights.h5` file.
+
+        Args:
+            max_shard_size: write several files of at most this many GB, and `filepath`, ending in ``.weights.json``,
+                that lists them.
+        """
         from ..saving.files import save_weights
 
-        save_weights(self, filepath, overwrite=overwrite)
+        save_weights(self, filepath, overwrite=overwrite, max_shard_size=max_shard_size)
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
-        """Sets the weights from a `.weights.h5` or `.keras` file.
+        """Sets the weights from a `.weights.h5`, `.weights.json`, `.keras` or legacy `.h5` file.
 
         Args:
             skip_mismatch: leave out (with a warning) layers whose weights have other numbers or shapes.
+            objects_to_skip: layers to leave as they are; `.weights.h5` and `.weights.json` only.
+            by_name: find layers by name; legacy `.h5` only.
 
         Raises:
             ValueError: a layer does not fit; lists all of them.
         """
         from ..saving.files import load_weights
 
-        if kwargs:
-            raise ValueError(f"Invalid keyword arguments: {kwargs}")
-        load_weights(self, os.fspath(filepath), skip_mismatch=skip_mismatch)
+        load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
 
     def quantize(self, mode: Any = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
         """Replaces the weights of Dense, EinsumDense and Embedding layers by small integers and scales.

@@ -1,36 +1,33 @@
-"""`.keras` and `.weights.h5` files.
+"""Saving and loading models and weights: which format a path means, and Keras's arguments.
 
-A `.keras` file is an uncompressed zip of ``metadata.json``, ``config.json`` and ``model.weights.h5``. Reading one runs
-nothing that is in it and unpacks nothing to disk.
+``.keras`` is a zip or a folder (`archive.py`), ``.weights.h5`` one HDF5 file, ``.weights.json`` several (`sharded.py`),
+``.h5`` and ``.hdf5`` Keras's legacy format (`legacy.py`). Reading runs nothing that is in a file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
-import io
-import json
 import os
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import SerializationError, UnsafeFileError
-from .hdf5 import WeightsReader, WeightsWriter
+from ..errors import SerializationError
+from . import archive, legacy
+from .hdf5 import WeightsReader, WeightsWriter, opened
 from .registration import custom_object_scope
-from .serialization import deserialize_keras_object, serialize_keras_object, sharing
+from .serialization import deserialize_keras_object, safe_mode_scope, sharing
+from .sharded import ShardedWriter, sharded_reader
 from .state import read_state, write_state
 
-KERAS_VERSION = "3.15.1"  # of the format written
-CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-LARGEST_CONFIG = 64 << 20  # bytes
-LARGEST_EXPANSION = 100
 
+def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool | None = None, **kwargs: Any) -> None:
+    """Writes a model to a `.keras` file (whole or not at all), to a folder, or to a legacy `.h5` file.
 
-def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool | None = None) -> None:
-    """Writes a model to a `.keras` file, whole or not at all.
+    Args:
+        filepath: ends in ``.keras`` or ``.h5``; a folder with ``zipped=False``.
+        zipped: False writes the parts of a `.keras` file into the folder `filepath`.
 
     Raises:
         SerializationError: another ending, a file that exists while `overwrite` is False, or a part that cannot be saved.
@@ -43,12 +40,26 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     >>> bool((again.get_weights()[0] == model.get_weights()[0]).all())
     True
     """
+    include_optimizer = kwargs.pop("include_optimizer", True)
+    save_format = kwargs.pop("save_format", None)
     path = os.fspath(filepath)
-    if zipped is False:
-        raise SerializationError("kerasoft writes `.keras` files only as one zip file; leave `zipped` out")
-    if not path.endswith(".keras"):
+    if kwargs:
+        raise SerializationError(f"The following argument(s) are not supported: {list(kwargs)}")
+    if save_format and not path.endswith((".keras", *legacy.ENDINGS)):
         raise SerializationError(
-            f"Invalid filepath extension for saving. Please add a `.keras` extension. Received: filepath={path}"
+            "The `save_format` argument is deprecated in Keras 3. Please remove this argument and pass a file path with "
+            f"either `.keras` or `.h5` extension. Received: save_format={save_format}"
+        )
+    if zipped is False and path.endswith(".keras"):
+        raise SerializationError(
+            "When using `zipped=False`, the filepath should not end in `.keras`: it is a folder. "
+            f"Received: filepath={path}"
+        )
+    if zipped is not False and not path.endswith((".keras", *legacy.ENDINGS)):
+        raise SerializationError(
+            "Invalid filepath extension for saving. Please add either a `.keras` extension for the native Keras format "
+            "(recommended) or a `.h5` extension. Use `model.export(filepath)` for a file that scores without this "
+            f"library. Received: filepath={path}."
         )
     if not model.built:
         warnings.warn(
@@ -56,39 +67,61 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
             "the model first by calling it on some data.",
             stacklevel=3,
         )
-    config = json.dumps(serialize_keras_object(model))
-    metadata = {"keras_version": KERAS_VERSION, "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")}
-    with _replacing(path, overwrite) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(METADATA, json.dumps(metadata))
-        archive.writestr(CONFIG, config)
-        with tempfile.TemporaryFile() as weights:
-            _write_weights(model, weights)
-            weights.seek(0)
-            with archive.open(WEIGHTS, "w", force_zip64=True) as member:
-                while chunk := weights.read(1 << 20):
-                    member.write(chunk)
+    if zipped is False:
+        archive.write_folder(model, path, overwrite)
+    elif path.endswith(".keras"):
+        with _replacing(path, overwrite) as file:
+            archive.write_zip(model, file)
+    else:
+        import h5py
+
+        with _replacing(path, overwrite) as file, h5py.File(file, "w") as h5:
+            legacy.save_legacy_model(model, h5, include_optimizer)
 
 
-def save_weights(model: Any, filepath: Any, overwrite: bool = True) -> None:
-    """Writes the weights and the optimizer's state to a `.weights.h5` file.
+def save_weights(
+    model: Any, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None, **kwargs: Any
+) -> None:
+    """Writes the weights and the optimizer's state to a `.weights.h5` file, or to several with a `.weights.json` list.
+
+    Args:
+        max_shard_size: largest size of a file in GB; the path then ends in ``.weights.json``.
 
     Raises:
         SerializationError: another ending, or a file that exists while `overwrite` is False.
         NotBuiltError: the model has no weights yet.
     """
-    path = os.fspath(filepath)
-    if not path.endswith(".weights.h5"):
-        raise SerializationError(f"The filename must end in `.weights.h5`. Received: filepath={path}")
-    model._need_built("saving")
-    with _replacing(path, overwrite) as file:
-        _write_weights(model, file)
-
-
-def _write_weights(model: Any, file: Any) -> None:
     import h5py
 
-    with h5py.File(file, "w") as h5:
-        write_state(model, WeightsWriter(h5))
+    path = os.fspath(filepath)
+    if kwargs:
+        raise SerializationError(f"Invalid keyword arguments: {kwargs}")
+    if max_shard_size is None and not path.endswith(".weights.h5"):
+        raise SerializationError(f"The filename must end in `.weights.h5`. Received: filepath={path}")
+    if max_shard_size is not None and not path.endswith(("weights.h5", "weights.json")):
+        raise SerializationError(
+            f"The filename must end in `.weights.json` when `max_shard_size` is specified. Received: filepath={path}"
+        )
+    model._need_built("saving")
+    if max_shard_size is None:
+        with _replacing(path, overwrite) as file, h5py.File(file, "w") as h5:
+            write_state(model, WeightsWriter(h5))
+        return
+    if path.endswith(".h5"):
+        renamed = path.removesuffix(".h5") + ".json"
+        warnings.warn(
+            "Saving sharded weights requires `*.json` as the extension. The original path: "
+            f"{path} will be renamed to {renamed}.",
+            stacklevel=3,
+        )
+        path = renamed
+    if os.path.exists(path) and not overwrite:
+        raise SerializationError(f"the file {path} exists; give overwrite=True to replace it")
+    writer = ShardedWriter(path, float(max_shard_size) * 1024**3)
+    try:
+        write_state(model, writer)
+    finally:
+        writer.close()
 
 
 @contextlib.contextmanager
@@ -117,105 +150,75 @@ def _replacing(path: str, overwrite: bool) -> Iterator[Any]:
 
 
 def load_model(filepath: Any, custom_objects: dict | None = None, compile: bool = True, safe_mode: bool = True) -> Any:
-    """The model of a `.keras` file that kerasoft or Keras 3 has written.
+    """The model of a `.keras` file or folder, or of a legacy `.h5` file, of kerasoft or Keras.
 
     Args:
         custom_objects: classes and functions of yours that the model uses, by name.
         compile: whether to compile it as it was, optimizer state included.
-        safe_mode: accepted for Keras's sake; nothing of the file is ever run.
+        safe_mode: False also lets Lambda layers of a `.keras` file that you trust bring their own code.
 
     Raises:
-        SerializationError: not a `.keras` file, or one that is damaged.
+        SerializationError: not such a file, or one that is damaged.
         UnknownNameError: a class that is neither kerasoft's nor registered.
         UnsafeFileError: a lambda as byte code, a path out of the archive, or sizes that do not fit.
     """
     path = os.fspath(filepath)
-    if not path.endswith(".keras"):
-        raise SerializationError(f"Invalid filename: expected a `.keras` extension. Received: filepath={path}")
-    with _archive(path) as archive:
-        config = _config(archive, path)
+    is_folder = os.path.isdir(path) and os.path.exists(os.path.join(path, archive.CONFIG))
+    if path.endswith(legacy.ENDINGS) and not is_folder:
+        with safe_mode_scope(True):
+            return legacy.load_legacy_model(path, custom_objects, compile)
+    if not path.endswith(".keras") and not is_folder:
+        raise SerializationError(
+            f"File format not supported: filepath={path}. kerasoft reads Keras 3's `.keras` files and folders and legacy H5 "
+            "format files (`.h5` extension)."
+        )
+    with archive.opened_archive(path) as parts:
+        config = parts.config()
         if not compile:
             config.pop("compile_config", None)
-        with custom_object_scope(custom_objects), sharing():
+        with custom_object_scope(custom_objects), sharing(), safe_mode_scope(safe_mode):
             model = deserialize_keras_object(config)
         if not hasattr(model, "load_own_variables"):
             raise SerializationError(f"{path} holds no model but {type(model).__name__}")
-        with _weights(archive, path) as reader:
-            read_state(model, reader)
+        with parts.weights() as reader, parts.assets() as assets:
+            read_state(model, reader, assets=assets)
     return model
 
 
-def load_weights(model: Any, path: str, skip_mismatch: bool = False) -> None:
-    """Sets the weights of `model` from a `.weights.h5` or `.keras` file."""
-    import h5py
+def load_weights(model: Any, filepath: Any, skip_mismatch: bool = False, **kwargs: Any) -> None:
+    """Sets the weights of `model` from a `.weights.h5`, `.weights.json`, `.keras` or legacy `.h5` file.
 
+    Args:
+        skip_mismatch: leave out (with a warning) layers whose weights have other numbers or shapes.
+        objects_to_skip: layers to leave as they are (`.weights.h5` and `.weights.json`).
+        by_name: find layers by their names, not by their order (legacy `.h5`).
+
+    Raises:
+        ValueError: a layer does not fit, another ending, or an argument that the format does not take.
+    """
+    path = os.fspath(filepath)
+    skipped, by_name = kwargs.pop("objects_to_skip", None), kwargs.pop("by_name", None)
+    if kwargs:
+        raise SerializationError(f"Invalid keyword arguments: {kwargs}")
+    is_legacy = path.endswith(legacy.ENDINGS) and not path.endswith(".weights.h5")
+    if by_name is not None and not is_legacy:
+        raise SerializationError(f"`by_name` only supports loading legacy '.h5' or '.hdf5' files. Received: {path}")
+    if skipped is not None and not path.endswith((".weights.h5", ".weights.json")):
+        raise SerializationError(f"`objects_to_skip` only supports loading '.weights.h5' files.Received: {path}")
     model._need_built("loading weights into")
-    if path.endswith(".keras"):
-        with _archive(path) as archive, _weights(archive, path) as reader:
-            read_state(model, reader, skip_mismatch)
-        return
-    if not path.endswith(".weights.h5"):
+    if is_legacy:
+        legacy.load_legacy_weights(model, path, by_name, skip_mismatch)
+    elif path.endswith(".keras"):
+        with archive.opened_archive(path) as parts, parts.weights() as reader, parts.assets() as assets:
+            read_state(model, reader, skip_mismatch, assets=assets)
+    elif path.endswith(".weights.h5"):
+        with opened(path) as file:
+            read_state(model, WeightsReader(file), skip_mismatch, skipped)
+    elif path.endswith(".weights.json"):
+        with sharded_reader(path) as reader:
+            read_state(model, reader, skip_mismatch, skipped)
+    else:
         raise SerializationError(
-            f"File format not supported: filepath={path}. kerasoft reads Keras 3's `.keras` and `.weights.h5` files."
+            f"File format not supported: filepath={path}. kerasoft reads Keras 3's `.keras`, `.weights.h5` and "
+            "`.weights.json` files and legacy H5 format files (`.h5` extension)."
         )
-    if not os.path.exists(path):
-        raise SerializationError(f"there is no file {path}")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise SerializationError(f"{path} is no HDF5 file: {error}") from error
-    with file:
-        read_state(model, WeightsReader(file), skip_mismatch)
-
-
-@contextlib.contextmanager
-def _archive(path: str) -> Iterator[zipfile.ZipFile]:
-    if not os.path.exists(path):
-        raise SerializationError(
-            f"File not found: filepath={path}. Please ensure the file is an accessible `.keras` zip file."
-        )
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise SerializationError(f"{path} is no `.keras` file: {error}") from error
-    with archive:
-        for member in archive.infolist():
-            name = member.filename.replace("\\", "/")
-            if name.startswith("/") or ".." in name.split("/") or ":" in name.split("/")[0]:
-                raise UnsafeFileError(f"{path} has a member named {member.filename!r}, which leads out of the archive")
-            if member.file_size > max(1 << 20, LARGEST_EXPANSION * member.compress_size):
-                raise UnsafeFileError(
-                    f"{path}: member {member.filename!r} would grow from {member.compress_size:,} to {member.file_size:,} bytes"
-                )
-        for name in (CONFIG, WEIGHTS):
-            if name not in archive.namelist():
-                raise SerializationError(f"{path} is no `.keras` file: it has no {name}, only {archive.namelist()}")
-        yield archive
-
-
-def _config(archive: zipfile.ZipFile, path: str) -> dict:
-    member = archive.getinfo(CONFIG)
-    if member.file_size > LARGEST_CONFIG:
-        raise UnsafeFileError(f"{path}: {CONFIG} has {member.file_size:,} bytes, more than {LARGEST_CONFIG:,}")
-    try:
-        config = json.loads(archive.read(CONFIG))
-    except (ValueError, RecursionError, zipfile.BadZipFile) as error:
-        raise SerializationError(f"{path}: {CONFIG} cannot be read: {error}") from error
-    if not isinstance(config, dict) or "class_name" not in config:
-        raise SerializationError(f"{path}: {CONFIG} is no model config")
-    return config
-
-
-@contextlib.contextmanager
-def _weights(archive: zipfile.ZipFile, path: str) -> Iterator[WeightsReader]:
-    import h5py
-
-    with contextlib.ExitStack() as stack:
-        member: Any = stack.enter_context(archive.open(WEIGHTS))
-        if archive.getinfo(WEIGHTS).compress_type != zipfile.ZIP_STORED:
-            member = io.BytesIO(member.read())
-        try:
-            file = stack.enter_context(h5py.File(member, "r"))
-        except OSError as error:
-            raise SerializationError(f"{path}: {WEIGHTS} is no HDF5 file: {error}") from error
-        yield WeightsReader(file)

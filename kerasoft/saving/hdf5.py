@@ -6,6 +6,8 @@ a dataset only after its shape is known to fit.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from ..errors import SerializationError, UnsafeFileError
 
+KERAS_VERSION = "3.15.1"  # of the formats written
 LARGEST_EXPANSION = 100  # a dataset may be this much larger than its stored bytes (compression)
 FREE_BYTES = 64 << 20  # below this, expansion does not matter
 
@@ -59,13 +62,32 @@ class WeightsReader:
 
     def group(self, path: str) -> GroupReader:
         """The variables of one object; empty when the file has none."""
-        group = _inside(self.file, f"{path}/vars" if path else "vars")
+        group = inside(self.file, f"{path}/vars" if path else "vars")
         if group is None and path.endswith("layers"):
             return GroupReader(None)
         return GroupReader(group)
 
 
-def _inside(file: Any, path: str) -> Any:
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[Any]:
+    """The HDF5 file at `path`, for reading.
+
+    Raises:
+        SerializationError: there is none, or it is no HDF5 file.
+    """
+    import h5py
+
+    if not os.path.exists(path):
+        raise SerializationError(f"there is no file {path}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise SerializationError(f"{path} is no HDF5 file: {error}") from error
+    with file:
+        yield file
+
+
+def inside(file: Any, path: str) -> Any:
     """The group at `path`, reached through plain groups only."""
     import h5py
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import config as settings
 from .. import dtype_policies
 from ..dtype_policies import DTypePolicy
-from ..errors import SerializationError, UnknownNameError, UnsafeFileError
+from ..errors import ConfigError, KerasoftError, SerializationError, UnknownClassError, UnsafeFileError
 from ..tensors import KerasTensor
 from .registration import custom_object_scope, get_registered_name, get_registered_object
 
@@ -28,6 +29,7 @@ _PUBLIC = (
     "models", "activations", "random", "quantizers", "utils",
 )  # fmt: skip
 _shared: contextvars.ContextVar[dict[Any, Any] | None] = contextvars.ContextVar("shared", default=None)
+_safe: contextvars.ContextVar[bool | None] = contextvars.ContextVar("safe", default=None)
 _MODELS = {"Sequential": "keras", "Model": "keras", "Functional": "keras.src.models.functional"}
 
 
@@ -77,13 +79,13 @@ def serialize_keras_object(obj: Any) -> Any:
     if isinstance(obj, (types.FunctionType, types.BuiltinFunctionType)):
         return _serialize_function(obj)
     if inspect.isclass(obj):
-        raise SerializationError(f"cannot serialize the class {obj.__name__}; give an instance of it")
+        raise ConfigError(f"cannot serialize the class {obj.__name__}; give an instance of it")
     return _serialize_instance(obj)
 
 
 def _serialize_function(function: Any) -> dict:
     if function.__name__ == "<lambda>":
-        raise SerializationError(
+        raise ConfigError(
             "cannot save a lambda: reading it back would run code from the file. Use a named function and register it "
             "with kerasoft.saving.register_keras_serializable()."
         )
@@ -93,13 +95,13 @@ def _serialize_function(function: Any) -> dict:
 
 def _serialize_instance(obj: Any) -> dict:
     if not hasattr(obj, "get_config"):
-        raise SerializationError(
+        raise ConfigError(
             f"Cannot serialize object {obj} of type {type(obj)}. To be serializable, a class must implement the "
             "`get_config()` method."
         )
     config = obj.get_config()
     if not isinstance(config, dict):
-        raise SerializationError(f"The `get_config()` method of {obj} should return a dict. It returned: {config}")
+        raise ConfigError(f"The `get_config()` method of {obj} should return a dict. It returned: {config}")
     data = {**class_reference(type(obj)), "config": serialize_keras_object(config)}
     made = {key: data[key] for key in ("module", "class_name", "config", "registered_name")}
     for key, getter in (("build_config", "get_build_config"), ("compile_config", "get_compile_config")):
@@ -121,9 +123,17 @@ def class_reference(cls: type) -> dict[str, Any]:
             return {"module": _MODELS[name], "class_name": name, "registered_name": registered}
         public = public_module(cls)
         if public:
-            return {"module": public, "class_name": name, "registered_name": None}
+            return {"module": public, "class_name": _public_name(cls, public), "registered_name": None}
     module = None if cls.__module__ in ("__main__", "builtins") else cls.__module__
     return {"module": module, "class_name": name, "registered_name": get_registered_name(cls)}
+
+
+def _public_name(cls: type, public: str) -> str:
+    """The name of a class in its public module: GroupQueryAttention for the class GroupedQueryAttention."""
+    module = importlib.import_module(f"kerasoft.{public.removeprefix('keras.')}")
+    if hasattr(module, cls.__name__):
+        return cls.__name__
+    return next((n for n in getattr(module, "__all__", ()) if getattr(module, n) is cls), cls.__name__)
 
 
 def public_module(target: Any) -> str | None:
@@ -142,8 +152,19 @@ def public_module(target: Any) -> str | None:
 
 
 def in_safe_mode() -> bool:
-    """Whether code of a file must not be run: always, unless unsafe reading was allowed."""
-    return True
+    """Whether code of a file must not be run: always, unless the user has asked for it."""
+    asked = _safe.get()
+    return not settings.is_unsafe_deserialization_enabled() if asked is None else asked
+
+
+@contextlib.contextmanager
+def safe_mode_scope(safe_mode: bool) -> Iterator[None]:
+    """Inside, layers that bring code of their own are refused (True) or, if the user asked for it, allowed (False)."""
+    token = _safe.set(bool(safe_mode) and not settings.is_unsafe_deserialization_enabled())
+    try:
+        yield
+    finally:
+        _safe.reset(token)
 
 
 def deserialize_keras_object(config: Any, custom_objects: dict | None = None, safe_mode: bool = True, **_: Any) -> Any:
@@ -151,12 +172,15 @@ def deserialize_keras_object(config: Any, custom_objects: dict | None = None, sa
 
     Args:
         custom_objects: further classes and functions by name.
-        safe_mode: accepted for Keras's sake; lambdas are refused in any case.
+        safe_mode: False lets Lambda layers bring code of their own; byte code elsewhere is refused in any case.
 
     Raises:
         UnknownNameError: a class or function that is neither kerasoft's nor registered.
         UnsafeFileError: a marshalled lambda.
     """
+    if not safe_mode and _safe.get() is None:
+        with safe_mode_scope(False):
+            return deserialize_keras_object(config, custom_objects)
     if custom_objects:
         with custom_object_scope(custom_objects):
             return deserialize_keras_object(config)
@@ -197,20 +221,21 @@ def _instance(cls: Any, config: dict) -> Any:
 def _new_instance(cls: Any, config: dict) -> Any:
     inner = config["config"] or {}
     if not isinstance(inner, dict):
-        raise SerializationError(
-            f"Expected 'config' to be a dict for {config['class_name']}, instead got {type(inner)}"
-        )
+        raise ConfigError(f"Expected 'config' to be a dict for {config['class_name']}, instead got {type(inner)}")
     if not hasattr(cls, "from_config"):
-        raise SerializationError(
+        raise ConfigError(
             f"Unable to reconstruct an instance of '{config['class_name']}' because the class is missing a "
             "`from_config()` method."
         )
     try:
         instance = cls.from_config(dict(inner))
+    except KerasoftError:
+        raise
     except TypeError as error:
-        raise SerializationError(
-            f"{cls.__name__} could not be made from its config {inner}: {error}. Each argument of its constructor must be "
-            "in what `get_config()` returns."
+        raise ConfigError(
+            f"{cls.__name__} could not be made from its config {_short(inner)}: {error}. Each argument of its constructor must be "
+            "in what `get_config()` returns. It could not be deserialized properly: objects (layers, models, ...) returned "
+            "by `get_config()` must be deserialized in `from_config()`."
         ) from error
     if config.get("build_config") and not instance.built:
         instance.build_from_config(config["build_config"])
@@ -218,6 +243,11 @@ def _new_instance(cls: Any, config: dict) -> Any:
     if config.get("compile_config") and hasattr(instance, "compile_from_config"):
         instance.compile_from_config(config["compile_config"])
     return instance
+
+
+def _short(config: Any) -> str:
+    text = repr(config)
+    return text if len(text) <= 1000 else f"{text[:1000]}..."
 
 
 def _revived_tensor(config: dict) -> KerasTensor:
@@ -258,10 +288,13 @@ def find(name: str, module: str | None, registered_name: str | None, inner: Any 
             return found
     found = _ours(str(target), module or "")
     if found is None:
-        raise UnknownNameError(
-            f"Could not locate {'function' if name == 'function' else 'class'} '{target}'"
+        kind = "function" if name == "function" else "class"
+        raise UnknownClassError(
+            f"Could not locate {kind} '{target}'"
             + (f" of module '{module}'" if module else "")
-            + ". If it is your own, decorate it with `@kerasoft.saving.register_keras_serializable()`, or pass it in "
+            + ". Make sure custom classes and functions are decorated with "
+            "`@kerasoft.saving.register_keras_serializable()`. If they are already decorated, make sure they are all imported "
+            "so that the decorator is run before trying to load them, or pass it in "
             f"`custom_objects={{'{target}': ...}}`."
         )
     return found

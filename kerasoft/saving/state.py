@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import naming
 from ..errors import UnsafeFileError
 from ..layers.state import State
-from .hdf5 import WeightsReader, WeightsWriter
 
 _SKIPPED = {"operations", "_operations", "_functional", "inputs", "outputs", "input_names", "output_names"}
 
@@ -68,25 +67,32 @@ def _join(path: str, name: str) -> str:
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def write_state(model: Any, writer: WeightsWriter) -> None:
-    """Puts the variables of `model` and all below it into the file."""
-    _write(model, writer, "", set(), set())
+def write_state(model: Any, writer: Any, assets: Callable[[str], str] | None = None) -> None:
+    """Puts the variables of `model` and all below it into the file.
+
+    Args:
+        writer: a `WeightsWriter` or one like it.
+        assets: gives a folder for the files of the object at a path; None leaves such files out.
+    """
+    _write(model, writer, "", set(), set(), assets)
 
 
-def _write(value: Any, writer: WeightsWriter, path: str, seen: set[int], containers: set[int]) -> None:
+def _write(value: Any, writer: Any, path: str, seen: set[int], containers: set[int], assets: Any) -> None:
     if isinstance(value, (list, tuple, dict)):
         if id(value) not in containers:
             containers.add(id(value))
             for name, item in _items(value):
-                _write(item, writer, _join(path, name), seen, containers)
+                _write(item, writer, _join(path, name), seen, containers, assets)
         return
     if id(value) in seen:
         return
     seen.add(id(value))
     name = getattr(value, "name", None)
     value.save_own_variables(writer.group(path, name if isinstance(name, str) else None))
+    if assets is not None and hasattr(value, "save_assets"):
+        value.save_assets(assets(path))
     for attribute, child in _children(value):
-        _write(child, writer, _join(path, attribute), seen, set())
+        _write(child, writer, _join(path, attribute), seen, set(), assets)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -113,20 +119,40 @@ class Failures:
             raise ValueError(text)
 
 
-def read_state(model: Any, reader: WeightsReader, skip_mismatch: bool = False) -> None:
+def read_state(
+    model: Any, reader: Any, skip_mismatch: bool = False, skipped: Any = None, assets: Callable | None = None
+) -> None:
     """Sets the variables of `model` and all below it from the file.
+
+    Args:
+        reader: a `WeightsReader` or one like it.
+        skipped: objects to leave as they are.
+        assets: the folder with the files of the object at a path, or None.
 
     Raises:
         ValueError: objects that do not fit, unless `skip_mismatch`.
     """
     failures = Failures()
-    _read(model, reader, "", set(), set(), failures)
+    _read(model, Source(reader, assets), "", {id(x) for x in skipped or ()}, set(), failures)
     failures.report(skip_mismatch)
 
 
-def _read(
-    value: Any, reader: WeightsReader, path: str, done: set[int], containers: set[int], failures: Failures
-) -> None:
+class Source:
+    """Where variables and other files of objects come from."""
+
+    def __init__(self, reader: Any, assets: Callable | None):
+        self.reader, self.assets = reader, assets
+
+    def load(self, value: Any, path: str) -> None:
+        store = self.reader.group(path)
+        if isinstance(value, State) or store.keys():
+            value.load_own_variables(store)
+        folder = self.assets(path) if self.assets is not None and hasattr(value, "load_assets") else None
+        if folder is not None:
+            value.load_assets(folder)
+
+
+def _read(value: Any, reader: Source, path: str, done: set[int], containers: set[int], failures: Failures) -> None:
     if isinstance(value, (list, tuple, dict)):
         if id(value) not in containers:
             containers.add(id(value))
@@ -136,10 +162,8 @@ def _read(
     if id(value) in done:
         return
     fits = True
-    store = reader.group(path)
     try:
-        if isinstance(value, State) or store.keys():
-            value.load_own_variables(store)
+        reader.load(value, path)
     except UnsafeFileError:
         raise
     except (ValueError, KeyError) as error:
