@@ -48,7 +48,7 @@ class Attention(Configured):
     def scores(self, query, key):
         """How much each step of query attends to each of key: (batch, T, S)."""
         if self.score_mode == "dot":
-            scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
+            scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
             return scores if self.scale is None else ops.multiply(scores, self.scale)
         both = ops.add(ops.expand_dims(query, -2), ops.expand_dims(key, -3))
         both = both if self.scale is None else ops.multiply(both, self.scale)
@@ -64,7 +64,7 @@ class Attention(Configured):
             causal = causal_mask(scores.shape[-2], scores.shape[-1])
             allowed = causal if allowed is None else ops.logical_and(allowed, causal)
         if allowed is not None:
-            scores = ops.where(allowed, scores, ops.subtract(scores, 1e9))
+            scores = ops.where(allowed, scores, ops.subtract(scores, 65504.0 if scores.dtype == "float16" else 1e9))
         weights = ops.softmax(scores, axis=-1)
         used = weights
         if training and self.dropout > 0:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from .. import ops
 from ..compiler.ops.collective import all_reduce
 from ..scope import current_scope
-from .configured import Configured, known, refuse
+from .batch_renormalization import build_renormalization, checked_clipping, renormalized
+from .configured import Configured, known
 from .input_spec import InputSpec
 
 
@@ -25,6 +26,8 @@ class BatchNormalization(Configured):
         epsilon: added to the variance.
         center, scale: whether beta is added, whether gamma multiplies.
         synchronized: whether statistics are taken over the global batch.
+        renorm: whether the batch's statistics are corrected towards moving ones, see `batch_renormalization`;
+            `renorm_clipping` bounds the corrections, `renorm_momentum` is the moving statistics' momentum.
 
     Source: Ioffe & Szegedy 2015.
 
@@ -57,7 +60,6 @@ class BatchNormalization(Configured):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        refuse(self, renorm=renorm, renorm_clipping=renorm_clipping)
         self.keep(
             axis=int(axis),
             momentum=float(momentum),
@@ -72,8 +74,8 @@ class BatchNormalization(Configured):
             gamma_regularizer=gamma_regularizer,
             beta_constraint=beta_constraint,
             gamma_constraint=gamma_constraint,
-            renorm=False,
-            renorm_clipping=None,
+            renorm=renorm,
+            renorm_clipping=checked_clipping(renorm_clipping) if renorm else renorm_clipping,
             renorm_momentum=renorm_momentum,
             synchronized=synchronized,
         )
@@ -90,6 +92,8 @@ class BatchNormalization(Configured):
         self.beta = self.weight("beta", (channels,), autocast=False) if self.center else None
         self.moving_mean = self.weight("moving_mean", (channels,), trainable=False, autocast=False)
         self.moving_variance = self.weight("moving_variance", (channels,), trainable=False, autocast=False)
+        if self.renorm:
+            build_renormalization(self, channels)
         self.input_spec = InputSpec(ndim=rank, axes={self.axis: channels})
 
     def call(self, inputs, training=None, mask=None):
@@ -101,15 +105,22 @@ class BatchNormalization(Configured):
         x = ops.cast(inputs, "float32")
         channel = self.axis % len(x.shape)
         broadcast = tuple(d if a == channel else 1 for a, d in enumerate(x.shape))
+        corrections = None
         if training and self.trainable:
             mean, variance = self.statistics(x, mask, channel, broadcast)
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                kept = ops.multiply(moving, self.momentum)
-                moving.assign(ops.add(kept, ops.multiply(batch, 1.0 - self.momentum)))
+            if self.renorm:
+                corrections = renormalized(self, mean, variance)
+            else:
+                for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                    kept = ops.multiply(ops.cast(moving, "float32"), self.momentum)
+                    moving.assign(ops.add(kept, ops.multiply(batch, 1.0 - self.momentum)))
         else:
             mean, variance = self.moving_mean, self.moving_variance
         y = ops.subtract(x, ops.reshape(mean, broadcast))
         y = ops.multiply(y, ops.reshape(ops.rsqrt(ops.add(variance, self.epsilon)), broadcast))
+        if corrections is not None:
+            r, d = corrections
+            y = ops.add(ops.multiply(y, ops.reshape(r, broadcast)), ops.reshape(d, broadcast))
         if self.gamma is not None:
             y = ops.multiply(y, ops.reshape(self.gamma, broadcast))
         if self.beta is not None:

@@ -101,7 +101,12 @@ class Bidirectional(Configured):
         return outputs if self.merge_mode is None else output
 
     def reset_state(self):
-        """Nothing: layers here keep no state between calls."""
+        """Makes the kept states of both directions zero."""
+        for one in (self.forward_layer, self.backward_layer):
+            if hasattr(one, "reset_state"):
+                one.reset_state()
+
+    reset_states = reset_state
 
     def get_config(self):
         return {

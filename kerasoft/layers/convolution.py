@@ -5,6 +5,7 @@ from __future__ import annotations
 from .. import ops
 from .configured import Configured, data_format_of, ints, padding_of
 from .input_spec import InputSpec
+from .lora import LowRank, low_rank
 
 
 class Convolution(Configured):
@@ -87,8 +88,10 @@ def _filters(layer, filters, groups=1):
     return int(filters)
 
 
-class Conv(Convolution):
+class Conv(LowRank, Convolution):
     """Base of Conv1D/2D/3D. Kernel: (*kernel_size, channels / groups, filters)."""
+
+    kernel = low_rank("kernel")
 
     def __init__(
         self,
@@ -110,7 +113,9 @@ class Conv(Convolution):
         bias_constraint=None,
         **kwargs,
     ):
+        lora = kwargs.pop("lora_rank", None), kwargs.pop("lora_alpha", None)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        self.keep_lora(*lora)
         self.keep(filters=_filters(self, filters, groups), groups=groups)
         self.keep_window(kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias)
         self.keep(
@@ -131,6 +136,7 @@ class Conv(Convolution):
             )
         self.kernel = self.weight("kernel", (*self.kernel_size, channels // self.groups, self.filters))
         self.bias = self.weight("bias", (self.filters,)) if self.use_bias else None
+        self.build_lora()
 
     def call(self, inputs):
         x = ops.conv(inputs, self.kernel, self.strides, self.padding, self.data_format, self.dilation_rate)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .. import ops
-from .configured import Configured, known, positive, refuse
+from .configured import Configured, known, positive
 from .input_spec import InputSpec
+from .lora import LowRank, low_rank
 
 
-class Dense(Configured):
+class Dense(LowRank, Configured):
     """A fully connected layer on the last axis.
 
     Shapes: (batch, ..., features) -> (batch, ..., units).
@@ -45,7 +46,7 @@ class Dense(Configured):
         if "input_dim" in kwargs:
             kwargs["input_shape"] = (kwargs.pop("input_dim"),)
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha)
+        self.keep_lora(lora_rank, lora_alpha)
         self.keep(
             units=positive(self, "units", units),
             activation=activation,
@@ -61,6 +62,8 @@ class Dense(Configured):
         self.input_spec = InputSpec(min_ndim=2)
         self.supports_masking = True
 
+    kernel = low_rank("kernel")
+
     def build(self, input_shape):
         features = known(self, input_shape, -1)
         if self.quantization_mode:
@@ -69,6 +72,7 @@ class Dense(Configured):
             self.kernel = self.weight("kernel", (features, self.units))
         self.bias = self.weight("bias", (self.units,)) if self.use_bias else None
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
+        self.build_lora()
 
     def call(self, inputs):
         x = ops.matmul(inputs, self.kernel)

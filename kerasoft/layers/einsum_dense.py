@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from .. import ops
-from .configured import Configured, known, refuse
+from .configured import Configured, known
+from .lora import LowRank, low_rank
 
 
-class EinsumDense(Configured):
+class EinsumDense(LowRank, Configured):
     """A dense layer between any axes, written as an einsum equation.
 
     Args:
@@ -43,7 +44,7 @@ class EinsumDense(Configured):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha)
+        self.keep_lora(lora_rank, lora_alpha)
         if not re.fullmatch(r"(\.\.\.)?[a-zA-Z]+(\.\.\.)?,[a-zA-Z]+->(\.\.\.)?[a-zA-Z]+(\.\.\.)?", equation):
             raise ValueError(
                 f"Invalid einsum equation '{equation}'. Equations must be in the form [X],[Y]->[Z], "
@@ -63,6 +64,8 @@ class EinsumDense(Configured):
             quantization_config=quantization_config,
         )
         self.supports_masking = True
+
+    kernel = low_rank("kernel")
 
     def build(self, input_shape):
         left, result = self.equation.split("->")
@@ -91,6 +94,7 @@ class EinsumDense(Configured):
             axes = axes[min(named.index(letter) for letter in self.bias_axes) :]
             trailing = rank - len(letters) if result.endswith("...") else 0
             self.bias = self.weight("bias", (*axes, *(1,) * trailing))
+        self.build_lora()
 
     def call(self, inputs):
         x = ops.einsum(self.equation, inputs, self.kernel)

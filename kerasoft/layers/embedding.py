@@ -5,10 +5,11 @@ from __future__ import annotations
 from .. import ops
 from ..compiler.ops.indexing import embedding_lookup
 from ..scope import set_mask
-from .configured import Configured, positive, refuse
+from .configured import Configured, positive
+from .lora import LowRank, low_rank
 
 
-class Embedding(Configured):
+class Embedding(LowRank, Configured):
     """The row of a learnt table for each integer.
 
     Shapes: ints (batch, ...) -> (batch, ..., output_dim).
@@ -41,7 +42,7 @@ class Embedding(Configured):
         if "input_length" in kwargs:  # Keras 2; nothing needs it
             kwargs.pop("input_length")
         super().__init__(**kwargs)
-        refuse(self, lora_rank=lora_rank, lora_alpha=lora_alpha)
+        self.keep_lora(lora_rank, lora_alpha)
         self.keep(
             input_dim=positive(self, "input_dim", input_dim),
             output_dim=positive(self, "output_dim", output_dim),
@@ -58,17 +59,27 @@ class Embedding(Configured):
             self.built = True
             self.set_weights(weights if isinstance(weights, list) and len(weights) == 1 else [weights])
 
+    lora_kernel = "embeddings"
+    embeddings = low_rank("embeddings")
+
     def build(self, input_shape=None):
         shape = (self.input_dim, self.output_dim)
         if self.quantization_mode:
             self.quantized_build(shape, mode=self.quantization_mode, config=self.quantization_config)
         else:
             self.embeddings = self.weight("embeddings", shape)
+        self.build_lora()
 
     def call(self, inputs):
         if inputs.dtype != "int32":
             inputs = ops.cast(inputs, "int32")
-        return embedding_lookup(ops.convert_to_tensor(self.embeddings), inputs)
+        rows = embedding_lookup(ops.convert_to_tensor(self._embeddings), inputs)
+        if self.lora_enabled:
+            thin = embedding_lookup(ops.convert_to_tensor(self.lora_embeddings_a), inputs)
+            rows = ops.add(
+                rows, ops.multiply(ops.matmul(thin, self.lora_embeddings_b), self.lora_alpha / self.lora_rank)
+            )
+        return ops.cast(rows, self.compute_dtype)
 
     def compute_mask(self, inputs, mask=None):
         return ops.not_equal(inputs, 0) if self.mask_zero else None

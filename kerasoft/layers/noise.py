@@ -149,6 +149,7 @@ class SpatialDropout(Dropout):
     def get_config(self):
         config = super().get_config()
         del config["trainable"]  # Keras's constructor does not take it
+        config["dtype"] = self.dtype
         return config
 
     def mask_shape(self, inputs):

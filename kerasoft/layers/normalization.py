@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from .. import ops
 from .configured import Configured, known
 from .input_spec import InputSpec
@@ -32,8 +34,12 @@ class LayerNormalization(Configured):
         gamma_constraint=None,
         **kwargs,
     ):
-        if kwargs.pop("rms_scaling", False):
-            raise ValueError("LayerNormalization does not support `rms_scaling`; use RMSNormalization.")
+        rms_scaling = kwargs.pop("rms_scaling", False)
+        if rms_scaling:
+            warnings.warn(
+                "You passed `rms_scaling=True`, which is deprecated. Please use the `RMSNormalization` layer instead.",
+                stacklevel=2,
+            )
         super().__init__(**kwargs)
         if not isinstance(axis, (int, list, tuple)):
             raise TypeError(f"Expected an int or a list/tuple of ints for the argument 'axis', but received: {axis!r}")
@@ -42,7 +48,7 @@ class LayerNormalization(Configured):
             epsilon=epsilon,
             center=center,
             scale=scale,
-            rms_scaling=False,
+            rms_scaling=rms_scaling,
             beta_initializer=beta_initializer,
             gamma_initializer=gamma_initializer,
             beta_regularizer=beta_regularizer,
@@ -61,15 +67,15 @@ class LayerNormalization(Configured):
             )
         self.axes = tuple(axes)
         shape = tuple(known(self, input_shape, a) for a in axes)
-        self.gamma = self.weight("gamma", shape, autocast=False) if self.scale else None
-        self.beta = self.weight("beta", shape, autocast=False) if self.center else None
+        self.gamma = self.weight("gamma", shape, autocast=False) if self.scale or self.rms_scaling else None
+        self.beta = self.weight("beta", shape, autocast=False) if self.center and not self.rms_scaling else None
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
         mean = ops.mean(x, axis=self.axes, keepdims=True)
         centred = ops.subtract(x, mean)
         variance = ops.mean(ops.square(centred), axis=self.axes, keepdims=True)
-        y = ops.multiply(centred, ops.rsqrt(ops.add(variance, self.epsilon)))
+        y = ops.multiply(x if self.rms_scaling else centred, ops.rsqrt(ops.add(variance, self.epsilon)))
         broadcast = tuple(d if a in self.axes else 1 for a, d in enumerate(x.shape))
         if self.gamma is not None:
             y = ops.multiply(y, ops.reshape(self.gamma, broadcast))

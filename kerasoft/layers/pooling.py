@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import ops
+from .. import dtypes, ops
 from .configured import Configured, data_format_of, ints, padding_of
 from .input_spec import InputSpec
 
@@ -34,6 +34,8 @@ class Pooling(Configured):
         self.input_spec = InputSpec(ndim=self.rank + 2)
 
     def call(self, inputs):
+        if not isinstance(self, _Max) and not dtypes.is_float(inputs.dtype):
+            inputs = ops.cast(inputs, self.compute_dtype)
         pool = ops.max_pool if isinstance(self, _Max) else ops.average_pool
         return pool(inputs, self.pool_size, self.strides, self.padding, self.data_format)
 

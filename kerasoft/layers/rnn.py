@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from .. import activations, ops, tree
+import numpy as np
+
+from .. import activations, dtypes, ops, tree
 from ..compiler.ops.control import scan
 from ..scope import current_scope
+from ..tensors import known_shape
+from ..variables import Variable
 from .configured import Configured, build_inner, takes
 from .layer import Layer
 from .noise import dropout_mask
@@ -104,8 +108,12 @@ class RNN(Configured):
         go_backwards: last step first; sequences come out in that order.
         unroll: whether the steps become separate nodes of the graph.
 
+        stateful: whether row i of a batch goes on where row i of the batch before it ended; for calls on arrays. The
+            compiled steps of `fit` and `predict` begin at the kept states and do not move them, as Keras with JAX.
+
     Raises:
-        ValueError: `stateful`, which has no meaning when rows are spread over workers.
+        ValueError: `cell` has no `call` or no `state_size`; a stateful layer does not know its batch size, or gets
+            another one.
     """
 
     def __init__(
@@ -129,11 +137,7 @@ class RNN(Configured):
                 f"Received: cell={cell}"
             )
         super().__init__(**kwargs)
-        if stateful:
-            raise ValueError(
-                f"{type(self).__name__} '{self.name}' cannot be stateful: rows are spread over workers, so row i of the "
-                "next batch does not follow row i of this one. Pass `initial_state` and use `return_state` instead."
-            )
+        object.__setattr__(self, "states", None)  # no weights, as in Keras
         self.keep(
             return_sequences=return_sequences,
             return_state=return_state,
@@ -157,6 +161,16 @@ class RNN(Configured):
                 f"{tuple(input_shape)}."
             )
         build_inner(self.cell, (input_shape[0], *input_shape[2:]))
+        if self.stateful:
+            if self.states is not None:
+                self.reset_state()
+            elif input_shape[0] is None:
+                raise ValueError(
+                    "When using `stateful=True` in a RNN, the batch size must be static. Found dynamic batch size: "
+                    f"sequence.shape={tuple(input_shape)}"
+                )
+            else:
+                object.__setattr__(self, "states", tree.map_structure(_state, self.get_initial_state(input_shape[0])))
 
     def get_initial_state(self, batch_size):
         make = getattr(self.cell, "get_initial_state", None)
@@ -167,11 +181,40 @@ class RNN(Configured):
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
         if initial_state is None:
-            initial_state = self.get_initial_state(sequences.shape[0])
+            kept = self.stateful and self.states is not None
+            initial_state = self.kept_states(sequences) if kept else self.get_initial_state(sequences.shape[0])
         states = list(initial_state) if tree.is_nested(initial_state) else [initial_state]
         last, outputs, states = self.loop(sequences, states, mask, training)
+        if self.stateful and not current_scope().tracing:
+            for variable, state in zip(tree.flatten(self.states), tree.flatten(states), strict=True):
+                variable.assign(state)
         output = outputs if self.return_sequences else last
         return (output, *states) if self.return_state else output
+
+    def kept_states(self, sequences):
+        """The states after the call before.
+
+        Raises:
+            ValueError: another number of rows than then.
+        """
+        rows, expected = sequences.shape[0], tree.flatten(self.states)[0].shape[0]
+        if isinstance(rows, int):
+            if rows != expected:
+                raise ValueError(
+                    "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of "
+                    f"the initial state. \n- Expected batch size: {expected}\n- Received batch size: {rows}"
+                )
+            return tree.map_structure(ops.convert_to_tensor, self.states)
+        current_scope().exact_rows = True
+        order = ops.mod(ops.arange(rows), expected)
+        return tree.map_structure(lambda state: ops.take(state, order, axis=0), self.states)
+
+    def reset_state(self):
+        """Makes the kept states zero."""
+        for variable in tree.flatten(self.states) if self.states is not None else ():
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+
+    reset_states = reset_state
 
     def loop(self, sequences, states, mask, training):
         """Runs the steps; returns the last output, the outputs (batch, steps, units) and the last states."""
@@ -232,6 +275,10 @@ class RNN(Configured):
         return cls(**config)
 
 
+def _state(like):
+    return Variable(np.zeros(known_shape(like), dtypes.narrowed(like.dtype)), trainable=False, name="rnn_state")
+
+
 def _unrolled(step, states, xs):
     flat, outputs = tree.flatten(states), []
     for t in range(xs[0].shape[1]):
@@ -270,6 +317,31 @@ class OneOp(RNN):
     """Base of SimpleRNN, LSTM and GRU: all steps as one op of the compiler where it can express them."""
 
     activations: tuple[str, ...] = ("activation", "recurrent_activation")
+
+    def kept_states(self, sequences):
+        """The states after the call before.
+
+        Raises:
+            ValueError: another number of rows than then.
+        """
+        rows, expected = sequences.shape[0], tree.flatten(self.states)[0].shape[0]
+        if isinstance(rows, int):
+            if rows != expected:
+                raise ValueError(
+                    "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of "
+                    f"the initial state. \n- Expected batch size: {expected}\n- Received batch size: {rows}"
+                )
+            return tree.map_structure(ops.convert_to_tensor, self.states)
+        current_scope().exact_rows = True
+        order = ops.mod(ops.arange(rows), expected)
+        return tree.map_structure(lambda state: ops.take(state, order, axis=0), self.states)
+
+    def reset_state(self):
+        """Makes the kept states zero."""
+        for variable in tree.flatten(self.states) if self.states is not None else ():
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+
+    reset_states = reset_state
 
     def loop(self, sequences, states, mask, training):
         cell = self.cell

@@ -10,7 +10,7 @@ from .rnn import OneOp, RecurrentCell, of_cell
 _ARGUMENTS = (
     "units", "activation", "use_bias", "kernel_initializer", "recurrent_initializer", "bias_initializer",
     "kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "kernel_constraint", "recurrent_constraint",
-    "bias_constraint", "dropout", "recurrent_dropout", "seed",
+    "bias_constraint", "dropout", "recurrent_dropout",
 )  # fmt: skip
 
 

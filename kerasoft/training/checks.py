@@ -466,3 +466,18 @@ def batch_size_of(batch_size: Any) -> int:
     if isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1. Received: batch_size={batch_size}")
     return int(batch_size)
+
+
+def check_no_kept_states(model: Any) -> None:
+    """Refuses recurrent layers that keep states between batches.
+
+    Raises:
+        ValueError: names the layer: which row follows which is not known when rows are spread over workers.
+    """
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False) is True:
+            raise ValueError(
+                f"Layer '{layer.name}' is stateful, which a distributed fit cannot do: rows are spread over workers, so "
+                "row i of the next batch does not follow row i of this one. Pass `initial_state` and use `return_state`, "
+                "or fit on arrays."
+            )

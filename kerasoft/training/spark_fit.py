@@ -54,6 +54,7 @@ def fit_spark(
         if unused.get(name) is not None:
             raise ValueError(f"`{name}` cannot be given with an RDD or a DataFrame: {_REASONS[name]}.")
     checks.check_validation_freq(validation_freq)
+    checks.check_no_kept_states(model)
     size = checks.batch_size_of(batch_size)
     strategy = AllReduce() if strategy is None else strategy
     context = context_of(x)

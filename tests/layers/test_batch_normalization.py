@@ -157,8 +157,8 @@ def test_inference_after_a_convolution_folds_into_its_kernel():
 def test_errors():
     with pytest.raises(ValueError, match=r"Axis 3 is out of bounds for input shape \(None, 4\). Received: axis=3"):
         layers.BatchNormalization(axis=3)(ks.Input((4,)))
-    with pytest.raises(ValueError, match="BatchNormalization does not support `renorm`. Received: renorm=True"):
-        layers.BatchNormalization(renorm=True)
+    with pytest.raises(ValueError, match="Received invalid keys for `renorm_clipping` argument: {'max': 1}"):
+        layers.BatchNormalization(renorm=True, renorm_clipping={"max": 1})
     with pytest.raises(ValueError, match="mask provided should be one dimension less than the inputs"):
         layers.BatchNormalization()(np.ones((2, 3), "float32"), mask=np.ones((2, 3), bool))
     with pytest.raises(ValueError, match=r"needs a known size of axis -1, got input shape \(None, 5, None\)"):

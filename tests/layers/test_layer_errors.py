@@ -16,7 +16,7 @@ CASES = [
     (lambda: L.Dense(0), "invalid value for argument `units` of Dense, expected a positive integer, got 0"),
     (lambda: L.Dense(2.5), "invalid value for argument `units` of Dense, expected a positive integer, got 2.5"),
     (lambda: L.Dense(2, "tnah"), "Could not interpret activation function identifier: tnah"),
-    (lambda: L.Dense(2, lora_rank=3), "Dense does not support `lora_rank`. Received: lora_rank=3"),
+    (lambda: L.Dense(2).enable_lora(3), "Cannot enable lora on a layer that isn't yet built."),
     (lambda: L.Dense(2, units_=3), r"Unrecognized keyword arguments passed to Dense: \{'units_': 3\}"),
     (
         lambda: on(L.Dense(2, name="head"), (None,)),
@@ -61,7 +61,7 @@ CASES = [
     (lambda: L.Attention(score_mode="sum"), "Expected one of {'dot', 'concat'}. Received: score_mode=sum"),
     (lambda: on(L.Attention(), (3, 4)), "Attention layer must be called on a list of 2 or 3 inputs"),
     (lambda: L.MultiHeadAttention(0, 2), "argument `num_heads` of MultiHeadAttention, expected a positive integer, got 0"),
-    (lambda: L.MultiHeadAttention(1, 2, attention_axes=2), "attends over axis 1 .* Received: attention_axes=2"),
+    (lambda: L.MultiHeadAttention(2, 3, sliding_window=0), "`sliding_window` must be `None` or a positive integer. Received: sliding_window=0"),
 ]  # fmt: skip
 
 

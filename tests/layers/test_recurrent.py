@@ -11,6 +11,7 @@ from kerasoft.compiler.ops.registry import input_node
 import kerasoft as ks
 from kerasoft import layers, ops
 from kerasoft.scope import Scope
+from kerasoft.training.checks import check_no_kept_states
 
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 X = np.random.default_rng(0).normal(size=(3, 5, 2)).astype("float32")
@@ -111,10 +112,33 @@ def test_weights_of_nested_layers_are_named_by_their_place():
     assert layer.backward_layer.go_backwards and not layer.forward_layer.go_backwards
 
 
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_a_stateful_layer_goes_on_where_it_ended(name):
+    theirs, ours = getattr(keras.layers, name)(3, stateful=True), getattr(layers, name)(3, stateful=True)
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    theirs.build(x.shape)
+    ours.build(x.shape)
+    ours.set_weights([np.asarray(w.value) for w in theirs.weights])
+    for _ in range(2):
+        np.testing.assert_allclose(ours(x), theirs(x), atol=1e-6)
+    ours.reset_state()
+    theirs.reset_state()
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-6)
+    assert [v.name for v in ours.variables] == ["kernel", "recurrent_kernel", "bias"]
+    with pytest.raises(ValueError, match="Expected batch size: 2\\n- Received batch size: 3"):
+        ours(np.zeros((3, 3, 4), "float32"))
+
+
+def test_a_distributed_fit_refuses_kept_states():
+    model = ks.Sequential([ks.Input(batch_shape=(2, 3, 4)), layers.LSTM(2, stateful=True, name="memory")])
+    with pytest.raises(ValueError, match="Layer 'memory' is stateful, which a distributed fit cannot do"):
+        check_no_kept_states(model)
+
+
 @pytest.mark.parametrize(
     "make, text",
     [
-        (lambda: layers.LSTM(3, stateful=True, name="m"), "LSTM 'm' cannot be stateful: rows are spread over workers"),
+        (lambda: layers.LSTM(3, stateful=True)(ks.Input((4, 2))), "the batch size must be static. Found dynamic batch size"),
         (lambda: layers.GRU(0), "invalid value for argument `units`, expected a positive integer, got 0"),
         (lambda: layers.RNN(object()), "Argument `cell` should have a `call` method. Received: cell="),
         (lambda: layers.RNN(layers.Dense(2)), "The RNN cell should have a `state_size` attribute"),
