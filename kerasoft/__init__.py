@@ -22,6 +22,7 @@ _SUBMODULES = (
     "compiler",
     "config",
     "data",
+    "datasets",
     "doctor",
     "dtype_policies",
     "errors",
