@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import dtypes, naming, tree
-from .errors import SymbolicValueError
+from .errors import LayerError, SymbolicValueError
 from .scope import EagerScope, Masks, Scope, autocast, current_scope, get_mask, set_mask
 from .variables import Variable
 
@@ -291,6 +291,11 @@ def infer(function: Callable, args: tuple, kwargs: dict) -> Any:
     def to_node(x: Any) -> Any:
         if not isinstance(x, KerasTensor):
             return x
+        if x.dtype == "string":
+            raise LayerError(
+                f"{x!r} is text, which cannot be computed with: put a TextVectorization, StringLookup or Hashing layer "
+                "behind the Input, or encode the data before."
+            )
         if id(x) not in nodes:
             i = len(nodes)
             nodes[id(x)] = made = input_node(f"x{i}", symbolic_sizes(x.shape), dtypes.narrowed(x.dtype))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+
+from ..errors import DataError
 
 EXACT_VALUES = 1 << 18  # so many numbers are kept before a distributed quantile state becomes a summary
 
@@ -170,3 +172,39 @@ def compressed(summary: np.ndarray, epsilon: float) -> np.ndarray:
 def boundaries(summary: np.ndarray, bins: int) -> list[float]:
     """The borders between so many bins of equal weight."""
     return compressed(summary, 1.0 / bins)[0, :-1].tolist()
+
+
+# --- on executors: lists of rows into a state ---
+
+
+def filled(fill: Callable[[Any, list], None], start: Any, chunks: Iterable[list]) -> Any:
+    """`start` with all chunks of rows put into it by `fill`."""
+    for rows in chunks:
+        fill(start, rows)
+    return start
+
+
+def same_shapes(rows: list) -> np.ndarray:
+    """Rows of numbers as one float array with a feature axis.
+
+    Raises:
+        DataError: rows of different shapes, or no numbers.
+    """
+    try:
+        array = np.asarray([np.asarray(r.toArray() if hasattr(r, "toArray") else r) for r in rows])
+    except ValueError as error:
+        raise DataError("adapt() got rows of different shapes; expected numbers of one shape") from error
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"adapt() got rows such as {rows[0]!r}; expected numbers")
+    return array[:, None] if array.ndim == 1 else array
+
+
+def fill_quantiles(state: Quantiles, rows: list) -> None:
+    state.update(same_shapes(rows))
+
+
+def fill_moments(state: Moments, rows: list) -> None:
+    try:
+        state.update(same_shapes(rows))
+    except ValueError as error:
+        raise DataError(f"adapt(): {error}") from error

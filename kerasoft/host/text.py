@@ -13,6 +13,7 @@ import numpy as np
 
 from .encoding import DROPPED, encoded
 from .lookup import Lookup, as_texts
+from .states import TokenCounts
 
 PUNCTUATION = "!\"#$%&()*+,-./:;<=>?@[\\]^_`{|}~'"
 _NOT_SPACE = re.compile(r"[^ \t\n\v\f\r]+")
@@ -140,3 +141,22 @@ def encode_with_idf(indices: np.ndarray, mode: str, depth: int, idf: np.ndarray 
     if mode != "tf_idf":
         return encoded(indices, mode, depth)
     return encoded(indices, "count", depth).astype(np.float32) * idf
+
+
+def looked_up(table: Any, mode: str, depth: int, idf: np.ndarray | None, values: Any) -> np.ndarray:
+    """The indices that a table gives for values, encoded."""
+    indices = table(values)
+    return indices if mode == "int" else encode_with_idf(indices, mode, depth, idf)
+
+
+def count_rows(lookup: Lookup, state: TokenCounts, rows: list) -> None:
+    """Counts rows that are tokens or lists of tokens, each a document."""
+    if any(isinstance(row, (list, np.ndarray)) for row in rows):
+        state.update([lookup.standardized(row).reshape(-1).tolist() for row in rows])
+    else:
+        state.update(lookup.standardized(rows)[:, None].tolist())
+
+
+def count_texts(tokenizer: Tokenizer, state: TokenCounts, rows: list) -> None:
+    """Counts the tokens of rows that are texts, or lists of one text."""
+    state.update(tokenizer(np.asarray(as_texts(rows, tokenizer.owner), object)).rows)

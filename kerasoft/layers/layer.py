@@ -313,6 +313,8 @@ class Layer(Stateless, Operation):
             if isinstance(x, (int, float, np.ndarray, np.generic)) or is_tensor(x):
                 import jax.numpy as jnp
 
+                if _is_text(x):
+                    return self._text(x)
                 if isinstance(x, np.ndarray) and x.dtype == object:
                     raise LayerError(
                         f"Layer '{self.name}' got an array of Python objects; give numbers of equal shapes"
@@ -322,8 +324,15 @@ class Layer(Stateless, Operation):
 
         return tree.map_structure(convert, _numbers_as_arrays(structure))
 
+    def _text(self, x: np.ndarray) -> Any:
+        """What an array of strings becomes at the call: here, an error."""
+        raise LayerError(
+            f"Layer '{self.name}' ({type(self).__name__}) got text, such as {str(x.reshape(-1)[0])!r}; it takes numbers. Put a "
+            "TextVectorization, StringLookup or Hashing layer before it."
+        )
+
     def _cast_input(self, x: Any) -> Any:
-        if not (self.autocast and is_tensor(x)) or isinstance(x, KerasTensor):
+        if not (self.autocast and is_tensor(x)) or isinstance(x, KerasTensor) or _is_text(x):
             return x
         kind = dtypes.standardize(x.dtype)
         if kind in dtypes.FLOATS and kind != self.input_dtype and self.input_dtype in dtypes.FLOATS:
@@ -561,6 +570,13 @@ def _labelled(scope: Any, layer: Layer) -> Any:
     from ..compiler.ir import source
 
     return source(layer._path or layer.name)
+
+
+def _is_text(x: Any) -> bool:
+    """Whether `x` is an array of strings."""
+    if not isinstance(x, np.ndarray) or not x.size:
+        return False
+    return x.dtype.kind in "UST" or (x.dtype == object and isinstance(x.reshape(-1)[0], (str, bytes)))
 
 
 def _is_shape(value: Any) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import numpy as np
+
 from .. import dtypes, tree
 from ..errors import GraphError, LayerError, SerializationError
 from ..layers.input_layer import Input, InputLayer
@@ -194,6 +196,9 @@ class Functional(Model, manages_build=True):
                 values.append(x)
                 continue
             mask = get_mask(x)
+            if isinstance(x, np.ndarray) and x.dtype.kind in "OUST":
+                values.append(_text_of_rank(x, len(reference.shape)))
+                continue
             wanted = dtypes.narrowed(reference.dtype)
             y = x if dtypes.standardize(x.dtype) == wanted else ops.cast(x, wanted)
             if len(y.shape) == len(reference.shape) + 1 and y.shape[-1] == 1:
@@ -238,6 +243,13 @@ class Functional(Model, manages_build=True):
             "input_layers": tree.map_structure(place, self._inputs_struct),
             "output_layers": tree.map_structure(place, self._outputs_struct),
         }
+
+
+def _text_of_rank(x: np.ndarray, axes: int) -> np.ndarray:
+    """Text with a last axis of 1 added or removed where the input has it or not."""
+    if x.ndim == axes + 1 and x.shape[-1] == 1:
+        return x[..., 0]
+    return x[..., None] if x.ndim == axes - 1 else x
 
 
 def _spec(x: KerasTensor, name: str) -> InputSpec:

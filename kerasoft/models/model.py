@@ -6,9 +6,10 @@ import difflib
 import json
 from typing import Any
 
-from ..errors import NotBuiltError
+from .. import tree
+from ..errors import LayerError, NotBuiltError
 from ..layers.layer import Layer, _is_shape
-from ..tensors import KerasTensor
+from ..tensors import Call, KerasTensor
 from ..training.trainer import Trainer
 
 
@@ -48,6 +49,31 @@ class Model(Trainer, Layer, manages_build=True):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"Model {type(self).__name__} does not have a `call()` method implemented.")
+
+    # --- text ---
+
+    def _text(self, x: Any) -> Any:
+        return x  # the layers inside say what they take
+
+    def _as_tensors(self, structure: Any) -> Any:
+        return super()._as_tensors(_texts_as_arrays(structure))
+
+    def _symbolic_call(self, args: tuple, kwargs: dict) -> Any:
+        given = [x for x in tree.flatten((args, kwargs)) if isinstance(x, KerasTensor)]
+        if all(x.dtype != "string" for x in given):
+            return super()._symbolic_call(args, kwargs)
+        from .host_part import build_for_text, graph_of
+
+        build_for_text(self, given[0])
+        functional = graph_of(self)
+        if functional is None:
+            raise LayerError(
+                f"{type(self).__name__} '{self.name}' was called on text, which only functional and Sequential models take. "
+                "Apply its text layers to the data before."
+            )
+        outputs = tree.map_structure(lambda x: KerasTensor(x.shape, x.dtype), functional._outputs_struct)
+        Call(self, args, kwargs, outputs)
+        return outputs
 
     # --- structure ---
 
@@ -220,6 +246,22 @@ class Model(Trainer, Layer, manages_build=True):
                 f"You are {what} a model that has not yet been built. Try building the model first by calling it on some "
                 "data or by using `build()`."
             )
+
+
+def _texts_as_arrays(value: Any) -> Any:
+    """Strings and lists of strings as object arrays; the rest as it is."""
+    from ..host.lookup import as_texts
+
+    if isinstance(value, dict):
+        return {k: _texts_as_arrays(v) for k, v in value.items()}
+    if isinstance(value, list):
+        leaves = tree.flatten(value)
+        if leaves and all(isinstance(x, (str, bytes)) for x in leaves):
+            return as_texts(value)
+        return [_texts_as_arrays(v) for v in value]
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return tuple(_texts_as_arrays(v) for v in value)
+    return value
 
 
 def _make_functional(cls: type) -> None:

@@ -121,6 +121,11 @@ class Sequential(Model, manages_build=True):
         self._build_shapes = {"input_shape": tuple(batch_shape)}
         self._after_build()
 
+    def _begin_with(self, shape: tuple, dtype: str) -> None:
+        """Puts an Input for rows of this shape and dtype first, and builds."""
+        self._layers.insert(0, InputLayer(shape=shape, dtype=dtype))
+        self._connect((None, *shape))
+
     def _call_build(self, shapes: dict[str, Any]) -> None:
         shape = next(iter(shapes.values()), None)
         if _is_shape(shape):

@@ -13,15 +13,24 @@ from ..errors import DataError, NotCompiledError, UnknownNameError
 # --- structure and shape of inputs ------------------------------------------------------------------------------------
 
 
+def entry(model: Any) -> Any:
+    """What is traced for a model: itself, or its compiled part if it begins with layers that run on the host."""
+    from ..models import host_part
+
+    return host_part.entry(model)
+
+
 def input_tensors(model: Any) -> list:
-    """The model's flattened symbolic inputs; empty for a subclassed model or one that is not built."""
-    inputs = getattr(model, "inputs", None)
+    """The model's flattened symbolic inputs (behind the layers that run on the host, if it has such); empty for a
+    subclassed model or one that is not built.
+    """
+    inputs = getattr(entry(model), "inputs", None)
     return [] if inputs is None else tree.flatten(inputs)
 
 
 def names_of_inputs(model: Any, wanted: list) -> list[str]:
     """Names of the flattened inputs."""
-    names = getattr(model, "input_names", None)
+    names = getattr(entry(model), "input_names", None)
     return list(names) if names is not None and len(names) == len(wanted) else [tensor.name for tensor in wanted]
 
 
@@ -33,7 +42,7 @@ def fit_inputs(model: Any, x: Any, wanted: list) -> Any:
     """
     if not wanted:
         return x
-    structure = getattr(model, "_inputs_struct", None)
+    structure = getattr(entry(model), "_inputs_struct", None)
     structure = model.inputs if structure is None else structure
     names = names_of_inputs(model, wanted)
     if isinstance(x, dict):

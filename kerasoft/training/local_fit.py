@@ -10,6 +10,7 @@ import numpy as np
 
 from ..callbacks.base import CallbackList, batch_callbacks, plain_logs
 from ..errors import DataError
+from ..models.host_part import on_host
 from ..runtime.local import LocalLoop, sum_batches
 from ..runtime.loop import Profile, TrainJob, step_keys
 from . import checks
@@ -222,7 +223,7 @@ class _Source:
             self.batch_size = checks.batch_size_of(batch_size)
             if class_weight is not None:
                 sample_weight = class_weights(y, class_weight)
-            self.arrays = to_arrays(model, x, y, sample_weight)
+            self.arrays = to_arrays(model, on_host(model, x), y, sample_weight)
             self.signature = self.arrays.signature
             return
         checks.refuse_with_batches(y=y, sample_weight=sample_weight)
@@ -265,7 +266,7 @@ class _Source:
             if class_weight is not None:
                 checks.check_weights_of_classes(class_weight, weight)
                 weight = class_weights(y, class_weight)
-            return to_arrays(self.model, x, y, weight)
+            return to_arrays(self.model, on_host(self.model, x), y, weight)
 
         return prepare
 

@@ -196,16 +196,17 @@ def predict_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, output
     exported = source.export(predict_rows=(size,), lengths=rows.lengths)
     scorer = Scorer(context_of(x), exported, params, state, size)
     if is_dataframe(x):
-        reader = ColumnReader(rows.columns, x.columns, feature_cols)
+        reader = ColumnReader(rows.columns, rows.data.columns, rows.feature_cols)
         outputs = [
             (name, tuple(int(d) for d in shape[1:]), node.dtype)
             for name, shape, node in zip(
                 program.traced.output_names, program.traced.output_shapes, source.predict.outputs, strict=True
             )
         ]
-        return with_predictions(x, reader, outputs, scorer.predict, output_col)
-    reader = RowReader(rows.columns, feature_cols)
-    return predict_rows(x, reader, scorer, functools.partial(_restored, program.traced.outputs))
+        scored = with_predictions(rows.data, reader, outputs, scorer.predict, output_col)
+        return scored if rows.data is x else scored.drop(*rows.feature_cols)
+    reader = RowReader(rows.columns, rows.feature_cols)
+    return predict_rows(rows.data, reader, scorer, functools.partial(_restored, program.traced.outputs))
 
 
 def _restored(structure: Any, leaves: Sequence[np.ndarray]) -> Any:
@@ -238,6 +239,7 @@ class Rows:
     """
 
     def __init__(self, model: Any, data: Any, feature_cols: Any, label_cols: Any, labels: bool = True):
+        data, feature_cols = _on_host(model, data, feature_cols, labels)
         self.model, self.data = model, data
         self.feature_cols = [feature_cols] if isinstance(feature_cols, str) else feature_cols
         self.label_cols = [label_cols] if isinstance(label_cols, str) else label_cols
@@ -443,6 +445,29 @@ def _map(function: Any, part: Any) -> Any:
     if isinstance(part, (list, tuple)):
         return [_map(function, v) for v in part]
     return function(part)
+
+
+def _on_host(model: Any, data: Any, feature_cols: Any, labels: bool) -> tuple[Any, Any]:
+    """The data with the model's raw columns (text, say) turned into what its compiled part takes, on the executors.
+
+    Raises:
+        DataError: an array whose rows differ in length.
+    """
+    part = checks.entry(model)
+    if part is model or isinstance(data, BlockRDD):
+        return data, feature_cols
+    from ..data.host_rows import with_cuts_dataframe, with_cuts_rdd
+
+    shapes = {name: tensor.shape[1:] for name, tensor in zip(part.input_names, part.inputs, strict=True)}
+    for name, shape in shapes.items():
+        if None in shape:
+            raise DataError(
+                f"layer '{name}' gives rows of shape {shape}, whose length depends on the rows beside them. Rows of an RDD or "
+                "a DataFrame need one length: give the TextVectorization layer output_sequence_length=."
+            )
+    if is_dataframe(data):
+        return with_cuts_dataframe(data, part.plan(), shapes, feature_cols)
+    return with_cuts_rdd(data, part.plan(), feature_cols, labels), None
 
 
 def _is_number(value: Any) -> bool:

@@ -16,6 +16,7 @@ from ..compiler.ir import Graph, symbol
 from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
+from ..models.host_part import entry
 from ..scope import Scope
 from .checks import check_label_shape
 from .compiled import Compiled, aligned
@@ -169,7 +170,7 @@ class _Trace:
 
     def _forward(self, training: bool) -> Any:
         x = tree.map_structure(lambda leaf: None if leaf is None else self.inputs[leaf.name], self.signature.x)
-        y_pred = self.model(x, training=training)
+        y_pred = entry(self.model)(x, training=training)
         self.outputs = y_pred
         self.output_names = output_names(self.model, y_pred)
         return y_pred

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DataError
+from ...host.states import filled
 from ...tensors import is_tensor
 from .host_layer import as_host
 
@@ -43,25 +43,4 @@ def spark_state(data: Any, fill: Callable[[Any, list], None], start: Any, steps:
         raise ValueError("`steps` counts batches of an iterable; of an RDD or a DataFrame take a part: data.limit(n)")
     from ...data.adaptation import merged_state
 
-    return merged_state(data, functools.partial(_filled, fill, start), feature_cols)
-
-
-def _filled(fill: Callable[[Any, list], None], start: Any, chunks: Iterable[list]) -> Any:
-    for rows in chunks:
-        fill(start, rows)
-    return start
-
-
-def same_shapes(rows: list) -> np.ndarray:
-    """Rows of numbers as one float array with a feature axis.
-
-    Raises:
-        DataError: rows of different shapes, or no numbers.
-    """
-    try:
-        array = np.asarray([np.asarray(r.toArray() if hasattr(r, "toArray") else r) for r in rows])
-    except ValueError as error:
-        raise DataError("adapt() got rows of different shapes; expected numbers of one shape") from error
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"adapt() got rows such as {rows[0]!r}; expected numbers")
-    return array[:, None] if array.ndim == 1 else array
+    return merged_state(data, functools.partial(filled, fill, start), feature_cols)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ... import ops
-from ...errors import DataError
-from ...host.states import Moments
+from ...host.states import Moments, fill_moments
 from ..configured import Configured
-from .adapting import batches_of, is_spark, same_shapes, spark_state
+from .adapting import batches_of, is_spark, spark_state
 from .host_layer import as_host
 
 EPSILON = 1e-7
@@ -100,7 +99,7 @@ class Normalization(Configured):
             ValueError: no data, or shapes that do not fit. TypeError: something else than data.
         """
         if is_spark(data):
-            moments = spark_state(data, _fill, Moments(self.axis), None, feature_cols)
+            moments = spark_state(data, fill_moments, Moments(self.axis), None, feature_cols)
             self._build_for((None, *moments.shape))
         elif hasattr(data, "dtype") and hasattr(data, "shape"):
             data = np.asarray(as_host(data))
@@ -205,10 +204,3 @@ class Normalization(Configured):
 def _chunks(data: np.ndarray):
     for start in range(0, max(len(data), 1) if data.ndim else 1, CHUNK):
         yield data[start : start + CHUNK] if data.ndim else data
-
-
-def _fill(state: Moments, rows: list) -> None:
-    try:
-        state.update(same_shapes(rows))
-    except ValueError as error:
-        raise DataError(f"adapt(): {error}") from error

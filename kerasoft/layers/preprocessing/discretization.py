@@ -7,12 +7,12 @@ import functools
 import numpy as np
 
 from ... import dtypes, ops
-from ...host.encoding import encoded
-from ...host.states import Quantiles, boundaries, empty, merged, summarized
+from ...host.bins import binned
+from ...host.states import Quantiles, boundaries, empty, fill_quantiles, merged, summarized
 from ...ops.dispatch import kernel
 from ...tensors import KerasTensor
 from ..configured import Configured
-from .adapting import batches_of, is_spark, same_shapes, spark_state
+from .adapting import batches_of, is_spark, spark_state
 from .encoding import encode
 from .host_layer import as_host, one_of
 
@@ -29,7 +29,7 @@ class Discretization(Configured):
 
     >>> import kerasoft as ks
     >>> layer = ks.layers.Discretization(num_bins=4, epsilon=0.01)
-    >>> layer.adapt([[-1.5, 1.0, 3.4, 0.5], [0.0, 3.0, 1.3, 0.0]])
+    >>> layer.adapt(np.array([[-1.5, 1.0, 3.4, 0.5], [0.0, 3.0, 1.3, 0.0]]))
     >>> layer([[-1.5, 1.0, 3.4, 0.5], [0.0, 3.0, 1.3, 0.0]]).tolist()
     [[0, 2, 3, 1], [1, 3, 2, 1]]
     """
@@ -89,7 +89,7 @@ class Discretization(Configured):
             )
         self.reset_state()
         if is_spark(data):
-            found = spark_state(data, _fill, Quantiles(self.epsilon), steps, feature_cols)
+            found = spark_state(data, fill_quantiles, Quantiles(self.epsilon), steps, feature_cols)
             self.summary = found.result()
         elif isinstance(data, np.ndarray) or not hasattr(data, "__iter__") or hasattr(data, "dtype"):
             self.update_state(data)
@@ -146,7 +146,7 @@ class Discretization(Configured):
     def host_function(self):
         """The same in NumPy, for models that cross the bins with strings."""
         dtype = self.output_dtype if self.output_dtype != "bfloat16" else "float32"
-        return functools.partial(_binned, self._known_boundaries(), self.output_mode, dtype)
+        return functools.partial(binned, self._known_boundaries(), self.output_mode, dtype)
 
     # --- configuration and files ---
 
@@ -175,11 +175,3 @@ class Discretization(Configured):
     def load_own_variables(self, store):
         if "0" in store.keys():  # files of older versions of Keras
             self.summary = np.asarray(store["0"])
-
-
-def _fill(state: Quantiles, rows: list) -> None:
-    state.update(same_shapes(rows))
-
-
-def _binned(borders: np.ndarray, mode: str, dtype: str, values: np.ndarray) -> np.ndarray:
-    return encoded(np.digitize(np.asarray(values, np.float32), borders), mode, len(borders) + 1, dtype)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
-
-import numpy as np
 
 from ... import dtypes
-from ...host.encoding import encoded
-from ...host.fingerprints import buckets, crossed, fingerprints
-from ...host.lookup import as_texts
+from ...host.bins import crossed, hashed
 from ...tensors import KerasTensor
 from .host_layer import HostLayer, as_host, on_device, one_of, refuse_sparse, salt_of
 
@@ -81,28 +76,7 @@ class Hashing(HostLayer):
 
     def host_function(self):
         dtype = self.dtype if self.dtype != "bfloat16" else "float32"
-        return functools.partial(_hashed, self.num_bins, self.mask_value, self.salt, self.output_mode, dtype)
-
-
-def _hashed(bins: int, mask_value: Any, salt: Any, mode: str, dtype: str, values: Any) -> np.ndarray:
-    array = _raw(values)
-    if mode == "one_hot" and array.ndim and array.shape[-1] == 1:
-        array = array[..., 0]
-    flat = array.reshape(-1).tolist()
-    if array.dtype != object:
-        flat = np.asarray(flat).astype(np.int64).tolist()
-    masked = mask_value is not None and bins > 1
-    found = buckets(map(str, flat), bins - 1 if masked else bins, salt)
-    if masked:
-        is_mask = np.array([v == mask_value for v in array.reshape(-1).tolist()], bool)
-        found = np.where(is_mask, 0, found + 1)
-    return encoded(found.reshape(array.shape), mode, bins, dtype)
-
-
-def _raw(values: Any) -> np.ndarray:
-    """Text as objects, numbers as they are."""
-    array = np.asarray(values)
-    return as_texts(values) if array.dtype.kind in "OUST" else array
+        return functools.partial(hashed, self.num_bins, self.mask_value, self.salt, self.output_mode, dtype)
 
 
 class HashedCrossing(HostLayer):
@@ -151,7 +125,7 @@ class HashedCrossing(HostLayer):
         return on_device(self.host_function()(as_host(inputs)))
 
     def host_function(self):
-        return functools.partial(_crossed, self.num_bins, self.output_mode, self.dtype)
+        return functools.partial(crossed, self.num_bins, self.output_mode, self.dtype)
 
     def get_config(self):
         return {
@@ -161,27 +135,3 @@ class HashedCrossing(HostLayer):
             "name": self.name,
             "dtype": self.dtype,
         }
-
-
-def _crossed(bins: int, mode: str, dtype: str, inputs: Any) -> np.ndarray:
-    arrays = [_raw(x) for x in inputs]
-    first = arrays[0].shape
-    if len(first) > 2 or (len(first) == 2 and first[-1] != 1):
-        raise ValueError(
-            "All `HashedCrossing` inputs should have shape `()`, `(batch_size)` or `(batch_size, 1)`. "
-            f"Received: shapes {[a.shape for a in arrays]}"
-        )
-    if any(a.shape != first for a in arrays):
-        raise ValueError(
-            f"All `HashedCrossing` inputs should have equal shape. Received: shapes {[a.shape for a in arrays]}"
-        )
-    if any(a.dtype.kind not in "Oiu" for a in arrays):
-        raise ValueError(
-            "All `HashedCrossing` inputs should have an integer or string dtype. "
-            f"Received: dtypes {[a.dtype.name for a in arrays]}"
-        )
-    columns = []
-    for array in arrays:
-        flat = array.reshape(-1)
-        columns.append(fingerprints(flat.tolist()) if array.dtype == object else flat.astype(np.int64).view(np.uint64))
-    return encoded(crossed(columns, bins).reshape(first), mode, bins, dtype)

@@ -23,7 +23,8 @@ class HostLayer(Layer):
     A subclass gives `host_function` and `compute_output_spec`.
     """
 
-    takes_text = True
+    has_device_call = False
+    """Whether `device_call` has a formula too."""
 
     def host_function(self) -> Callable[[Any], np.ndarray]:
         """What the layer computes, as a function of arrays that holds no layer, so that executors can run it."""

@@ -15,7 +15,7 @@ from ...errors import NotBuiltError, UnsafeFileError
 from ...host.encoding import DROPPED
 from ...host.lookup import InverseLookup, Lookup
 from ...host.states import TokenCounts
-from ...host.text import encode_with_idf
+from ...host.text import count_rows, looked_up
 from ...tensors import KerasTensor
 from .adapting import batches_of, is_array, is_spark, spark_state
 from .host_layer import HostLayer, as_host, one_of, salt_of
@@ -268,7 +268,7 @@ class IndexLookup(HostLayer):
         self.finalize_state()
 
     def _filler(self) -> Callable[[TokenCounts, list], None]:
-        return functools.partial(_count_rows, self._lookup([]))
+        return functools.partial(count_rows, self._lookup([]))
 
     def _refuse_static(self) -> None:
         if self._has_input_vocabulary:
@@ -334,7 +334,7 @@ class IndexLookup(HostLayer):
 
     def host_function(self):
         self._ensure_vocabulary()
-        return functools.partial(_encode, self.table, self.output_mode, self._depth(), self.idf_weights)
+        return functools.partial(looked_up, self.table, self.output_mode, self._depth(), self.idf_weights)
 
     def _ensure_vocabulary(self) -> None:
         if self.output_mode != "int" and not self.pad_to_max_tokens and self._frozen_vocab_size is None:
@@ -399,19 +399,6 @@ class IndexLookup(HostLayer):
             idf = self.idf_weights
             if tokens:
                 self.set_vocabulary(tokens, idf_weights=idf if idf is None else idf[: len(tokens)])
-
-
-def _encode(table: Any, mode: str, depth: int, idf: np.ndarray | None, values: Any) -> np.ndarray:
-    indices = table(values)
-    return indices if mode == "int" else encode_with_idf(indices, mode, depth, idf)
-
-
-def _count_rows(lookup: Lookup, state: TokenCounts, rows: list) -> None:
-    """On an executor: rows that are tokens or lists of tokens, each a document."""
-    if any(isinstance(row, (list, np.ndarray)) for row in rows):
-        state.update([lookup.standardized(row).reshape(-1).tolist() for row in rows])
-    else:
-        state.update(lookup.standardized(rows)[:, None].tolist())
 
 
 def _plain(values: Any) -> Any:

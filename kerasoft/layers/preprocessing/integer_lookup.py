@@ -85,10 +85,14 @@ class IntegerLookup(IndexLookup):
             config["vocabulary"] = [int(v) for v in config["vocabulary"]]
         return config
 
+    @property
+    def has_device_call(self):
+        hashed = self.num_oov_indices > 1 and self.oov_method == "farmhash"
+        return not (self.invert or hashed or self.num_oov_indices == 0)
+
     def device_call(self, inputs):
         """A binary search in the sorted vocabulary, for numbers that the compiled step makes."""
-        hashed = self.num_oov_indices > 1 and self.oov_method == "farmhash"
-        if self.invert or hashed or self.num_oov_indices == 0:
+        if not self.has_device_call:
             return super().device_call(inputs)
         self._ensure_vocabulary()
         x = ops.cast(inputs, "int32")

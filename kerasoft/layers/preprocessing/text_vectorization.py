@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numpy as np
-
 from ... import dtypes
 from ...host.lookup import as_texts
-from ...host.states import TokenCounts
-from ...host.text import Tokenizer, Vectorizer
+from ...host.text import Tokenizer, Vectorizer, count_texts
 from ...tensors import KerasTensor
 from .adapting import batches_of, is_array, is_spark, spark_state
 from .host_layer import HostLayer, as_host, one_of, refuse_sparse
@@ -142,7 +139,7 @@ class TextVectorization(HostLayer):
         lookup = self._lookup_layer
         if is_spark(data):
             lookup._refuse_static()
-            fill = functools.partial(_count_texts, self._tokenizer)
+            fill = functools.partial(count_texts, self._tokenizer)
             lookup._counts = spark_state(data, fill, lookup._counts, steps, feature_cols)
         elif is_array(data):
             data = as_texts(as_host(data), self._tokenizer.owner)
@@ -238,8 +235,3 @@ def _saved(setting: Any) -> Any:
     from ...saving.serialization import serialize_keras_object
 
     return setting if setting is None or isinstance(setting, str) else serialize_keras_object(setting)
-
-
-def _count_texts(tokenizer: Tokenizer, state: TokenCounts, rows: list) -> None:
-    """On an executor: rows that are texts, or lists of one text."""
-    state.update(tokenizer(np.asarray(as_texts(rows, tokenizer.owner), object)).rows)
