@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import CompilerError, ShapeError
 from ..ir import Constant, Node, TensorType, TupleType, Type, node
+from . import trials
 
 REGISTRY: dict[str, Op] = {}
 VJP = object()  # gradient=VJP: JAX's own vector-Jacobian product of the lowering
@@ -87,17 +88,22 @@ def _infer(op: Op, types: tuple[Type, ...], attrs: _Attrs) -> Type:
             return tuple(struct(i) for i in t.items)
         return jax.ShapeDtypeStruct(t.shape, t.dtype)
 
+    def run(types, attrs):
+        return _type_of(jax.eval_shape(functools.partial(op.lower, **attrs), *map(struct, types)))
+
     try:
-        out = jax.eval_shape(functools.partial(op.lower, **attrs.attrs), *map(struct, types))
+        return run(types, attrs.attrs)
     except CompilerError:
         raise
     except Exception as error:
+        found = trials.infer(run, list(types), attrs.attrs)
+        if found is not None:
+            return found
         got = ", ".join(map(str, types))
         reason = str(error).strip().splitlines()
         raise ShapeError(
             f"{op.name} cannot take ({got}){_shown(attrs.attrs)}: {reason[0] if reason else error!r}"
         ) from error
-    return _type_of(out)
 
 
 def _shown(attrs: Mapping[str, Any]) -> str:
