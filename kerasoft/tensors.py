@@ -62,7 +62,9 @@ class KerasTensor:
         return f"<KerasTensor shape={self.shape}, dtype={self.dtype}, name={self.name}>"
 
     def __bool__(self) -> bool:
-        raise SymbolicValueError("A symbolic KerasTensor cannot be used as a boolean.")
+        raise SymbolicValueError(
+            "A symbolic KerasTensor cannot be used as a boolean. Choose by values with kerasoft.ops.where or ops.cond."
+        )
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise SymbolicValueError(

@@ -141,6 +141,19 @@ def _padding(padding: Any) -> Any:
     return padding.lower() if isinstance(padding, str) else tuple((int(lo), int(hi)) for lo, hi in padding)
 
 
+def window_fits(sizes: Sequence[Any], window: Sequence[int], what: str) -> None:
+    """
+    Raises:
+        ShapeError: a window without padding is larger than the input along some axis.
+    """
+    if any(isinstance(n, int) and 0 < n < k for n, k in zip(sizes, window)):
+        need = tuple(int(k) for k in window)
+        raise ShapeError(
+            f"{what} of size {need} does not fit spatial sizes {tuple(sizes)}: with padding='valid' they must be at "
+            f"least {', '.join(map(str, need))}. Use padding='same', a smaller window or a larger input."
+        )
+
+
 def conv(
     x: Any,
     kernel: Any,
@@ -166,6 +179,9 @@ def conv(
         taken = kernel.shape[-2]
         groups = max(x.shape[-1] // taken, 1) if x.shape[-1] % taken == 0 else 1
     dilation = each(dilation_rate, rank)
+    if isinstance(padding, str) and padding.lower() == "valid":
+        window = [d * (k - 1) + 1 for d, k in zip(dilation, kernel.shape)]
+        window_fits(x.shape[1:-1], window, "a kernel")
     if padding == "causal":
         padding = tuple((d * (k - 1), 0) for d, k in zip(dilation, kernel.shape))
     attrs = {"strides": each(strides, rank), "padding": _padding(padding), "dilation": dilation, "groups": groups}

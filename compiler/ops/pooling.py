@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..ir import TensorType
-from .convolution import channels_back, channels_last, each
+from .convolution import channels_back, channels_last, each, window_fits
 from .registry import VJP, op
 
 
@@ -164,7 +164,10 @@ def _pool(pool: Any, x: Any, pool_size: Any, strides: Any, padding: str, data_fo
     rank = x.ndim - 2
     window = each(pool_size, rank)
     steps = window if strides is None else each(strides, rank)
-    y = pool(channels_last(x, data_format), window=window, strides=steps, padding=padding.lower())
+    x = channels_last(x, data_format)
+    if padding.lower() == "valid":
+        window_fits(x.shape[1:-1], window, "a pooling window")
+    y = pool(x, window=window, strides=steps, padding=padding.lower())
     return channels_back(y, data_format)
 
 

@@ -34,6 +34,11 @@ class Bidirectional(Configured):
             raise ValueError(
                 f"Please initialize `Bidirectional` layer with a `keras.layers.Layer` instance. Received: {layer}"
             )
+        if not hasattr(layer, "go_backwards") or not hasattr(layer, "return_sequences"):
+            raise ValueError(
+                "`Bidirectional` needs a recurrent layer with `go_backwards` and `return_sequences`, such as LSTM, GRU "
+                f"or RNN(cell). Received: {layer}"
+            )
         if backward_layer is not None and not isinstance(backward_layer, Layer):
             raise ValueError(f"`backward_layer` need to be a `keras.layers.Layer` instance. Received: {backward_layer}")
         if merge_mode not in _MODES:

@@ -132,7 +132,8 @@ class Conv(LowRank, Convolution):
         if channels % self.groups:
             raise ValueError(
                 "The number of input channels must be evenly divisible by the number of groups. Received "
-                f"groups={self.groups}, but the input has {channels} channels (full input shape is {input_shape})."
+                f"groups={self.groups}, but the input has {channels} channels (full input shape is {input_shape}). "
+                "Change `groups` or the number of channels."
             )
         self.kernel = self.weight("kernel", (*self.kernel_size, channels // self.groups, self.filters))
         self.bias = self.weight("bias", (self.filters,)) if self.use_bias else None

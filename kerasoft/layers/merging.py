@@ -32,7 +32,8 @@ class Merge(Configured):
             for a, b in zip(reversed(shapes[0][1:]), reversed(shape[1:]), strict=False):
                 if None not in (a, b) and a != b and 1 not in (a, b):
                     raise ValueError(
-                        f"Inputs have incompatible shapes. Received shapes {shapes[0][1:]} and {shape[1:]}"
+                        f"Inputs have incompatible shapes. Received shapes {shapes[0][1:]} and {shape[1:]}. "
+                        "Give inputs of one shape, or sizes of 1 where they may be repeated."
                     )
 
     def call(self, inputs):
@@ -239,7 +240,7 @@ class Dot(Merge):
         if a != b and None not in (a, b):
             raise ValueError(
                 f"Incompatible input shapes: axis values {a} (at axis {first}) != {b} (at axis {second}). "
-                f"Full input shapes: {shapes[0]}, {shapes[1]}"
+                f"Full input shapes: {shapes[0]}, {shapes[1]}. Choose `axes` of equal sizes."
             )
 
     def call(self, inputs):

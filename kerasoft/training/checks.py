@@ -464,6 +464,16 @@ def check_validation_freq(validation_freq: Any) -> None:
         )
 
 
+def check_epochs(epochs: Any, initial_epoch: Any) -> None:
+    """
+    Raises:
+        ValueError: no whole number of at least 0.
+    """
+    for name, value in (("epochs", epochs), ("initial_epoch", initial_epoch)):
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+            raise ValueError(f"{name} must be a whole number of at least 0. Received: {name}={value}")
+
+
 def batch_size_of(batch_size: Any) -> int:
     """`batch_size`, 32 for None.
 

@@ -328,6 +328,7 @@ class Trainer(Steps):
         """
         begin = time.perf_counter()
         checks.require_compiled(self)
+        checks.check_epochs(epochs, initial_epoch)
         checks.check_weights_of_classes(class_weight, sample_weight)
         self._warn_if_trainable_changed()
         given = dict(
