@@ -7,19 +7,21 @@ import contextvars
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .scope import EagerScope, current_scope
+from .scope import EagerScope, Masks, current_scope
 
 _step_key: contextvars.ContextVar[Any] = contextvars.ContextVar("step_key", default=None)
+_step_masks: contextvars.ContextVar[Any] = contextvars.ContextVar("step_masks", default=None)
 
 
 @contextlib.contextmanager
 def step_key(key: Any) -> Iterator[None]:
-    """Stateless scopes inside draw random numbers from `key` (uint32[2], perhaps a tracer)."""
-    token = _step_key.set(key)
+    """Stateless scopes inside draw random numbers from `key` (uint32[2], perhaps a tracer) and share masks."""
+    token, masks = _step_key.set(key), _step_masks.set(Masks())
     try:
         yield
     finally:
         _step_key.reset(token)
+        _step_masks.reset(masks)
 
 
 class StatelessScope(EagerScope):
@@ -49,6 +51,9 @@ class StatelessScope(EagerScope):
         self, state_mapping: Iterable | None = None, collect_losses: bool = False, initialize_variables: bool = True
     ):
         super().__init__(training=None)
+        shared = _step_masks.get()
+        if shared is not None:
+            self.masks = shared
         self.collect_losses, self.initialize_variables = collect_losses, initialize_variables
         self.state_mapping: dict[int, Any] = {}
         self.counts_rows = True

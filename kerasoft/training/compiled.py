@@ -22,7 +22,7 @@ def aligned(compiled: CompileArguments, y: Any, sample_weight: Any, y_pred: Any,
     return labels, match(sample_weight, y_pred, names, counts, "sample_weight")
 
 
-class CompiledMetrics(Metric):
+class CompileMetrics(Metric):
     """All compiled metrics of a model as one; Keras lists it as "compile_metrics" in `model.metrics`.
 
     Args:
@@ -68,7 +68,7 @@ class Compiled:
 
     Attributes:
         tracker: mean of the total loss, called "loss".
-        metrics: the `CompiledMetrics`; None when there are none.
+        metrics: the `CompileMetrics`; None when there are none.
         targets: settled by `at` or by a trace.
     """
 
@@ -76,7 +76,7 @@ class Compiled:
         self.model, self.arguments = model, arguments
         self.tracker = Mean(name="loss")
         wanted = arguments.metrics is not None or arguments.weighted_metrics is not None
-        self.metrics = CompiledMetrics(self) if wanted else None
+        self.metrics = CompileMetrics(self) if wanted else None
         self.trackers: dict[str, Mean] = {}
         self.targets: Targets | None = None
 
@@ -92,14 +92,15 @@ class Compiled:
 
     def at(self, y: Any, y_pred: Any, sample_weight: Any) -> tuple[Targets, list, list, list]:
         """The targets, and each output with its labels and weights."""
-        from .trace import output_names
+        from .trace import are_named, output_names
 
         names = output_names(self.model, y_pred)
         flat = tree.flatten(y_pred)
         labels, weights = aligned(self.arguments, y, sample_weight, y_pred, names)
         if self.targets is None:
             shapes = [None if a is None else _shape(a) for a in labels]
-            self.settle(resolve_targets(self.arguments, y_pred, names, shapes, [_shape(p) for p in flat]))
+            known = [_shape(p) for p in flat]
+            self.settle(resolve_targets(self.arguments, y_pred, names, shapes, known, are_named(self.model, y_pred)))
         assert self.targets is not None
         return self.targets, flat, labels, weights
 

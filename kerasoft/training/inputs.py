@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -48,7 +49,11 @@ def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> A
     x = checks.fit_inputs(model, x, wanted)
     y = None if y is None else _standard(as_structure(y, "y", _label_count(model, y)), "y")
     weights = (
-        None if sample_weight is None else _standard(as_structure(sample_weight, "sample_weight", 1), "sample_weight")
+        None
+        if sample_weight is None
+        else _standard(
+            as_structure(sample_weight, "sample_weight", _label_count(model, sample_weight)), "sample_weight"
+        )
     )
     rows = checks.same_rows(x, y, weights)
     unknown = _unknown_sizes(x, wanted)
@@ -89,7 +94,7 @@ def as_structure(value: Any, what: str, count: int) -> Any:
         count: leaves expected, 0 when that is not known.
     """
     if isinstance(value, dict):
-        return {key: as_structure(item, f"{what}[{key!r}]", 1) for key, item in value.items()}
+        return {key: as_structure(item, f"{what}[{key!r}]", 0) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         is_structure = any(_is_array(item) or isinstance(item, dict) for item in value) and (
             len(value) == count or count != 1 or any(np.ndim(item) > 0 for item in value if _is_array(item))
@@ -249,7 +254,8 @@ class ArrayFeed:
         batch_size: rows of a batch; the last one is padded with copies of its first row.
         shuffle: a new order each epoch, the same for the same (seed, epoch).
         exact: no padding; the last batch is smaller.
-        steps: batches an epoch at most; None = all rows.
+        steps: batches an epoch; the next epoch goes on behind them, and one in which the rows run out ends early. None =
+            all rows.
     """
 
     def __init__(
@@ -258,15 +264,22 @@ class ArrayFeed:
         self.arrays, self.batch_size = arrays.arrays, min(batch_size, arrays.rows)
         self.rows, self.shuffle, self.seed, self.exact = arrays.rows, shuffle, seed, exact
         self.available = -(-arrays.rows // batch_size)
-        self.steps = self.available if steps is None else min(steps, self.available)
+        self.steps = self.available if steps is None else steps
+        self._next, self._pass = 0, 0  # where the next epoch begins, and the epoch that gives the order of the rows
         self._ones = _on_device(np.ones(self.batch_size, np.float32))
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         size, total = self.batch_size, self.rows
         arrays, valid = self.arrays, None if self.exact else self._ones
-        order = permutation(total, self.seed, epoch, 0) if self.shuffle else None
+        if not self._next:
+            self._pass = epoch
+        order = permutation(total, self.seed, self._pass, 0) if self.shuffle else None
         ids = order if order is not None else np.arange(total, dtype=np.uint32)
-        for start in range(first * size, self.steps * size, size):
+        begin, end = self._next, min(self._next + self.steps, self.available)
+        self._next = end % self.available
+        if end - begin < self.steps:
+            ran_out()
+        for start in range((begin + first) * size, end * size, size):
             stop = start + size
             if stop <= total:
                 if order is None:
@@ -304,12 +317,18 @@ class GeneratorFeed:
         self.steps, self.exact = steps, False
         self.rows: int | None = None
         self._data, self._prepare = data, prepare
-        self._once = iter(data) is data
+        self._by_index = hasattr(data, "num_batches") and hasattr(data, "__getitem__")
+        self._once = not self._by_index and iter(data) is data
+        self.shuffle, self.seed = shuffle, 0
         self._iterator: Iterator | None = None
         self._ahead: list[Arrays] = []
+        self._first: Arrays | None = None
+        self._given_steps, self._passes = steps, 0
         self._largest = 0
         self._seen = 0
-        self.known_steps: int | None = len(data) if hasattr(data, "__len__") else None
+        self.known_steps: int | None = data.num_batches if self._by_index else None
+        if hasattr(data, "__len__"):
+            self.known_steps = len(data)
         if steps is None and self.known_steps is not None:
             self.steps = self.known_steps
 
@@ -319,6 +338,12 @@ class GeneratorFeed:
         Raises:
             DataError: there is none.
         """
+        if self._by_index:
+            if self.known_steps == 0:
+                raise DataError("there is no data: the data set has no batches")
+            if self._first is None:
+                self._first = self._prepare(unpack(self._data[0]))
+            return self._first
         if not self._ahead:
             arrays = self._pull()
             if arrays is None:
@@ -330,21 +355,38 @@ class GeneratorFeed:
         return self._ahead[0]
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        self.tell("on_epoch_begin")
         number = first
         while self.steps is None or number < self.steps:
             arrays = self._ahead.pop() if self._ahead else self._pull()
             if arrays is None:
                 if self.steps is not None or number == first:
-                    self._ran_out()
+                    ran_out()
                 break
             yield self._batch(arrays)
             number += 1
-        if not self._once and self._data is not None:
+        if not self._once and (self._given_steps is None or self.steps == self.known_steps):
             self._iterator = None
+        self.tell("on_epoch_end")
+
+    def tell(self, hook: str) -> None:
+        """Calls a hook of a `PyDataset`."""
+        if self._by_index and hasattr(self._data, hook):
+            getattr(self._data, hook)()
+
+    def _batches(self) -> Iterator:
+        if not self._by_index:
+            return iter(self._data)
+        count = self.known_steps
+        if count is None:
+            return (self._data[i] for i in itertools.count())
+        order = np.random.default_rng([self.seed, self._passes]).permutation(count) if self.shuffle else range(count)
+        self._passes += 1
+        return (self._data[int(i)] for i in order)
 
     def _pull(self) -> Arrays | None:
         if self._iterator is None:
-            self._iterator = iter(self._data)
+            self._iterator = self._batches()
         item = next(self._iterator, None)
         return None if item is None else self._prepare(unpack(item))
 
@@ -363,13 +405,15 @@ class GeneratorFeed:
         padded = {k: np.concatenate([v, np.repeat(v[:1], missing, axis=0)]) for k, v in arrays.arrays.items()}
         return Batch(padded, valid, np.concatenate([ids, np.full(missing, ids[0])]), rows)
 
-    def _ran_out(self) -> None:
-        warnings.warn(
-            "Your input ran out of data; interrupting training. Make sure that your dataset or generator can generate at "
-            "least `steps_per_epoch * epochs` batches. You may need to use the `.repeat()` function when building your "
-            "dataset.",
-            stacklevel=2,
-        )
+
+def ran_out() -> None:
+    """Warns that an epoch ends early."""
+    warnings.warn(
+        "Your input ran out of data; interrupting training. Make sure that your dataset or generator can generate at "
+        "least `steps_per_epoch * epochs` batches. You may need to use the `.repeat()` function when building your "
+        "dataset.",
+        stacklevel=3,
+    )
 
 
 def unpack(item: Any) -> tuple[Any, Any, Any]:

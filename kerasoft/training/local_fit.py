@@ -229,6 +229,8 @@ class _Source:
         checks.refuse_with_batches(y=y, sample_weight=sample_weight)
         self.batch_size = 0
         self._feed = GeneratorFeed(x, steps, self._prepare(class_weight))
+        if caller != "predict":
+            self._feed.tell("on_epoch_end")  # as Keras does before the first epoch
         first = self._feed.peek()
         self.signature, self.batch_size = first.signature, first.rows
 
@@ -244,7 +246,7 @@ class _Source:
     def feed(self, shuffle: bool, seed: int, exact: bool) -> Any:
         """The batches."""
         if self._feed is not None:
-            self._feed.exact = exact
+            self._feed.exact, self._feed.shuffle, self._feed.seed = exact, shuffle, seed
             return self._feed
         return ArrayFeed(self.arrays, self.batch_size, shuffle, seed, exact, self.steps)
 

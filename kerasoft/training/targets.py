@@ -92,6 +92,7 @@ def resolve_targets(
     output_names: Sequence[str],
     label_shapes: Sequence[tuple | None],
     output_shapes: Sequence[tuple],
+    named_outputs: bool = True,
 ) -> Targets:
     """The targets of a model.
 
@@ -100,6 +101,7 @@ def resolve_targets(
         output_names: names of the flattened outputs.
         label_shapes: of the labels that belong to them, None where there are none.
         output_shapes: of the flattened outputs.
+        named_outputs: whether losses and metrics are called by their outputs; else by their own names.
 
     Raises:
         ValueError: the structure of an argument does not fit the outputs, or a name is unknown.
@@ -107,8 +109,8 @@ def resolve_targets(
     names = tuple(output_names)
     losses = by_output(given.loss, outputs, names, "loss", broadcast=True)
     weights = by_output(given.loss_weights, outputs, names, "loss_weights", broadcast=False)
-    several = len(names) > 1
-    terms = []
+    several = len(names) > 1 and named_outputs
+    terms: list[LossTerm] = []
     for i, (loss, weight) in enumerate(zip(losses, weights, strict=True)):
         if isinstance(loss, (list, tuple)):
             if len(loss) != 1:
@@ -125,7 +127,9 @@ def resolve_targets(
             )
         resolved = losses_module.resolve(loss, label_shapes[i], output_shapes[i])
         weight = None if weight is None else float(weight)
-        terms.append(LossTerm(f"{names[i]}_loss", i, resolved, weight))
+        name = f"{names[i] if named_outputs else loss if isinstance(loss, str) else resolved.name}_loss"
+        alike = sum(t.name == name for t in terms)
+        terms.append(LossTerm(f"{name}_{alike}" if alike else name, i, resolved, weight))
     taken: dict[str, int] = {}
     plain = _metric_terms(given.metrics, "metrics", outputs, names, label_shapes, output_shapes, several, taken)
     weighted = _metric_terms(

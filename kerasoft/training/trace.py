@@ -17,7 +17,7 @@ from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..models.host_part import entry
-from ..scope import Scope
+from ..scope import Masks, Scope
 from .checks import check_label_shape
 from .compiled import Compiled, aligned
 from .coupling import coupling_node
@@ -192,6 +192,8 @@ class _Trace:
                 sums[f"{term.name}/total"] = ops.multiply(share, scope.rows)
         shares += [ops.cast(loss, "float32") for loss in scope.losses]
         shares += self._regularisation(scope)
+        if not shares and not training:
+            shares = [ops.multiply(scope.rows, 0.0)]
         if not shares:
             raise ValueError("No loss to compute. Provide a `loss` argument in `compile()`.")
         total = shares[0]
@@ -202,6 +204,8 @@ class _Trace:
             "loss/count": ops.multiply(scope.rows, scope.share),
             **sums,
         }
+        if training:
+            scope.masks = Masks()  # Keras' metrics do not see the outputs' masks in a training step
         for term in self.targets.metrics:
             weight = weights[term.index] if term.weighted else None
             with labelled(f"metric {term.name}"):
@@ -237,7 +241,9 @@ class _Trace:
             if known is not None and known.fits(names, shapes):
                 self.targets = known
             else:
-                self.targets = resolve_targets(compiled, y_pred, names, shapes, [_shape(p) for p in flat])
+                self.targets = resolve_targets(
+                    compiled, y_pred, names, shapes, [_shape(p) for p in flat], are_named(self.model, y_pred)
+                )
                 if self.compiled is not None:
                     self.compiled.settle(self.targets)
         nodes = [None if leaf is None else self._like(leaf, p) for leaf, p in zip(labels, flat, strict=True)]
@@ -300,11 +306,22 @@ def trace_optimizer(
 
 def output_names(model: Any, y_pred: Any) -> tuple[str, ...]:
     """Names of the flattened outputs: the model's own, or the path to each."""
-    paths = ["/".join(map(str, path)) for path, _ in tree.flatten_with_path(y_pred)]
+    found = [path for path, _ in tree.flatten_with_path(y_pred)]
     known = getattr(model, "output_names", None)
+    if known is not None and len(known) == len(found):  # an index within a nested list gives way to a layer's name
+        found = [
+            (*p[:-1], name) if len(p) > 1 and isinstance(p[-1], int) else p
+            for p, name in zip(found, known, strict=True)
+        ]
+    paths = ["/".join(map(str, path)) for path in found]
     if known is not None and len(known) == len(paths) and not isinstance(y_pred, dict):
         return tuple(known)
     return tuple(f"output_{p}" if p.isdigit() else p or "output" for p in paths)
+
+
+def are_named(model: Any, y_pred: Any) -> bool:
+    """Whether the outputs have names of their own, for the logs: not those of a list that a subclass's `call` gives."""
+    return isinstance(y_pred, dict) or not tree.is_nested(y_pred) or getattr(model, "output_names", None) is not None
 
 
 def _size(size: Any) -> Any:

@@ -116,9 +116,26 @@ class Trainer(Steps):
     def _resume(self, resume: dict[str, Any] | None) -> None:
         self._trainer.resume = resume
 
-    run_eagerly = property(lambda self: self._trainer.arguments.get("run_eagerly", False))
     steps_per_execution = property(lambda self: self._trainer.arguments.get("steps_per_execution", 1))
-    jit_compile = property(lambda self: self._trainer.arguments.get("jit_compile", "auto"))
+
+    @property
+    def run_eagerly(self) -> bool:
+        """Whether steps of the model's own run without `jax.jit`."""
+        return self._trainer.arguments.get("run_eagerly", False)
+
+    @run_eagerly.setter
+    def run_eagerly(self, value: bool) -> None:
+        self._trainer.arguments["run_eagerly"] = value
+        self._trainer.functions.clear()
+
+    @property
+    def jit_compile(self) -> bool:
+        """Whether steps are compiled, as Keras would: "auto" is True unless `run_eagerly`."""
+        return self._trainer.arguments.get("jit_compile", True)
+
+    @jit_compile.setter
+    def jit_compile(self, value: bool) -> None:
+        self._trainer.arguments["jit_compile"] = value
 
     def _synchronise(self) -> None:
         """Brings the variables up to date while a fit is under way."""
@@ -181,6 +198,12 @@ class Trainer(Steps):
         checks.check_names(loss, losses, "loss", alike)
         for given in (metrics, weighted_metrics):
             checks.check_names(given, metric_classes, "metric", ("accuracy", "acc", *alike))
+        if jit_compile and run_eagerly and jit_compile != "auto":
+            warnings.warn(
+                "If `run_eagerly` is True, then `jit_compile` cannot also be True. Disabling `jit_compile`.",
+                stacklevel=2,
+            )
+        jit_compile = not run_eagerly if jit_compile == "auto" else bool(jit_compile and not run_eagerly)
         state = self._trainer
         values = (
             optimizer,
@@ -430,8 +453,8 @@ class Trainer(Steps):
         names: list[str] = []
         for metric in self.metrics:
             names += [m.name for m in metric.metrics] if metric.name == "compile_metrics" else [metric.name]
-        names = [name for name in dict.fromkeys(names) if name in logs]
-        values = [logs[name] for name in [*names, *sorted(set(logs) - set(names))]]
+        values = [logs[name] for name in names if name in logs]
+        values += [logs[name] for name in sorted(set(logs) - set(names))]
         return values[0] if len(values) == 1 else values
 
     # --- single batches -----------------------------------------------------------------------------------------------
