@@ -11,6 +11,7 @@ import numpy as np
 from .. import random
 from . import elementwise as e
 from .dispatch import lowered, public, rank, shape_of, tensor
+from .image_filters import blur
 from .image_input import image_input, shown
 
 ORDERS = {"nearest": 0, "bilinear": 1}
@@ -180,17 +181,16 @@ def map_coordinates(inputs: Any, coordinates: Any, order: int, fill_mode: str = 
 # --- elastic ------------------------------------------------------------------------------------------------------
 
 
-@lowered
-def _elastic(x: Any, noise: Any, *, alpha: float, sigma: float, axis: int, order: int, mode: str, fill: float) -> Any:
-    """Pixels moved by smooth noise (batch, height, width), down and to the right alike."""
-    from .image import _blur  # type: ignore[attr-defined]
+def shifted(x: Any, shift: Any, axis: int, order: int, mode: str, fill: float) -> Any:
+    """A batch of images with pixels moved by `shift` (batch, height, width), down and to the right alike."""
+    rows, columns = _grid(x, axis)
+    places = jnp.stack([rows + shift, columns + shift], axis=1)
+    return _sampled(x, places, axis, order, mode, fill).astype(x.dtype)
 
-    images = x if x.ndim == 4 else x[None]
-    width = int(6 * sigma) | 1
-    shift = _blur((noise * sigma)[..., None], np.float32([sigma, sigma]), size=(width, width), axis=-1)[..., 0]
-    rows, columns = _grid(images, axis)
-    places = jnp.stack([rows + alpha * shift, columns + alpha * shift], axis=1)
-    result = _sampled(images, places, axis, order, mode, fill).astype(x.dtype)
+
+@lowered
+def _elastic(x: Any, shift: Any, *, alpha: float, axis: int, order: int, mode: str, fill: float) -> Any:
+    result = shifted(x if x.ndim == 4 else x[None], alpha * shift, axis, order, mode, fill)
     return result if x.ndim == 4 else result[0]
 
 
@@ -216,11 +216,12 @@ def elastic_transform(
     check_interpolation(interpolation, fill_mode)
     images, height, width, axis = image_input(images, data_format)
     noise = _normal(images, np.asarray(random.draw_key(seed)), axes=(height, width))
+    width = int(6 * sigma) | 1
+    shift = blur(noise[..., None] * sigma, np.float32([sigma, sigma]), size=(width, width), axis=-1)[..., 0]
     return _elastic(
         images,
-        noise,
+        shift,
         alpha=float(alpha),
-        sigma=float(sigma),
         axis=axis,
         order=ORDERS[interpolation],
         mode=fill_mode,
