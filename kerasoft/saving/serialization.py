@@ -19,7 +19,7 @@ import numpy as np
 from .. import config as settings
 from .. import dtype_policies
 from ..dtype_policies import DTypePolicy
-from ..errors import ConfigError, KerasoftError, SerializationError, UnknownClassError, UnsafeFileError
+from ..errors import ConfigError, KerasoftError, UnknownClassError, UnsafeFileError
 from ..tensors import KerasTensor
 from .registration import custom_object_scope, get_registered_name, get_registered_object
 

@@ -360,6 +360,13 @@ def overrides_steps(model: Any) -> bool:
     return any(getattr(cls, name) is not getattr(Steps, name) for name in OVERRIDABLE) or bool(model._own_metrics)
 
 
+def trains_by_steps(model: Any) -> bool:
+    """Whether `fit` on arrays must run the model's methods: they are its own, or the loss is scaled as training goes."""
+    from ..optimizers import LossScaleOptimizer
+
+    return isinstance(model.optimizer, LossScaleOptimizer) or overrides_steps(model)
+
+
 def _nested(variables: list, value_format: str) -> dict:
     import jax.numpy as jnp
 

@@ -10,7 +10,7 @@ from .. import tree
 from . import checks
 from .compiled import Compiled
 from .status import Status
-from .steps import Steps, overrides_steps
+from .steps import Steps, overrides_steps, trains_by_steps
 from .targets import CompileArguments
 
 _ARGUMENTS = (
@@ -26,6 +26,7 @@ class _State:
         self.compiled = False
         self.arguments: dict[str, Any] = {}
         self.optimizer: Any = None
+        self.given_optimizer: Any = None  # as `compile` was given it, without a loss scale around it
         self.stop_training = self.stop_evaluating = self.stop_predicting = False
         self.trainable_when_compiled: tuple = ()
         self.programs: dict[Any, Any] = {}
@@ -73,7 +74,7 @@ class Trainer(Steps):
 
     @optimizer.setter
     def optimizer(self, optimizer: Any) -> None:
-        self._trainer.optimizer = optimizer
+        self._trainer.optimizer = self._trainer.given_optimizer = optimizer
         self._trainer.programs.clear()
 
     @property
@@ -181,7 +182,8 @@ class Trainer(Steps):
             weighted_metrics: the same, with sample weights.
             run_eagerly, jit_compile: accepted; the step is always compiled, and gives the same numbers.
             steps_per_execution: accepted; batch hooks are called after each step all the same.
-            auto_scale_loss: accepted; bfloat16 and float32 need no loss scaling.
+            auto_scale_loss: whether the optimizer of a model with the policy "mixed_float16" is put into a
+                `LossScaleOptimizer`.
 
         Raises:
             ValueError: an unknown name; lists close names.
@@ -216,7 +218,12 @@ class Trainer(Steps):
             jit_compile,
         )
         state.arguments = dict(zip(_ARGUMENTS, values, strict=True))
-        state.optimizer = optimizers.get(optimizer)
+        state.optimizer = state.given_optimizer = optimizers.get(optimizer)
+        scales = self.dtype_policy.name == "mixed_float16" and not isinstance(
+            state.optimizer, optimizers.LossScaleOptimizer
+        )
+        if auto_scale_loss and state.optimizer is not None and scales:
+            state.optimizer = optimizers.LossScaleOptimizer(state.optimizer, name="loss_scale_optimizer")
         state.programs.clear()
         state.functions.clear()
         state.compile = Compiled(self, self._compile_arguments())
@@ -230,7 +237,7 @@ class Trainer(Steps):
             return None
         from ..saving.serialization import serialize_keras_object
 
-        given = {**self._trainer.arguments, "optimizer": self.optimizer}
+        given = {**self._trainer.arguments, "optimizer": self._trainer.given_optimizer}
         return {name: serialize_keras_object(value) for name, value in given.items()}
 
     def compile_from_config(self, config: dict) -> None:
@@ -371,7 +378,7 @@ class Trainer(Steps):
                 f"strategy={strategy!r} needs an RDD or a Spark DataFrame as x, got {type(x).__name__}; leave it out to "
                 "train in this process."
             )
-        if overrides_steps(self):
+        if trains_by_steps(self):
             from .own_steps import fit_with_own_steps
 
             return fit_with_own_steps(self, begin=begin, validation_split=validation_split, **given)
@@ -469,7 +476,7 @@ class Trainer(Steps):
 
         checks.require_compiled(self)
         checks.check_weights_of_classes(class_weight, sample_weight)
-        if overrides_steps(self):
+        if trains_by_steps(self):
             from .own_steps import train_on_batch_with_own_steps
 
             logs = train_on_batch_with_own_steps(self, x, y, sample_weight, class_weight)
