@@ -33,7 +33,14 @@ def array_split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     [[1, 2], [3]]
     """
     if not isinstance(indices_or_sections, (int, np.integer)):
-        return split(x, indices_or_sections, axis)
+        raise TypeError(
+            f"Argument `indices_or_sections` must be of type `int`. Received: indices_or_sections={indices_or_sections}"
+        )
+    if indices_or_sections <= 0:
+        raise ValueError(
+            "Argument `indices_or_sections` must be a positive integer. "
+            f"Received: indices_or_sections={indices_or_sections}"
+        )
     x, parts = tensor(x), int(indices_or_sections)
     axis = _axis(x, axis)
     size = shape_of(x)[axis]
@@ -173,7 +180,18 @@ def _diagflat(x: Any, *, k: int) -> Any:
 @public("numpy", "Vander")
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
     """Columns of powers of x: N - 1 down to 0, or up with `increasing`."""
-    return kernel("vander")(tensor(x), N=None if N is None else int(N), increasing=bool(increasing))
+    x = tensor(x)
+    if rank(x) != 1:
+        raise ValueError(f"Input tensor must be 1-dimensional. Received: input.shape={shape_of(x)}")
+    if not isinstance(increasing, bool):
+        raise TypeError(
+            f"Argument `increasing` must be of type `bool`. Received: increasing={increasing} of type {type(increasing)}"
+        )
+    if N is not None and not isinstance(N, int):
+        raise TypeError(f"Argument `N` must be of type `int`. Received: N={N} of type {type(N)}")
+    if N is not None and N < 0:
+        raise ValueError(f"Argument 'N' must be nonnegative. Received: N={N}")
+    return kernel("vander")(x, N=None if N is None else int(N), increasing=bool(increasing))
 
 
 @public("numpy", "Diff", "a")

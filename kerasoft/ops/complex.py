@@ -54,7 +54,7 @@ def view_as_complex(x: Any) -> Any:
     """
     x = tensor(x)
     if not shape_of(x) or shape_of(x)[-1] != 2:
-        raise ValueError("Input tensor's last dimension must be 2 (real and imaginary).")
+        raise ValueError(f"Last dimension of input must be size 2 (real and imaginary). Received shape: {shape_of(x)}")
     return kernel("view_as_complex", lambda v: v[..., 0] + 1j * v[..., 1])(x)
 
 

@@ -33,11 +33,20 @@ def ndim(x: Any) -> int:
 
 
 def size(x: Any) -> Any:
-    """The number of elements."""
+    """The number of elements; of a symbolic tensor of unknown size, a symbolic number."""
+    if isinstance(x, KerasTensor) and None in x.shape:
+        return _size(x)
     total: Any = 1
     for s in shape_of(x):
         total = s * total
     return total
+
+
+@public("numpy", "Size")
+def _size(x: Any) -> Any:
+    from ..compiler.ops import reduce
+
+    return reduce.dimension(size(x))
 
 
 def dtype(x: Any) -> str:

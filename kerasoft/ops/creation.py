@@ -47,8 +47,7 @@ def empty(shape: Any, dtype: Any = None) -> Any:
 @public("numpy", "Full", "fill_value")
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
     """`fill_value` in every place of `shape`."""
-    fill_value = tensor(fill_value)
-    return _filled(shape, fill_value, dtype_of(fill_value) if dtype is None else dtypes.narrowed(dtype))
+    return _filled(shape, tensor(fill_value), dtypes.narrowed(dtype))
 
 
 @public("numpy", "ZerosLike")
@@ -90,20 +89,32 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
     return jnp.arange(start, stop, step, dtype=dtypes.narrowed(dtype))
 
 
+@public("numpy", "Linspace", "start stop")
 def linspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0
 ) -> Any:
-    """`num` evenly spaced numbers from `start` to `stop`."""
-    import jax.numpy as jnp
+    """`num` evenly spaced numbers from `start` to `stop`; with `retstep` also the step between them."""
+    from ..compiler.ops.registry import items
 
-    return jnp.linspace(start, stop, num, endpoint, retstep, None if dtype is None else dtypes.narrowed(dtype), axis)
+    settings = {"num": int(num), "endpoint": bool(endpoint), "retstep": bool(retstep), "axis": int(axis)}
+    dtype = None if dtype is None else dtypes.narrowed(dtype)
+    made = kernel("linspace")(tensor(start), tensor(stop), **settings, dtype=dtype)
+    return items(made) if retstep else made
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
     """Ones on the k-th diagonal of an N x M matrix."""
     import jax.numpy as jnp
 
+    if not _is_size(N):
+        raise TypeError("Argument `N` must be an integer or an integer tensor.")
+    if M is not None and not _is_size(M):
+        raise TypeError("Argument `M` must be an integer, an integer tensor, or `None`.")
     return jnp.eye(N, M, k=k, dtype=dtypes.narrowed(dtype))
+
+
+def _is_size(value: Any) -> bool:
+    return is_static(value) or (hasattr(value, "dtype") and "int" in str(value.dtype))
 
 
 def identity(n: int, dtype: Any = None) -> Any:

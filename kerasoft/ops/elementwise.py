@@ -145,13 +145,17 @@ def logical_not(x: Any) -> Any:
 
 @public("numpy", "Where", "condition x1 x2")
 def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
-    """x1 where `condition`, else x2.
+    """x1 where `condition`, else x2. Without both, the places where `condition` is true (on arrays only).
 
     Raises:
-        ValueError: one of x1 and x2 is missing, or both (positions of true values have no fixed shape).
+        ValueError: only one of x1 and x2 is given.
     """
-    if x1 is None or x2 is None:
-        raise ValueError("`where` needs both `x1` and `x2`: the number of true values is not a fixed shape")
+    if (x1 is None) != (x2 is None):
+        raise ValueError("`x1` and `x2` either both should be `None` or both should have non-None value.")
+    if x1 is None:
+        from .sorting import nonzero
+
+        return nonzero(condition)
     return kernel("where")(_as_bool(condition), tensor(x1), tensor(x2))
 
 

@@ -137,6 +137,15 @@ def switch(index: Any, branches: Any, *operands: Any) -> Any:
 @public("numpy", "Select", "condlist choicelist default")
 def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     """Element by element the choice of the first condition that is true."""
+    if not isinstance(condlist, (list, tuple)) or not isinstance(choicelist, (list, tuple)):
+        raise ValueError(
+            f"condlist and choicelist must be lists. Received: type(condlist) = {type(condlist)}, "
+            f"type(choicelist) = {type(choicelist)}"
+        )
+    if not condlist or not choicelist:
+        raise ValueError(
+            f"condlist and choicelist must not be empty. Received: condlist = {condlist}, choicelist = {choicelist}"
+        )
     if len(condlist) != len(choicelist):
         raise ValueError(f"select needs one choice a condition, got {len(condlist)} and {len(choicelist)}")
     result = default

@@ -185,29 +185,33 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     """A list of parts along `axis`: so many equal ones, or cut at the given places.
 
     Raises:
-        ValueError: the axis has no known size, or is not divided by the number of parts.
+        ValueError: the axis is not divided by the number of parts.
     """
     x = tensor(x)
     axis = _axis(x, axis)
     size = shape_of(x)[axis]
     if isinstance(indices_or_sections, (int, np.integer)):
         parts = int(indices_or_sections)
-        if not is_static(size) or size % parts:
+        if is_static(size) and size % parts:
             raise ValueError(
                 f"array split does not result in an equal division: axis {axis} of {shape_of(x)} by {parts}"
             )
         cuts = [i * (size // parts) for i in range(1, parts)]
     else:
         cuts = [int(i) for i in indices_or_sections]
-        if not is_static(size):
-            raise ValueError(f"split needs a known size on axis {axis}, got {shape_of(x)}")
-        cuts = [builtins.max(0, builtins.min(size, c + size if c < 0 else c)) for c in cuts]
+        if is_static(size):
+            cuts = [builtins.max(0, builtins.min(size, c + size if c < 0 else c)) for c in cuts]
     bounds = [0, *cuts, size]
-    return [_range(x, axis, a, builtins.max(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [_range(x, axis, a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
-def _range(x: Any, axis: int, start: int, stop: int) -> Any:
-    return get_item(x, (slice(None),) * axis + (slice(start, stop),))
+def _range(x: Any, axis: int, start: Any, stop: Any) -> Any:
+    """The places from `start` up to but not `stop` along `axis`; none where `stop` is before `start`."""
+    if is_static(start) and is_static(stop):
+        return get_item(x, (slice(None),) * axis + (slice(start, builtins.max(start, stop)),))
+    from ..compiler.ops import shape
+
+    return shape.slice_axis(_array(x), axis, start, stop)
 
 
 @public("numpy", "Repeat")
@@ -263,19 +267,26 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = N
     """x with `pad_width` ((before, after) for each axis, or one pair for all) more places.
 
     Args:
-        mode: ``"constant"`` (0 or `constant_values`), ``"reflect"`` or ``"symmetric"``.
+        mode: ``"constant"`` (0 or `constant_values`), ``"reflect"``, ``"symmetric"``, ``"edge"``, ``"wrap"``,
+            ``"maximum"``, ``"minimum"``, ``"mean"``, ``"median"`` or ``"linear_ramp"``.
     """
     from ..compiler.ops import shape
 
     x = tensor(x)
     pairs = tuple(map(tuple, np.broadcast_to(np.asarray(pad_width, int), (rank(x), 2)).tolist()))
-    if mode not in ("constant", "reflect", "symmetric"):
-        raise ValueError(f"pad mode must be 'constant', 'reflect' or 'symmetric', got {mode!r}")
     if mode != "constant" and constant_values is not None:
         raise ValueError(
             f"Argument `constant_values` can only be provided when `mode == 'constant'`. Received: mode={mode}"
         )
-    return shape.pad(_array(x), pairs, mode, 0 if constant_values is None else constant_values)
+    if mode in ("constant", "reflect", "symmetric"):
+        return shape.pad(_array(x), pairs, mode, 0 if constant_values is None else constant_values)
+    return kernel("pad_by_mode", _pad_by_mode)(_array(x), widths=pairs, mode=mode)
+
+
+def _pad_by_mode(x: Any, *, widths: tuple, mode: str) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.pad(jnp.asarray(x), widths, mode)
 
 
 def _array(x: Any) -> Any:
@@ -311,7 +322,7 @@ def get_item(x: Any, key: Any) -> Any:
 @public("numpy", "Take", "x indices")
 def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     """Elements at `indices` along `axis`; None flattens. Negative indices count from the end."""
-    x, indices = tensor(x), tensor(indices)
+    x, indices = tensor(x), _array(tensor(indices))
     if axis is None:
         x, axis = ravel(x), 0
     return kernel("take")(x, indices, axis=_axis(x, axis))
@@ -347,6 +358,8 @@ def diag(x: Any, k: int = 0) -> Any:
 @public("numpy", "Diagonal")
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The diagonal over two axes, as the last axis."""
+    if axis1 == axis2:
+        raise ValueError(f"`axis1` and `axis2` cannot be the same. Received: axis1={axis1}, axis2={axis2}")
     return _diagonal(tensor(x), int(offset), int(axis1), int(axis2))
 
 
@@ -390,7 +403,10 @@ def scatter(indices: Any, values: Any, shape: Any) -> Any:
 def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | None = None) -> Any:
     """`inputs` with `updates` put (or added, ...) at `indices` (n, index depth)."""
     x, indices, updates = tensor(inputs), tensor(indices), tensor(updates)
-    if reduction in (None, "set", "add"):
+    reduction = reduction and reduction.lower()
+    if reduction not in (None, "add", "max", "min", "mul"):
+        raise ValueError(f"Invalid reduction: {reduction}. Supported values are: None, 'add', 'max', 'min', 'mul'.")
+    if reduction in (None, "add"):
         return kernel("scatter_add" if reduction == "add" else "scatter_update")(x, indices, updates)
     return kernel("scatter_reduce", _scatter_reduce)(x, indices, updates, reduction=reduction)
 
@@ -407,7 +423,12 @@ def slice_(inputs: Any, start_indices: Any, shape: Any) -> Any:
     """The part of `inputs` of `shape` that starts at `start_indices`."""
     from ..compiler.ops import indexing
 
-    return indexing.dynamic_slice(_array(tensor(inputs)), _scalars(start_indices), tuple(shape))
+    x = _array(tensor(inputs))
+    sizes = [
+        have - int(start_indices[i]) if is_static(want) and want == -1 else want
+        for i, (have, want) in enumerate(zip(shape_of(x), shape, strict=True))
+    ]
+    return indexing.dynamic_slice(x, _scalars(start_indices), tuple(sizes))
 
 
 def _scalars(indices: Any) -> list:

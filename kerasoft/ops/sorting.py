@@ -88,17 +88,17 @@ def histogram(x: Any, bins: int = 10, range: Any = None) -> Any:
     ([1.0, 3.0], [0.0, 1.0, 2.0])
     """
     if not isinstance(bins, int):
-        raise TypeError("bins must be of type `int`")
+        raise TypeError(f"Argument `bins` must be of type `int`. Received: bins={bins}")
     if bins < 0:
-        raise ValueError("`bins` should be a non-negative integer")
+        raise ValueError(f"Argument `bins` should be a non-negative integer. Received: bins={bins}")
     if range:
         if len(range) < 2 or not isinstance(range, tuple):
-            raise ValueError("range must be a tuple of two elements")
+            raise ValueError(f"Argument `range` must be a tuple of two elements. Received: range={range}")
         if range[1] < range[0]:
-            raise ValueError("The second element of range must be greater than the first")
+            raise ValueError(f"The second element of `range` must be greater than the first. Received: range={range}")
     x = tensor(x)
     if rank(x) > 1:
-        raise ValueError("Input tensor must be 1-dimensional")
+        raise ValueError(f"Input tensor must be 1-dimensional. Received: input.shape={shape_of(x)}")
     from ..compiler.ops.registry import items
 
     return items(kernel("histogram")(x, bins=bins, range=range or None))

@@ -46,7 +46,7 @@ def ldexp(x1: Any, x2: Any) -> Any:
     x1, x2 = tensor(x1), tensor(x2)
     if "int" not in dtype_of(x2):
         raise TypeError(f"ldexp exponent must be an integer type. Received: x2 dtype={dtype_of(x2)}")
-    return kernel("ldexp")(x1, x2)
+    return kernel("ldexp")(x1, x2 if hasattr(x2, "dtype") else np.array(x2, "int32"))
 
 
 @public("numpy", "AllClose", "x1 x2")
