@@ -74,7 +74,6 @@ class LayerScale(layers.Layer):
             shape=(self.projection_dim,),
             initializer=initializers.Constant(self.init_values),
             trainable=True,
-            name="gamma",
         )
 
     def call(self, x: Any) -> Any:
