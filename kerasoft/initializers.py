@@ -32,6 +32,11 @@ class Initializer:
     def __call__(self, shape: Sequence[int], dtype: str | None = None) -> np.ndarray:
         raise NotImplementedError("Initializer subclasses must implement the `__call__()` method.")
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether a variable may call it when its value is first read: built-in, never fails, repeats its values."""
+        return type(self) in _MAY_WAIT and isinstance(getattr(self, "seed", 0), (int, np.integer))
+
     def get_config(self) -> dict[str, Any]:
         return {}
 
@@ -214,7 +219,7 @@ class VarianceScaling(RandomInitializer):
         generator = self.generator()
         if self.distribution == "uniform":
             limit = math.sqrt(3.0 * variance)
-            return _array(generator.uniform(-limit, limit, shape), dtype)
+            return _array(_uniform(generator, shape, limit), dtype)
         if self.distribution == "untruncated_normal":
             return _array(generator.normal(0.0, math.sqrt(variance), shape), dtype)
         # .8796... is the standard deviation of a unit normal cut off at two sigma.
@@ -306,6 +311,12 @@ class Orthogonal(RandomInitializer):
         return {**super().get_config(), "gain": self.gain}
 
 
+_MAY_WAIT = {
+    *(Zeros, Ones, RandomNormal, TruncatedNormal, RandomUniform, VarianceScaling),
+    *(GlorotUniform, GlorotNormal, HeUniform, HeNormal, LecunUniform, LecunNormal),
+}
+
+
 def compute_fans(shape, input_axes=None, output_axes=None) -> tuple[int, int]:
     """Fan-in and fan-out of a weight; for rank > 2 the leading axes are a receptive field.
 
@@ -318,6 +329,14 @@ def compute_fans(shape, input_axes=None, output_axes=None) -> tuple[int, int]:
         return (int(shape[0]),) * 2 if shape else (1, 1)
     field = math.prod(shape[:-2])
     return int(shape[-2] * field), int(shape[-1] * field)
+
+
+def _uniform(generator: np.random.Generator, shape: tuple, limit: float) -> np.ndarray:
+    """float32 in [-limit, limit): half the random bits and none of the passes of `Generator.uniform`."""
+    values = generator.random(shape, dtype=np.float32)
+    values *= np.float32(2 * limit)
+    values -= np.float32(limit)
+    return values
 
 
 def _truncated_normal(generator, shape, mean, stddev):

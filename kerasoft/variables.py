@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -72,17 +73,32 @@ class Variable:
                     f"Variable '{self.path}' needs a shape of known sizes, got {shape}. "
                     "Give the input the missing size."
                 )
-            dtype = dtypes.standardize(dtype)
-            self._value = np.asarray(initializer(shape, dtype=dtype), dtypes_of(dtype))
-            if self._value.shape != shape:
-                raise ValueError(
-                    f"The initializer of variable '{self.path}' gave shape {self._value.shape}, expected {shape}."
-                )
+            self._shape, self._dtype = shape, dtypes_of(dtypes.standardize(dtype))
+            self._array: np.ndarray | None = None
+            if not getattr(initializer, "may_wait", False):
+                self._draw()
         else:
             array = np.asarray(initializer)
             dtype = dtypes.standardize(dtype) if dtype is not None else dtypes.narrowed(array.dtype)
-            self._value = np.array(array, dtypes_of(dtype))
-        self._value.setflags(write=False)
+            self._hold(np.array(array, dtypes_of(dtype)))
+
+    def _hold(self, array: np.ndarray) -> None:
+        array.setflags(write=False)
+        self._array, self._shape, self._dtype = array, array.shape, array.dtype
+
+    def _draw(self) -> np.ndarray:
+        """Calls the initializer; for one that may wait, when the value is read first."""
+        array = np.asarray(self.initializer(self._shape, dtype=self._dtype.name), self._dtype)
+        if array.shape != self._shape:
+            raise ValueError(
+                f"The initializer of variable '{self.path}' gave shape {array.shape}, expected {self._shape}."
+            )
+        self._hold(array)
+        return array
+
+    @property
+    def _value(self) -> np.ndarray:
+        return self._draw() if self._array is None else self._array
 
     # --- what it holds ---
 
@@ -98,19 +114,19 @@ class Variable:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._value.shape
+        return self._shape
 
     @property
     def ndim(self) -> int:
-        return self._value.ndim
+        return len(self._shape)
 
     @property
     def dtype(self) -> str:
-        return self._value.dtype.name
+        return self._dtype.name
 
     @property
     def size(self) -> int:
-        return self._value.size
+        return math.prod(self._shape)
 
     def assign(self, value: Any) -> None:
         """Sets the value; while a graph is traced, records the new value as a state update.
@@ -128,9 +144,7 @@ class Variable:
                 "The shape of the target variable and the shape of the target value in `variable.assign(value)` must "
                 f"match. variable.shape={self.shape}, Received: value.shape={array.shape}. Target variable: {self!r}"
             )
-        array = np.array(array, self._value.dtype)
-        array.setflags(write=False)
-        self._value = array
+        self._hold(np.array(array, self._dtype))
 
     def assign_add(self, value: Any) -> None:
         self.assign(self + value)
@@ -175,7 +189,9 @@ class Variable:
         raise TypeError("A Keras Variable cannot be used as a boolean.")
 
     def __len__(self) -> int:
-        return len(self._value)
+        if not self._shape:
+            raise TypeError("len() of unsized object")
+        return self._shape[0]
 
     def __getitem__(self, key: Any) -> Any:
         from . import ops
@@ -183,7 +199,7 @@ class Variable:
         return ops.get_item(self, key)
 
     def __iter__(self):
-        return (self[i] for i in range(len(self._value)))
+        return (self[i] for i in range(len(self)))
 
     # Arithmetic operators are attached by kerasoft.ops.operators.
 
