@@ -7,6 +7,7 @@ running the operation on graph nodes whose unknown sizes are symbols.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections import namedtuple
@@ -211,10 +212,15 @@ class Operation:
         return cls(**config)
 
 
+@functools.lru_cache(1024)
+def _signature_of(function: Callable) -> inspect.Signature:
+    return inspect.signature(function)
+
+
 def _captured_arguments(cls: type, args: tuple, kwargs: dict) -> dict[str, Any]:
     """The constructor's arguments by name, defaults filled in; ``*args`` are left out."""
     try:
-        signature = inspect.signature(cls.__init__)
+        signature = _signature_of(cls.__init__)
         bound = signature.bind(None, *args, **kwargs)
     except (TypeError, ValueError):
         return {}

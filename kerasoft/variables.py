@@ -100,6 +100,10 @@ class Variable:
     def _value(self) -> np.ndarray:
         return self._draw() if self._array is None else self._array
 
+    @_value.setter
+    def _value(self, array: Any) -> None:
+        self._array, self._shape, self._dtype = array, tuple(array.shape), np.dtype(array.dtype)
+
     # --- what it holds ---
 
     @property

@@ -7,6 +7,7 @@ abstract evaluation of any JAX function over them work without shape rules of ou
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ _SCOPE = export.SymbolicScope()
 Dim = Any  # an int, or a symbolic dimension made by `symbol`
 
 
+@functools.cache
 def symbol(text: str) -> Dim:
     """The unknown size written `text`: a name such as ``b``, or an expression of names such as ``4*b``."""
     return export.symbolic_shape(text, scope=_SCOPE)[0]

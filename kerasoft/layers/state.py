@@ -15,6 +15,7 @@ _UNTRACKED = {
     "_inbound_nodes", "_outbound_nodes", "_build_shapes", "_captured", "input_spec",
     "_functional",
 }  # fmt: skip
+_PLAIN = {bool, int, float, str, type(None)}  # most attributes: nothing to find in them
 
 
 class State:
@@ -32,7 +33,7 @@ class State:
             object.__setattr__(self, name, [])
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in _UNTRACKED and "_layers" in self.__dict__:
+        if type(value) not in _PLAIN and name not in _UNTRACKED and "_layers" in self.__dict__:
             value = tracked(value, self._track)
         super().__setattr__(name, value)
 
