@@ -204,7 +204,4 @@ def fill_quantiles(state: Quantiles, rows: list) -> None:
 
 
 def fill_moments(state: Moments, rows: list) -> None:
-    try:
-        state.update(same_shapes(rows))
-    except ValueError as error:
-        raise DataError(f"adapt(): {error}") from error
+    state.update(same_shapes(rows))
