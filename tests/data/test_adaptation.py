@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+
 import kerasoft as ks
 from kerasoft.errors import DataError
 from kerasoft.host.states import EXACT_VALUES, Moments, Quantiles
@@ -87,8 +88,6 @@ def test_a_model_of_text_is_trained_and_scored_on_rows_of_text(context, spark):
     found = {row.text: row.prediction[0] for row in scored.collect()}
     np.testing.assert_allclose([found[t] for t in TEXTS], want[:, 0], atol=1e-6)
     np.testing.assert_allclose(model.predict(rows.keys()).collect(), want, atol=1e-6)
-        model.evaluate(np.array(TEXTS), np.array(LABELS), verbose=0), rel=1e-6
-    )
 
 
 def test_rows_of_no_fixed_length_are_refused_before_training(context):
