@@ -90,8 +90,8 @@ class LocalLoop:
         if hasattr(self.hooks, "on_start"):
             self.hooks.on_start(self)
         for epoch in range(self.job.initial_epoch, self.job.epochs):
-            rate = self._timed("callbacks", self.hooks.on_epoch_begin, epoch)
-            self._follow(Decision(learning_rate=rate))
+            begun = self._timed("callbacks", self.hooks.on_epoch_begin, epoch)
+            self._follow(begun if isinstance(begun, Decision) else Decision(learning_rate=begun))
             end = self._epoch(epoch, feed, validate)
             if not end.steps and not (epoch == self.job.initial_epoch and self.job.initial_step):
                 break  # the data ran out

@@ -142,8 +142,8 @@ class Event:
 class Hooks(Protocol):
     """Whom a loop tells; all calls come from one thread of the driver, in the order of training."""
 
-    def on_epoch_begin(self, epoch: int) -> float | None:
-        """Before the epoch's first step. Returns the learning rate to use, None = keep."""
+    def on_epoch_begin(self, epoch: int) -> float | Decision | None:
+        """Before the epoch's first step. Returns the learning rate to use, None = keep; in one process a `Decision`."""
 
     def on_steps(self, reports: list[StepReport]) -> Decision | None:
         """After one or more steps; None = go on as before. Several processes follow it as soon as they can."""

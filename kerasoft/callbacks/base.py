@@ -23,6 +23,7 @@ class Callback:
         params: {"verbose", "epochs", "steps"}.
         batch_calls: when `on_train_batch_end` and its likes are called: "each" step at once, "late" for each step but
             some steps later, or only for the "latest" step, some times a second. The last two cost hardly any time.
+        one_process: why the callback cannot be used in a distributed fit; None if it can.
         reads_weights: False when the epoch hooks never look at the model's weights, which need not be fetched for it.
 
     >>> import kerasoft as ks
@@ -33,6 +34,7 @@ class Callback:
 
     batch_calls = "each"
     reads_weights = True
+    one_process: str | None = None
 
     def __init__(self):
         self.params: dict | None = None

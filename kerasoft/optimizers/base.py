@@ -169,7 +169,7 @@ class Optimizer(FlatOptimizer):
         self._trainable_variables = list(variables)
         self._index = {id(variable): i for i, variable in enumerate(variables)}
         if self.use_ema:
-            self.add_optimizer_variables(variables, "average")
+            self._model_variables_moving_average = self.add_optimizer_variables(variables, "average")
         if self.gradient_accumulation_steps:
             self.add_optimizer_variables(variables, "gradient_accumulator")
         for group in self.slot_groups:

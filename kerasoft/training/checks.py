@@ -426,6 +426,17 @@ def refuse_for_spark(**given: Any) -> None:
             raise ValueError(f"`{name}` cannot be given with an RDD or a DataFrame: {reasons[name]}.")
 
 
+def refuse_in_cluster(callbacks: list) -> None:
+    """
+    Raises:
+        ValueError: a callback that works in one process only.
+    """
+    for callback in callbacks:
+        reason = getattr(callback, "one_process", None)
+        if reason:
+            raise ValueError(f"{type(callback).__name__} cannot be used in a distributed fit: {reason}.")
+
+
 def check_weights_of_classes(class_weight: Any, sample_weight: Any) -> None:
     """
     Raises:

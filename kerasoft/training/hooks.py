@@ -73,12 +73,12 @@ class FitHooks:
         """The first epoch goes on after steps with these sums and rows."""
         self._carried, self._carried_rows = np.asarray(sums, np.float64), rows
 
-    def on_epoch_begin(self, epoch: int) -> float | None:
+    def on_epoch_begin(self, epoch: int) -> float | Decision | None:
         status = self.status
         status.epoch, status.step, status.rows, status.report = epoch, 0, self._carried_rows, None
         status.sums = self._carried
         self.callbacks.on_epoch_begin(epoch)
-        return self._new_rate()
+        return self._decision() if self.in_process else self._new_rate()
 
     def on_step_begin(self, epoch: int, step: int) -> Decision | None:
         """Only in process with `each_step`: before a step."""

@@ -135,7 +135,7 @@ def evaluate_local(
     model._trainer.status = Status()
     model.stop_evaluating = False
     status = model._trainer.status
-    sums, status.rows = _test(model, source, callbacks, *source.program.device_weights())
+    sums, status.rows = _test(model, source, callbacks, source.program.device_weights)
     logs = plain_logs(source.program.traced.targets.logs(source.program.source.layout, sums))
     model._trainer.compile.assign(source.program.source.layout, sums)
     callbacks.on_test_end(dict(logs))
@@ -282,10 +282,14 @@ def _validation(model: Any, data: Any, batch_size: Any, steps: int | None) -> _S
 
 def _validator(model: Any, source: _Source, callbacks: CallbackList) -> Callable:
     def validate(params: Any, state: Any) -> tuple[np.ndarray, int]:
-        status = model._trainer.status
+        status, store = model._trainer.status, model._trainer.hooks.store
+
+        def weights() -> tuple[Any, Any]:
+            return store.read() if store.changed() else (params, state)
+
         model._trainer.status = Status(epoch=status.epoch, seed=status.seed, end=status.end, report=status.report)
         try:
-            sums, rows = _test(model, source, callbacks, params, state)
+            sums, rows = _test(model, source, callbacks, weights)
         finally:
             model._trainer.status = status
         callbacks.on_test_end(plain_logs(source.program.traced.targets.logs(source.program.source.layout, sums)))
@@ -294,8 +298,8 @@ def _validator(model: Any, source: _Source, callbacks: CallbackList) -> Callable
     return validate
 
 
-def _test(model: Any, source: _Source, callbacks: CallbackList, params: Any, state: Any) -> tuple[np.ndarray, int]:
-    """The sums over all rows, batch hooks called."""
+def _test(model: Any, source: _Source, callbacks: CallbackList, weights: Callable) -> tuple[np.ndarray, int]:
+    """The sums over all rows, batch hooks called. `weights` gives params and state after `on_test_begin`."""
     program = source.program
     targets, layout, status = program.traced.targets, program.source.layout, model._trainer.status
     told = batch_callbacks(callbacks.callbacks, "test")
@@ -322,6 +326,7 @@ def _test(model: Any, source: _Source, callbacks: CallbackList, params: Any, sta
         return model.stop_evaluating
 
     callbacks.on_test_begin()
+    params, state = weights()
     feed = source.feed(False, 0, program.source.flags.exact_rows)
     sums, rows = sum_batches(program.step, params, state, begin(feed.epoch(0)), tell if told else None)
     if not rows:

@@ -76,6 +76,7 @@ def fit_spark(
     status = model._trainer.status = Status(seed=seed, graph=source.train)
     steps = Plan(data.table.rows, size, steps_per_epoch).steps
     callbacks = _callback_list(model, callbacks, verbose, epochs, steps, history=True)
+    checks.refuse_in_cluster(callbacks.callbacks)
     hooks = FitHooks(model, callbacks, program.traced.targets, source.layout, program.store, status, in_process=False)
     optimizer = model.optimizer
     model.stop_training = False
