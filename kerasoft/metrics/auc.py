@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from .. import ops
-from .base import EPSILON, Metric, ratio, value_of
+from .arrays import ratio, xp
+from .base import EPSILON, Metric, value_of
 from .confusion import COUNTS, confusion_counts
 
 CURVES = ("ROC", "PR", "PRGAIN")
@@ -105,22 +104,22 @@ class AUC(Metric):
             x, y = ratio(tp, tp + fn), ratio(tp, tp + fp)
         else:
             scale = ratio(tp + fn, tn + fp)
-            x = np.maximum(np.where(tp == 0, 0.0, 1 - scale * ratio(fn, tp)), 0.0)
-            y = np.where(tp == 0, 1.0, 1 - scale * ratio(fp, tp))
+            x = xp.maximum(xp.where(tp == 0, 0.0, 1 - scale * ratio(fn, tp)), 0.0)
+            y = xp.where(tp == 0, 1.0, 1 - scale * ratio(fp, tp))
         if self.summation_method == "interpolation":
             heights = (y[:-1] + y[1:]) / 2
         else:
-            heights = (np.minimum if self.summation_method == "minoring" else np.maximum)(y[:-1], y[1:])
+            heights = (xp.minimum if self.summation_method == "minoring" else xp.maximum)(y[:-1], y[1:])
         return self._over_labels((x[:-1] - x[1:]) * heights)
 
     def _over_labels(self, terms):
         if not self.multi_label:
-            return np.sum(terms)
-        areas = np.sum(terms, axis=0)
+            return xp.sum(terms)
+        areas = xp.sum(terms, axis=0)
         if self.label_weights is None:
-            return np.mean(areas)
-        weights = np.asarray(self.label_weights, areas.dtype)
-        return ratio(np.sum(areas * weights), np.sum(weights))
+            return xp.mean(areas)
+        weights = xp.asarray(self.label_weights, areas.dtype)
+        return ratio(xp.sum(areas * weights), xp.sum(weights))
 
     def get_config(self) -> dict:
         config = {
@@ -140,11 +139,11 @@ class AUC(Metric):
 def _interpolated_pr(tp, fp, fn):
     """Areas between neighbouring thresholds with precision interpolated through counts, not through ratios."""
     dtp, p = tp[:-1] - tp[1:], tp + fp
-    slope = ratio(dtp, np.maximum(p[:-1] - p[1:], 0))
+    slope = ratio(dtp, xp.maximum(p[:-1] - p[1:], 0))
     intercept = tp[1:] - slope * p[1:]
     both = (p[:-1] > 0) & (p[1:] > 0)
-    grown = np.where(both, ratio(p[:-1], np.maximum(p[1:], 0)), np.ones_like(p[1:]))
-    return ratio(slope * (dtp + intercept * np.log(grown)), np.maximum(tp[1:] + fn[1:], 0))
+    grown = xp.where(both, ratio(p[:-1], xp.maximum(p[1:], 0)), xp.ones_like(p[1:]))
+    return ratio(slope * (dtp + intercept * xp.log(grown)), xp.maximum(tp[1:] + fn[1:], 0))
 
 
 def _one_of(argument, value, allowed):

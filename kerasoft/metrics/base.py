@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ import numpy as np
 from .. import dtypes, ops, scope
 from ..initializers import get as get_initializer
 from ..naming import auto_name, name_scope, unique
-from ..tree import flatten
+from ..stateless import StatelessScope
+from ..tree import flatten, map_structure
 from ..variables import Variable
 
 EPSILON = 1e-7
@@ -120,11 +121,40 @@ class Metric:
     def reset_state(self) -> None:
         """All states 0."""
         for variable in self.variables:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
+            variable.assign(np.zeros(variable.shape, variable.numpy().dtype))
 
     def __call__(self, *args, **kwargs):
         self.update_state(*args, **kwargs)
         return self.result()
+
+    # --- as functions of the states ---
+
+    def stateless_update_state(self, metric_variables: Sequence[Any], *args, **kwargs) -> list:
+        """The values of `variables` after `update_state`, given those before. Works under `jax.jit`."""
+        with self._holding(metric_variables) as inner:
+            self.update_state(*args, **kwargs)
+        return [inner.value_of(variable) for variable in self.variables]
+
+    def stateless_result(self, metric_variables: Sequence[Any]) -> Any:
+        """The result for these values of `variables`."""
+        with self._holding(metric_variables):
+            return map_structure(lambda x: x.value if isinstance(x, Variable) else x, self.result())
+
+    def stateless_reset_state(self) -> list:
+        """The values of `variables` that `reset_state` gives."""
+        with StatelessScope() as inner:
+            self.reset_state()
+        return [inner.value_of(variable) for variable in self.variables]
+
+    def _holding(self, values: Sequence[Any]) -> StatelessScope:
+        variables = self.variables
+        if len(values) != len(variables):
+            raise ValueError(
+                "Argument `metric_variables` must be a list of tensors corresponding 1:1 to "
+                f"{type(self).__name__}().variables. Received list with length {len(values)}, but expected "
+                f"{len(variables)} variables."
+            )
+        return StatelessScope(zip(variables, values, strict=True))
 
     # --- traced steps ---
 
@@ -206,15 +236,9 @@ class Metric:
         return f"<{type(self).__name__} name={self.name}>"
 
 
-def value_of(variable: Variable) -> np.ndarray:
-    """The array of a state, for results: float32 in eager use, float64 sums in `result_from`."""
-    return variable.numpy()
-
-
-def ratio(a, b) -> Any:
-    """a / b in NumPy, 0 where b is 0."""
-    a, b = np.asarray(a), np.asarray(b)
-    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape), np.result_type(a, b)), where=b != 0)[()]
+def value_of(variable: Variable) -> Any:
+    """The array of a state, for results: float32 in eager use, float64 in `result_from`, JAX's in `stateless_result`."""
+    return variable.value
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ import numpy as np
 
 from .. import ops
 from ..losses.base import squeeze_or_expand_to_same_rank
-from .base import EPSILON, Metric, ratio, value_of
+from .arrays import ratio, xp
+from .base import EPSILON, Metric, value_of
 
 LOWEST = -1e10
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
@@ -230,7 +231,7 @@ class _AtBound(Metric):
         bounded, sought = (
             ratio(hits, hits + rest) for hits, rest in (map(self._count, self.bounded), map(self._count, self.sought))
         )
-        return np.max(np.where(bounded >= self.value, sought, 0), initial=0)
+        return xp.max(xp.where(bounded >= self.value, sought, 0), initial=0)
 
     def _count(self, name):
         return value_of(getattr(self, name))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from .. import ops
+from .arrays import xp
 from .base import EPSILON, Metric, value_of
 
 
@@ -87,8 +86,8 @@ class FBetaScore(Metric):
         score = precision * recall / (self.beta**2 * precision + recall + EPSILON) * (1 + self.beta**2)
         if self.average == "weighted":
             weights = value_of(self.intermediate_weights)
-            return np.sum(score * (weights / (np.sum(weights) + EPSILON)))
-        return score if self.average is None else np.mean(score)
+            return xp.sum(score * (weights / (xp.sum(weights) + EPSILON)))
+        return score if self.average is None else xp.mean(score)
 
     def get_config(self) -> dict:
         config = {"average": self.average, "beta": self.beta, "threshold": self.threshold}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
+from .arrays import xp
 from .base import EPSILON, Metric, value_of
 
 
@@ -70,11 +71,13 @@ class IoU(Metric):
         return ops.squeeze(y, axis=-1) if len(y.shape) > 1 and y.shape[-1] == 1 else y
 
     def result(self):
-        matrix = value_of(self.total_cm).astype(np.float64)
-        hits = np.diag(matrix)[self.target_class_ids]
-        union = (matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix))[self.target_class_ids]
+        matrix = value_of(self.total_cm)
+        matrix = matrix if matrix.dtype == np.float64 else matrix.astype(np.float32)
+        chosen = np.asarray(self.target_class_ids)
+        hits = xp.diag(matrix)[chosen]
+        union = (matrix.sum(axis=0) + matrix.sum(axis=1) - xp.diag(matrix))[chosen]
         seen = union > 1e-9
-        return np.sum(np.where(seen, hits / (union + EPSILON), 0.0)) / (np.sum(seen) + EPSILON)
+        return xp.sum(xp.where(seen, hits / (union + EPSILON), 0.0)) / (xp.sum(seen, dtype=matrix.dtype) + EPSILON)
 
     def _config(self, *names) -> dict:
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

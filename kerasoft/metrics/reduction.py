@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from .. import ops
 from ..losses.base import Loss, apply_mask, squeeze_or_expand_to_same_rank
 from ..scope import get_mask
+from .arrays import ratio
 from .base import Metric, recording, value_of
 
 
@@ -88,7 +87,7 @@ class Mean(Metric):
 
     def result(self):
         total, count = value_of(self.total), value_of(self.count)
-        return total / count if count else np.zeros((), total.dtype)[()]
+        return ratio(total, count)
 
 
 class MeanMetricWrapper(Mean):

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..losses.regression import as_pair
+from .arrays import on_host, ratio, xp
 from .base import EPSILON, Metric, recording, value_of
 from .reduction import FunctionMetric, Mean
 
@@ -30,7 +31,7 @@ class RootMeanSquaredError(Mean):
         super().update_state(ops.square(y_pred - y_true), sample_weight)
 
     def result(self):
-        return np.sqrt(super().result())
+        return xp.sqrt(super().result())
 
 
 class R2Score(Metric):
@@ -92,14 +93,17 @@ class R2Score(Metric):
         total = value_of(self.squared_sum) - total_sum * (total_sum / count)
         with np.errstate(divide="ignore", invalid="ignore"):
             scores = 1 - value_of(self.total_mse) / total
-        scores = np.where(np.isinf(scores), 0.0, scores).astype(total.dtype)
+        scores = xp.where(xp.isinf(scores), 0.0, scores).astype(total.dtype)
         if self.class_aggregation == "uniform_average":
-            scores = np.mean(scores)
+            scores = xp.mean(scores)
         elif self.class_aggregation == "variance_weighted_average":
-            scores = np.sum(total * scores) / np.sum(total)
+            scores = xp.sum(total * scores) / xp.sum(total)
         if not self.num_regressors:
             return scores
         samples = value_of(self.num_samples)
+        adjusted = 1 - (1 - scores) * ratio(samples - 1, samples - self.num_regressors - 1)
+        if not on_host(samples):
+            return xp.where(self.num_regressors >= samples - 1, scores, adjusted)
         if self.num_regressors >= samples - 1:
             warnings.warn(
                 f"R2Score: {self.num_regressors} regressors for {int(samples)} samples give no adjusted score; "
@@ -107,7 +111,7 @@ class R2Score(Metric):
                 stacklevel=2,
             )
             return scores
-        return 1 - (1 - scores) * (samples - 1) / (samples - self.num_regressors - 1)
+        return adjusted
 
     def get_config(self) -> dict:
         config = {"class_aggregation": self.class_aggregation, "num_regressors": self.num_regressors}
