@@ -90,4 +90,9 @@ def _norms(w, axis):
 
 _FAMILY = Family("constraint", (Constraint, MaxNorm, MinMaxNorm, NonNeg, UnitNorm))
 max_norm, min_max_norm, non_neg, unit_norm = MaxNorm, MinMaxNorm, NonNeg, UnitNorm
-get, serialize, deserialize = _FAMILY.get, _FAMILY.serialize, _FAMILY.deserialize
+get, deserialize = _FAMILY.get, _FAMILY.deserialize
+
+
+def serialize(constraint: Any) -> Any:
+    """The config of a constraint, as Keras writes it."""
+    return _FAMILY.serialize(constraint)

@@ -22,10 +22,18 @@ class Family:
         kind: what messages call one of them, e.g. ``"initializer"``.
         classes: the built-in classes.
         aliases: further names.
+        functions: built-in functions that configs name and `get` does not.
     """
 
-    def __init__(self, kind: str, classes: Iterable[type], aliases: Mapping[str, type] | None = None):
+    def __init__(
+        self,
+        kind: str,
+        classes: Iterable[type],
+        aliases: Mapping[str, Any] | None = None,
+        functions: Iterable[Callable] = (),
+    ):
         self.kind = kind
+        self.functions = {function.__name__: function for function in functions}
         self.names: dict[str, Any] = {}
         for cls in classes:
             self.names[cls.__name__] = self.names[to_snake_case(cls.__name__)] = cls
@@ -76,20 +84,29 @@ class Family:
         """
         if config is None:
             return None
+        identifier = config if isinstance(config, Mapping) and "module" not in config else _name_of(config)
         if isinstance(config, str):
             config = {"class_name": config, "config": {}}
-        name, given = config["class_name"], config.get("config")
+        name, given, function = config["class_name"], config.get("config"), None
         if name == "function":
-            name = given
-        found = self.find(config.get("registered_name") or name, custom_objects) or self.find(name, custom_objects)
+            name, given, function = given, None, self.functions.get(given)
+        found = (
+            function
+            or self.find(config.get("registered_name") or name, custom_objects)
+            or self.find(name, custom_objects)
+        )
         if found is None:
             raise ValueError(
-                f"Could not interpret {self.kind} identifier: {name}. A class of your own must be registered with "
+                f"Could not interpret {self.kind} identifier: {identifier}. A class of your own must be registered with "
                 "kerasoft.saving.register_keras_serializable or given in custom_objects."
             )
         if not inspect.isclass(found):
             return found
         return found.from_config(given or {}) if hasattr(found, "from_config") else found(**(given or {}))
+
+
+def _name_of(config: Any) -> Any:
+    return config["class_name"] if isinstance(config, Mapping) else config
 
 
 def registered_object(name: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:

@@ -104,7 +104,7 @@ class Identity(Initializer):
         return _array(self.gain * np.eye(*shape), dtype)
 
     def get_config(self):
-        return {"gain": self.gain}
+        return {} if self.gain == 1.0 else {"gain": self.gain}  # Keras leaves it out
 
 
 class RandomInitializer(Initializer):
@@ -371,7 +371,12 @@ _FAMILY = Family(
 )
 IdentityInitializer, OrthogonalInitializer = Identity, Orthogonal
 globals().update({to_snake_case(cls.__name__): cls for cls in _CLASSES[1:]})
-serialize, deserialize = _FAMILY.serialize, _FAMILY.deserialize
+deserialize = _FAMILY.deserialize
+
+
+def serialize(initializer: Any) -> Any:
+    """The config of an initializer, as Keras writes it."""
+    return _FAMILY.serialize(initializer)
 
 
 def get(identifier: Any) -> Any:

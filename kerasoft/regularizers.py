@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 import kerasoft
 
 from .identifiers import Family
@@ -57,7 +59,7 @@ class L1(L1L2):
         super().__init__(l1=0.01 if l1 is None else l1)
 
     def get_config(self):
-        return {"l1": self.l1}
+        return {"l1": _single(self.l1)}
 
 
 class L2(L1L2):
@@ -106,7 +108,7 @@ class OrthogonalRegularizer(Regularizer):
         return ops.multiply(others, self.factor * 0.5 / (size * (size - 1.0) / 2.0))
 
     def get_config(self):
-        return {"factor": self.factor, "mode": self.mode}
+        return {"factor": _single(self.factor), "mode": self.mode}
 
 
 def _factor(name: str, value: Any) -> float:
@@ -115,6 +117,16 @@ def _factor(name: str, value: Any) -> float:
     return float(value)
 
 
+def _single(value: float) -> float:
+    """The float32 nearest to a float, as a float: what Keras writes for these."""
+    return float(np.float32(value))
+
+
 _FAMILY = Family("regularizer", (Regularizer, L1, L2, L1L2, OrthogonalRegularizer))
 l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
-get, serialize, deserialize = _FAMILY.get, _FAMILY.serialize, _FAMILY.deserialize
+get, deserialize = _FAMILY.get, _FAMILY.deserialize
+
+
+def serialize(regularizer: Any) -> Any:
+    """The config of a regularizer, as Keras writes it."""
+    return _FAMILY.serialize(regularizer)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import ops
-from ..naming import to_snake_case
+from ..naming import auto_name
 from ..scope import get_mask
 from ..tree import flatten, is_nested, map_structure
 
@@ -82,7 +82,7 @@ class Loss:
     """
 
     def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None):
-        self.name = name or to_snake_case(type(self).__name__)
+        self.name = name or auto_name(type(self).__name__)
         self.reduction = checked_reduction(reduction)
         self.dtype = _dtype_name(dtype)
 

@@ -102,7 +102,9 @@ SHORT_NAMES = {
     "mse": MeanSquaredError,
     "msle": MeanSquaredLogarithmicError,
 }
-_FAMILY = Family("metric", CLASSES, {**SHORT_NAMES, **{name.upper(): cls for name, cls in SHORT_NAMES.items()}})
+_FAMILY = Family(
+    "metric", CLASSES, {**SHORT_NAMES, **{name.upper(): cls for name, cls in SHORT_NAMES.items()}}, FUNCTIONS
+)
 __all__ = [
     "Metric", "deserialize", "get", "resolve", "serialize", *(thing.__name__ for thing in (*CLASSES, *FUNCTIONS)),
 ]  # fmt: skip

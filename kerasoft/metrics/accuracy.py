@@ -47,6 +47,8 @@ def sparse_top_k_categorical_accuracy(y_true, y_pred, k=5, from_sorted_ids=False
     """1 where the integer label y is among the k largest of p (or, `from_sorted_ids`, among the first k ids in p)."""
     y_pred = ops.convert_to_tensor(y_pred)
     y_true = ops.convert_to_tensor(y_true)
+    if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
+        y_true = ops.squeeze(y_true, axis=-1)
     if from_sorted_ids:
         found = ops.equal(ops.expand_dims(ops.cast(y_true, y_pred.dtype), axis=-1), y_pred[..., :k])
         return ops.cast(ops.any(found, axis=-1), "float32")
@@ -64,7 +66,8 @@ def _labels(y_true, y_pred):
 def _in_top_k(labels, y_pred, k):
     here = ops.greater(ops.one_hot(ops.cast(labels, "int32"), y_pred.shape[-1], dtype="float32"), 0.0)
     own = ops.max(ops.where(here, y_pred, -float("inf")), axis=-1)
-    kth = ops.min(ops.top_k(y_pred, k)[0], axis=-1)
+    classes = y_pred.shape[-1]
+    kth = ops.min(ops.top_k(y_pred, min(k, classes) if isinstance(classes, int) else k)[0], axis=-1)
     return ops.cast(ops.greater_equal(own, kth), "float32")
 
 
@@ -122,6 +125,7 @@ class SparseTopKCategoricalAccuracy(FunctionMetric):
     """Share of integer labels whose class is among the k largest predictions."""
 
     _direction = "up"
+    left_out = (("from_sorted_ids", False),)
 
     def __init__(self, k=5, name="sparse_top_k_categorical_accuracy", dtype=None, from_sorted_ids=False):
         super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=k, from_sorted_ids=from_sorted_ids)

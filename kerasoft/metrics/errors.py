@@ -55,6 +55,7 @@ class CosineSimilarity(FunctionMetric):
     """Mean cos of the angle between y and p: 1 for the same direction."""
 
     _direction = "up"
+    left_out = (("axis", -1),)
 
     def __init__(self, name="cosine_similarity", dtype=None, axis=-1):
         super().__init__(cosine_similarity, name, dtype, axis=axis)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .. import ops
 from ..losses.base import Loss, apply_mask, squeeze_or_expand_to_same_rank
 from ..scope import get_mask
@@ -136,9 +138,12 @@ class MeanMetricWrapper(Mean):
 class FunctionMetric(MeanMetricWrapper):
     """A mean of this library: its configuration is its arguments, without the function."""
 
+    left_out: tuple[tuple[str, Any], ...] = ()  # arguments that Keras leaves out of configs, and their defaults
+
     def __init__(self, fn, name, dtype, **kwargs):
         super().__init__(fn, name, dtype, **kwargs)
         self.__dict__.update(kwargs)
 
     def get_config(self) -> dict:
-        return {**Metric.get_config(self), **self._fn_kwargs}
+        given = {name: value for name, value in self._fn_kwargs.items() if (name, value) not in self.left_out}
+        return {**Metric.get_config(self), **given}
