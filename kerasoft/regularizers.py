@@ -104,7 +104,7 @@ class OrthogonalRegularizer(Regularizer):
         unit = ops.divide(rows, length)
         cosines = ops.abs(ops.matmul(unit, ops.transpose(unit)))
         size = rows.shape[0]
-        others = ops.sum(ops.multiply(cosines, 1.0 - ops.eye(size)))
+        others = ops.sum(ops.multiply(cosines, 1.0 - ops.eye(size, dtype=cosines.dtype)))
         return ops.multiply(others, self.factor * 0.5 / (size * (size - 1.0) / 2.0))
 
     def get_config(self):

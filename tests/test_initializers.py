@@ -92,7 +92,7 @@ def test_identifiers():
         (lambda: initializers.Identity()((3,)), r"only be used for 2D matrices. Received: shape=\(3,\) of rank 1"),
         (
             lambda: initializers.deserialize({"class_name": "Mine", "config": {}}),
-            "Could not interpret initializer identifier: Mine. A class of your own must be registered",
+            "Could not interpret initializer identifier: .*'Mine'.*. A class of your own must be registered",
         ),
     ],
 )
