@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from typing import Any
 
 import numpy as np
 
-from .. import tree
+from .. import config, tree
 from ..errors import DataError, NotCompiledError, UnknownNameError
 
 # --- structure and shape of inputs ------------------------------------------------------------------------------------
@@ -483,6 +484,24 @@ def check_epochs(epochs: Any, initial_epoch: Any) -> None:
     for name, value in (("epochs", epochs), ("initial_epoch", initial_epoch)):
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
             raise ValueError(f"{name} must be a whole number of at least 0. Received: {name}={value}")
+
+
+def limited_epochs(epochs: int) -> int:
+    """`epochs`, or fewer with a warning: `kerasoft.config.set_max_epochs`."""
+    most = config.max_epochs()
+    if most and most < epochs:
+        warnings.warn(f"Limiting epochs to {most}", stacklevel=3)
+        return most
+    return epochs
+
+
+def limited_steps(steps: int | None) -> int | None:
+    """Steps of an epoch, or fewer with a warning: `kerasoft.config.set_max_steps_per_epoch`."""
+    most = config.max_steps_per_epoch()
+    if most and (not steps or most < steps):
+        warnings.warn(f"Limiting steps_per_epoch to {most}", stacklevel=3)
+        return most
+    return steps
 
 
 def batch_size_of(batch_size: Any) -> int:

@@ -361,6 +361,7 @@ class Trainer(Steps):
         checks.check_epochs(epochs, initial_epoch)
         checks.check_weights_of_classes(class_weight, sample_weight)
         self._warn_if_trainable_changed()
+        epochs, steps_per_epoch = checks.limited_epochs(epochs), checks.limited_steps(steps_per_epoch)
         given = dict(
             x=x, y=y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
             validation_data=validation_data, shuffle=shuffle, class_weight=class_weight, sample_weight=sample_weight,
@@ -413,6 +414,7 @@ class Trainer(Steps):
             NotCompiledError, DataError: as `fit`.
         """
         checks.require_compiled(self)
+        steps = checks.limited_steps(steps)
         if is_spark(x):
             from .spark_fit import evaluate_spark
 
@@ -441,6 +443,7 @@ class Trainer(Steps):
         Returns:
             arrays in the structure of the model's outputs.
         """
+        steps = checks.limited_steps(steps)
         if is_spark(x):
             from .spark_fit import predict_spark
 
