@@ -26,6 +26,7 @@ _SUBMODULES = (
     "doctor",
     "dtype_policies",
     "errors",
+    "export",
     "initializers",
     "constraints",
     "layers",

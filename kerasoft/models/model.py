@@ -223,6 +223,34 @@ class Model(Trainer, Layer, manages_build=True):
 
         load_weights(self, filepath, skip_mismatch=skip_mismatch, **kwargs)
 
+    def export(
+        self,
+        filepath: Any,
+        format: str = "stablehlo",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the model for scoring: no Spark, no code of yours, and any number of rows.
+
+        Args:
+            format: ``"stablehlo"`` (one file; `kerasoft.export.load` or JAX alone runs it) or ``"onnx"``.
+            input_signature: InputSpecs in place of the model's own inputs, to fix sizes.
+
+        Raises:
+            SerializationError: another format, or a model that the format cannot express.
+
+        >>> import kerasoft as ks, tempfile, os
+        >>> model = ks.Sequential([ks.Input((2,)), ks.layers.Dense(1, kernel_initializer="ones")])
+        >>> path = os.path.join(tempfile.mkdtemp(), "m.stablehlo")
+        >>> model.export(path, verbose=False)
+        >>> ks.export.load(path).predict([[1.0, 2.0], [3.0, 4.0]]).tolist()
+        [[3.0], [7.0]]
+        """
+        from ..export.formats import export_model
+
+        export_model(self, filepath, format, verbose, input_signature, **kwargs)
+
     def quantize(self, mode: Any = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
         """Replaces the weights of Dense, EinsumDense and Embedding layers by small integers and scales.
 

@@ -70,12 +70,12 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     if zipped is False:
         archive.write_folder(model, path, overwrite)
     elif path.endswith(".keras"):
-        with _replacing(path, overwrite) as file:
+        with replacing(path, overwrite) as file:
             archive.write_zip(model, file)
     else:
         import h5py
 
-        with _replacing(path, overwrite) as file, h5py.File(file, "w") as h5:
+        with replacing(path, overwrite) as file, h5py.File(file, "w") as h5:
             legacy.save_legacy_model(model, h5, include_optimizer)
 
 
@@ -104,7 +104,7 @@ def save_weights(
         )
     model._need_built("saving")
     if max_shard_size is None:
-        with _replacing(path, overwrite) as file, h5py.File(file, "w") as h5:
+        with replacing(path, overwrite) as file, h5py.File(file, "w") as h5:
             write_state(model, WeightsWriter(h5))
         return
     if path.endswith(".h5"):
@@ -125,7 +125,7 @@ def save_weights(
 
 
 @contextlib.contextmanager
-def _replacing(path: str, overwrite: bool) -> Iterator[Any]:
+def replacing(path: str, overwrite: bool) -> Iterator[Any]:
     """A file that takes the place of `path` when it is complete."""
     if os.path.exists(path) and not overwrite:
         raise SerializationError(f"the file {path} exists; give overwrite=True to replace it")
