@@ -83,7 +83,9 @@ def trace_forward(function: Callable, signature: Any, kind: str = "predict") -> 
     known = {n.attrs["name"] for n in nodes}
     loose = [n.attrs["name"] for n in graph.inputs if n.attrs["name"] not in known]
     if loose:
-        raise SerializationError(f"the outputs depend on {loose}, which only training gives; such a model cannot be exported")
+        raise SerializationError(
+            f"the outputs depend on {loose}, which only training gives; such a model cannot be exported"
+        )
     outputs = [
         {"name": name, "shape": list(known_shape(x)), "dtype": str(x.dtype)}
         for name, x in zip(output_names, flat, strict=True)

@@ -70,7 +70,9 @@ class ExportedModel:
 
     def _flat(self, arrays: list) -> list:
         outputs = self(arrays)
-        return list(outputs.values()) if isinstance(outputs, dict) else outputs if isinstance(outputs, list) else [outputs]
+        return (
+            list(outputs.values()) if isinstance(outputs, dict) else outputs if isinstance(outputs, list) else [outputs]
+        )
 
 
 def _as_arrays(inputs: tuple, wanted: list[dict], endpoint: str) -> list[np.ndarray]:

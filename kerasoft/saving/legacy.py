@@ -82,15 +82,25 @@ def _names(group: Any, name: str) -> list[str]:
     return [n.decode("utf8") if isinstance(n, bytes) else str(n) for n in found]
 
 
-def _values(group: Any) -> list[np.ndarray]:
+def _values(group: Any) -> list[tuple[str, np.ndarray]]:
+    """(short name, value) of the weights in a group."""
     values = []
     for name in _names(group, "weight_names"):
         folder, _, leaf = name.rpartition("/")
         holder = inside(group, folder) if folder else group
         if holder is None:
             raise SerializationError(f"the weights file has no '{name}' in {group.name}")
-        values.append(GroupReader(holder)[leaf])
+        values.append((leaf.partition(":")[0], GroupReader(holder)[leaf]))
     return values
+
+
+def _in_order(variables: list, saved: list[tuple[str, np.ndarray]]) -> list[np.ndarray]:
+    """The values in the order of `variables`: by their names where these say it all, else as they come."""
+    names = [v.name for v in variables]
+    found = dict(saved)
+    if len(found) == len(saved) == len(set(names)) and set(found) == set(names):
+        return [found[name] for name in names]
+    return [value for _, value in saved]
 
 
 def _legacy_weights(layer: Any) -> list[Any]:
@@ -148,7 +158,7 @@ def _set(variables: list, values: list, what: str, saved_name: str, skip_mismatc
             raise SerializationError(text)
         warnings.warn(f"Skipping: {text}", stacklevel=5)
         return
-    for variable, value in zip(variables, values, strict=True):
+    for variable, value in zip(variables, _in_order(variables, values), strict=True):
         if tuple(variable.shape) != value.shape:
             text = (
                 f"Shape mismatch in {what} for weight {variable.path}. Weight expects shape {tuple(variable.shape)}. "
@@ -181,7 +191,7 @@ def _compile(model: Any, file: Any, path: str) -> None:
     group = inside(file, "optimizer_weights")
     if group is None:
         return
-    values, variables = _values(group), model.optimizer.variables
+    values, variables = [value for _, value in _values(group)], model.optimizer.variables
     if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
         warnings.warn(
             "Error in loading the saved optimizer state. As a result, your model is starting with a freshly initialized "

@@ -45,6 +45,8 @@ def modern(config: Any) -> Any:
         return config
     if "trainable" not in config["config"] and name in _operations():
         return {**config, "module": "keras.src.ops"}
+    if "trainable" in config["config"]:  # a layer, not the initializer of the same name
+        config = {**config, "module": "keras.layers"}
     return {**config, "config": _arguments(name, config)}
 
 

@@ -131,9 +131,10 @@ def class_reference(cls: type) -> dict[str, Any]:
 def _public_name(cls: type, public: str) -> str:
     """The name of a class in its public module: GroupQueryAttention for the class GroupedQueryAttention."""
     module = importlib.import_module(f"kerasoft.{public.removeprefix('keras.')}")
-    if hasattr(module, cls.__name__):
+    names = getattr(module, "__all__", ())
+    if cls.__name__ in names:
         return cls.__name__
-    return next((n for n in getattr(module, "__all__", ()) if getattr(module, n) is cls), cls.__name__)
+    return next((n for n in names if getattr(module, n, None) is cls), cls.__name__)
 
 
 def public_module(target: Any) -> str | None:

@@ -99,9 +99,7 @@ def test_the_reader_needs_no_front_end():
 
 def test_a_signature_fixes_sizes_and_functions_are_endpoints(tmp_path):
     model = ks.Sequential([ks.Input((4, 3)), ks.layers.Dense(2)])
-    model.export(
-        tmp_path / "m", verbose=False, input_signature=[ks.layers.InputSpec(shape=(2, 4, 3), dtype="float32")]
-    )
+    model.export(tmp_path / "m", verbose=False, input_signature=[ks.layers.InputSpec(shape=(2, 4, 3), dtype="float32")])
     loaded = ks.export.load(tmp_path / "m")
     x = np.ones((2, 4, 3), "float32")
     np.testing.assert_allclose(loaded(x), model(x), rtol=1e-6)
@@ -142,7 +140,9 @@ def test_errors_say_what_to_do(tmp_path, exported):
     model, path = exported
     with pytest.raises(SerializationError, match="format='tf_saved_model'.*format='stablehlo'.*format='onnx'"):
         model.export(tmp_path / "m", format="tf_saved_model")
-    with pytest.raises(SerializationError, match=r"Unrecognized format=pb. Supported formats are: \['stablehlo', 'onnx'\]"):
+    with pytest.raises(
+        SerializationError, match=r"Unrecognized format=pb. Supported formats are: \['stablehlo', 'onnx'\]"
+    ):
         model.export(tmp_path / "m", format="pb")
     with pytest.raises(SerializationError, match="No endpoints have been set"):
         ks.export.ExportArchive().write_out(tmp_path / "m")

@@ -127,7 +127,9 @@ def where(b: Builder, n: Any, inputs: list[str]) -> str:
 
 @rule("cast")
 def cast(b: Builder, n: Any, inputs: list[str]) -> str:
-    return b.make("Identity", inputs[0]) if n.inputs[0].dtype == n.dtype else b.cast(inputs[0], n.inputs[0].dtype, n.dtype)
+    return (
+        b.make("Identity", inputs[0]) if n.inputs[0].dtype == n.dtype else b.cast(inputs[0], n.inputs[0].dtype, n.dtype)
+    )
 
 
 @rule("clip")
