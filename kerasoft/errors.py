@@ -66,5 +66,5 @@ class UnsafeFileError(SerializationError):
     """A file that wants code run, escapes its folder or is too large."""
 
 
-class SymbolicValueError(KerasoftError, TypeError):
-    """The value of a symbolic tensor was asked for."""
+class SymbolicValueError(KerasoftError, TypeError, ValueError, NotImplementedError):
+    """The value of a symbolic tensor was asked for. Of all the kinds that Keras raises for it."""

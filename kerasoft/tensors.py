@@ -18,6 +18,7 @@ import numpy as np
 
 from . import dtypes, naming, tree
 from .errors import LayerError, SymbolicValueError
+from .operators import with_operators
 from .scope import EagerScope, Masks, Scope, autocast, current_scope, get_mask, set_mask
 from .variables import Variable
 
@@ -30,6 +31,7 @@ History = namedtuple("History", ["operation", "node_index", "tensor_index"])
 """Which result (`tensor_index`) of which call (`node_index`) of which operation a tensor is."""
 
 
+@with_operators
 class KerasTensor:
     """A tensor without a value: shape (None for unknown sizes), dtype, and the call that makes it.
 
@@ -41,12 +43,24 @@ class KerasTensor:
 
     __array_priority__ = 1000
 
-    def __init__(self, shape: Any, dtype: Any = "float32", name: str | None = None, record_history: bool = True):
-        self.shape = standardize_shape(shape)
-        self.dtype = dtypes.standardize(dtype)
+    def __init__(
+        self,
+        shape: Any,
+        dtype: Any = "float32",
+        sparse: bool = False,
+        ragged: bool = False,
+        record_history: bool = True,
+        name: str | None = None,
+        *,
+        ragged_rank: int | None = None,
+        row_splits_dtype: Any = None,
+    ):
+        if sparse or ragged:
+            raise ValueError("sparse and ragged tensors are not supported; give a dense one")
+        self._shape = standardize_shape(shape)
+        self._dtype = dtypes.standardize(dtype)
         self.name = name or naming.auto_name(type(self).__name__)
         self.record_history = record_history
-        self.sparse = self.ragged = False
         self._keras_history: Any = None
         self._keras_mask: Any = None
 
@@ -55,9 +69,27 @@ class KerasTensor:
         """`(operation, node_index, tensor_index)`; None for a tensor that no call made."""
         return self._keras_history
 
+    # What cannot be changed; sparse and ragged tensors do not exist here.
+    shape = property(lambda self: self._shape)
+    dtype = property(lambda self: self._dtype)
+    sparse = property(lambda self: False)
+    ragged = property(lambda self: False)
+    ragged_rank = property(lambda self: None)
+    row_splits_dtype = property(lambda self: None)
+
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return len(self._shape)
+
+    def reshape(self, newshape: Any) -> Any:
+        from . import ops
+
+        return ops.reshape(self, newshape)
+
+    def squeeze(self, axis: Any = None) -> Any:
+        from . import ops
+
+        return ops.squeeze(self, axis)
 
     def __repr__(self) -> str:
         return f"<KerasTensor shape={self.shape}, dtype={self.dtype}, name={self.name}>"
@@ -80,14 +112,23 @@ class KerasTensor:
         raise SymbolicValueError("A symbolic KerasTensor has no length; see its `shape`.")
 
     def __float__(self) -> float:
-        raise SymbolicValueError("A symbolic KerasTensor has no value and cannot become a float.")
+        raise SymbolicValueError("A KerasTensor is symbolic: it has no value. You cannot convert it to a float.")
 
-    def __getitem__(self, key: Any) -> Any:
+    def __int__(self) -> int:
+        raise SymbolicValueError("A KerasTensor is symbolic: it has no value. You cannot convert it to an int.")
+
+    def __jax_array__(self) -> Any:
+        raise SymbolicValueError(
+            "A KerasTensor cannot be used as input to a JAX function. Make an op of the function with "
+            "kerasoft.ops.jax(function), or call it in the `call` of a layer of your own."
+        )
+
+    def __ne__(self, other: object) -> Any:
         from . import ops
 
-        return ops.get_item(self, key)
+        return ops.not_equal(self, other)
 
-    # Arithmetic operators are attached by kerasoft.ops.operators.
+    __hash__ = object.__hash__
 
 
 class Call:

@@ -9,8 +9,10 @@ import numpy as np
 
 from . import dtypes, naming, scope
 from .errors import SymbolicValueError
+from .operators import with_operators
 
 
+@with_operators
 class Variable:
     """A weight or a state.
 
@@ -28,7 +30,8 @@ class Variable:
 
     >>> import kerasoft as ks
     >>> v = ks.Variable([1.0, 2.0], name="gain")
-    >>> v.assign_add([1.0, 1.0])
+    >>> v.assign_add([1.0, 1.0]).tolist()
+    [2.0, 3.0]
     >>> v.numpy().tolist(), v.shape, v.dtype
     ([2.0, 3.0], (2,), 'float32')
     """
@@ -45,17 +48,23 @@ class Variable:
         aggregation: str = "none",
         synchronization: str = "auto",
         name: str | None = None,
+        layout: Any = None,
     ):
         self.name = name if name is not None else naming.auto_name(type(self).__name__)
-        if "/" in self.name:
-            raise ValueError(f"Argument `name` must be a string without the character `/`. Received: name={name}")
+        if not isinstance(self.name, str) or "/" in self.name:
+            raise ValueError(
+                f"Argument `name` must be a string and cannot contain character `/`. Received: name={name}"
+            )
+        _one_of("aggregation", aggregation, (None, "none", "mean", "sum", "only_first_replica"))
+        _one_of("synchronization", synchronization, (None, "none", "on_read", "on_write", "auto"))
         parents = naming.current_path()
         self.path = f"{parents}/{self.name}" if parents else self.name
-        self.trainable = bool(trainable)
+        self._trainable = bool(trainable)
         self.autocast = bool(autocast)
-        self.aggregation, self.synchronization = aggregation, synchronization
-        self.regularizer: Any = None
-        self.constraint: Any = None
+        self.aggregation, self.synchronization = aggregation or "none", synchronization or "none"
+        self._regularizer: Any = None
+        self._constraint: Any = None
+        self._overwrite_with_gradient = False
         self.initializer = initializer if callable(initializer) or isinstance(initializer, str) else None
         if isinstance(initializer, str):
             from . import initializers
@@ -132,8 +141,46 @@ class Variable:
     def size(self) -> int:
         return math.prod(self._shape)
 
-    def assign(self, value: Any) -> None:
-        """Sets the value; while a graph is traced, records the new value as a state update.
+    @property
+    def trainable(self) -> bool:
+        """Whether an optimizer moves it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: Any) -> None:
+        self._trainable = bool(value)
+
+    @property
+    def regularizer(self) -> Any:
+        """What is added to the loss for its value: a callable, or None."""
+        return self._regularizer
+
+    @regularizer.setter
+    def regularizer(self, value: Any) -> None:
+        self._regularizer = _callable("regularizer", value)
+
+    @property
+    def constraint(self) -> Any:
+        """What an optimizer's step makes of its value: a callable, or None."""
+        return self._constraint
+
+    @constraint.setter
+    def constraint(self, value: Any) -> None:
+        self._constraint = _callable("constraint", value)
+
+    @property
+    def overwrite_with_gradient(self) -> bool:
+        """Whether an optimizer puts the gradient in the place of the value."""
+        return self._overwrite_with_gradient
+
+    @overwrite_with_gradient.setter
+    def overwrite_with_gradient(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"`overwrite_with_gradient` must be a boolean. Received: {value}")
+        self._overwrite_with_gradient = value
+
+    def assign(self, value: Any) -> Any:
+        """Sets the value and returns it; while a graph is traced, records the new value as a state update.
 
         Raises:
             ValueError: another shape.
@@ -141,7 +188,7 @@ class Variable:
         current = scope.current_scope()
         if current is not None and current.holds_values:
             current.assign(self, value)
-            return
+            return self.value
         array = np.asarray(value.numpy() if isinstance(value, Variable) else value)
         if array.shape != self.shape:
             raise ValueError(
@@ -149,12 +196,13 @@ class Variable:
                 f"match. variable.shape={self.shape}, Received: value.shape={array.shape}. Target variable: {self!r}"
             )
         self._hold(np.array(array, self._dtype))
+        return self._array
 
-    def assign_add(self, value: Any) -> None:
-        self.assign(self + value)
+    def assign_add(self, value: Any) -> Any:
+        return self.assign(self + value)
 
-    def assign_sub(self, value: Any) -> None:
-        self.assign(self - value)
+    def assign_sub(self, value: Any) -> Any:
+        return self.assign(self - value)
 
     def __repr__(self) -> str:
         return f"<Variable path={self.path}, shape={self.shape}, dtype={self.dtype}>"
@@ -183,11 +231,36 @@ class Variable:
             self.__array__()  # refuses
         return jax.numpy.asarray(scope.read(self))
 
+    def _scalar(self) -> Any:
+        if self._shape:
+            raise TypeError(f"Only scalar arrays can be converted to Python scalars. Got: shape={self._shape}")
+        return self.__array__()
+
     def __float__(self) -> float:
-        return float(self.__array__())
+        return float(self._scalar())
 
     def __int__(self) -> int:
-        return int(self.__array__())
+        return int(self._scalar())
+
+    def __pos__(self) -> Any:
+        return self.value
+
+    def __eq__(self, other: object) -> Any:
+        """Element by element with numbers and arrays; of two variables, whether they are the same one."""
+        if isinstance(other, Variable) or not (hasattr(other, "shape") or isinstance(other, (bool, int, float, list))):
+            return self is other
+        from . import ops
+
+        return ops.equal(self, other)
+
+    def __ne__(self, other: object) -> Any:
+        if isinstance(other, Variable) or not (hasattr(other, "shape") or isinstance(other, (bool, int, float, list))):
+            return self is not other
+        from . import ops
+
+        return ops.not_equal(self, other)
+
+    __hash__ = object.__hash__
 
     def __bool__(self) -> bool:
         raise TypeError("A Keras Variable cannot be used as a boolean.")
@@ -197,15 +270,23 @@ class Variable:
             raise TypeError("len() of unsized object")
         return self._shape[0]
 
-    def __getitem__(self, key: Any) -> Any:
-        from . import ops
-
-        return ops.get_item(self, key)
-
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
-    # Arithmetic operators are attached by kerasoft.ops.operators.
+
+def _one_of(name: str, value: Any, known: tuple) -> None:
+    if value not in known:
+        listed = ", ".join(f"`{v!r}`" if v is not None else "`None`" for v in known)
+        raise ValueError(f"Invalid value for argument `{name}`. Expected one of {listed}. Received: {name}={value}")
+
+
+def _callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise ValueError(
+            f"Invalid value for attribute `{name}`. Expected a callable (such as a `kerasoft.{name}s` instance) or "
+            f"`None`. Received: {name}={value}"
+        )
+    return value
 
 
 def dtypes_of(name: str) -> Any:

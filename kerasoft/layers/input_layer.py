@@ -52,7 +52,9 @@ class InputLayer(Layer):
         self._input_dtype = dtypes.standardize(dtype)
         self.optional = optional
         self.built = True
-        output = input_tensor if input_tensor is not None else KerasTensor(self._batch_shape, self._input_dtype, name)
+        output = (
+            input_tensor if input_tensor is not None else KerasTensor(self._batch_shape, self._input_dtype, name=name)
+        )
         Call(self, (), {}, output)
 
     def call(self) -> Any:
