@@ -16,19 +16,26 @@ CHUNK = 2048  # rows that a state is filled with at once
 FAN_IN = 16  # states that one task merges
 
 
-def merged_state(data: Any, fill: Callable[[Iterable[list]], Any], feature_cols: Sequence[str] | None) -> Any:
+def merged_state(
+    data: Any, fill: Callable[[Iterable[list]], Any], feature_cols: Sequence[str] | None, whole: bool = False
+) -> Any:
     """The state of all rows. The driver receives this one state; a bad row is named by its partition.
 
     Args:
         data: an RDD of values, or of tuples that begin with them, or of dicts or Rows; or a DataFrame.
         fill: from chunks of values to a state that has ``merge(other) -> state``.
         feature_cols: the columns, where there are several; their values are joined to one vector a row.
+        whole: rows are not joined, but given to `fill` as dicts of the columns.
 
     Raises:
         EmptyDataError: there is no row. DataError: a value that does not fit.
     """
     feature_cols = [feature_cols] if isinstance(feature_cols, str) else feature_cols
-    values = _columns(data, feature_cols) if is_dataframe(data) else _values(data, feature_cols)
+    if whole:
+        rows = data.select(*[f"`{name}`" for name in feature_cols or ()]).rdd if is_dataframe(data) else data
+        values = rows.map(_as_dict)
+    else:
+        values = _columns(data, feature_cols) if is_dataframe(data) else _values(data, feature_cols)
     states = values.mapPartitionsWithIndex(functools.partial(_fill, fill))
     groups = values.getNumPartitions()
     while groups > 1:
@@ -97,6 +104,14 @@ def _value(feature_cols: Sequence[str] | None, row: Any) -> Any:
     if isinstance(row, dict):
         return _of_dict(row, feature_cols or (list(row) if len(row) == 1 else None))
     return row[0] if isinstance(row, tuple) and row else row
+
+
+def _as_dict(row: Any) -> dict:
+    row = row.asDict() if hasattr(row, "asDict") else row
+    row = row[0] if isinstance(row, tuple) and row else row
+    if not isinstance(row, dict):
+        raise ValueError(f"adapt(): a row is {row!r}; expected a dict by feature name, or a Row")
+    return row
 
 
 def _of_dict(row: dict, names: Sequence[str] | None) -> Any:

@@ -205,3 +205,26 @@ def fill_quantiles(state: Quantiles, rows: list) -> None:
 
 def fill_moments(state: Moments, rows: list) -> None:
     state.update(same_shapes(rows))
+
+
+@dataclasses.dataclass
+class Several:
+    """States by name, filled from the columns of a table in one pass."""
+
+    states: dict[str, Any]
+
+    def merge(self, other: Several) -> Several:
+        self.states = {name: state.merge(other.states[name]) for name, state in self.states.items()}
+        return self
+
+
+def fill_several(fills: dict[str, Callable[[Any, list], None]], state: Several, rows: list[dict]) -> None:
+    """Puts each column of the rows into its state.
+
+    Raises:
+        DataError: a row without a column.
+    """
+    for name, fill in fills.items():
+        if any(name not in row for row in rows):
+            raise DataError(f"adapt(): a row has the keys {sorted(map(str, rows[0]))}; there is no {name!r}")
+        fill(state.states[name], [row[name] for row in rows])

@@ -118,6 +118,9 @@ def class_reference(cls: type) -> dict[str, Any]:
         return {"module": entry.module, "class_name": entry.class_name, "registered_name": entry.class_name}
     name = cls.__name__
     if cls.__module__.startswith("kerasoft."):
+        named = getattr(cls, "keras_module", None)
+        if named:
+            return {"module": named, "class_name": name, "registered_name": name if ".src." in named else None}
         if name in _MODELS:
             registered = name if name == "Functional" else None
             return {"module": _MODELS[name], "class_name": name, "registered_name": registered}
@@ -322,6 +325,10 @@ def _ours(name: str, module: str) -> Any:
     if name in dtype_policies.__all__:
         return getattr(dtype_policies, name)
     rest = rest.removeprefix("src.")
+    if name == "FeatureSpace" or rest == "layers.preprocessing.feature_space":
+        from ..layers.preprocessing import feature_space
+
+        return getattr(feature_space, name, None)
     places = [p for p in _PUBLIC if rest == p or rest.startswith(f"{p}.")] or list(_PUBLIC)
     for place in sorted(places, key=len, reverse=True):
         try:

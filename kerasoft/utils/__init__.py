@@ -10,7 +10,7 @@ _SAVING = (
 )  # fmt: skip
 _NAMES = {
     "Config": "configuration",
-    "FeatureSpace": "kerasoft.layers",
+    "FeatureSpace": "kerasoft.layers.preprocessing.feature_space",
     "Progbar": "progress",
     "PyDataset": "py_dataset",
     "Sequence": "py_dataset",

@@ -65,6 +65,26 @@ def test_statistics_are_summed_on_the_executors(context, spark):
         L.Normalization().adapt(context.parallelize([], 2))
 
 
+def test_a_feature_space_learns_all_its_columns_in_one_pass(context, spark):
+    columns = {"a": X[:, 0].tolist(), "b": [t[:2] for t in TEXTS * 2], "c": X[:, 1].tolist()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    features = {"a": "float_normalized", "b": "string_categorical", "c": "float_discretized"}
+    want = ks.utils.FeatureSpace(features, num_discretization_bins=3)
+    want.adapt(columns)
+    whole = L.Discretization(num_bins=3)
+    whole.adapt(X[:, 1])
+    for data in (context.parallelize(rows, 3), spark.createDataFrame(rows)):
+        got = ks.utils.FeatureSpace(features, num_discretization_bins=3)
+        started = context.statusTracker().getJobIdsForGroup(None)
+        got.adapt(data)
+        jobs = set(context.statusTracker().getJobIdsForGroup(None)) - set(started)
+        assert len(jobs) == 1
+        assert got.preprocessors["b"].get_vocabulary() == want.preprocessors["b"].get_vocabulary()
+        np.testing.assert_allclose(got.preprocessors["a"].mean, want.preprocessors["a"].mean, rtol=1e-5)
+        assert got.preprocessors["c"].bin_boundaries == whole.bin_boundaries
+        assert got({k: v[:4] for k, v in columns.items()}).shape == want({k: v[:4] for k, v in columns.items()}).shape
+
+
 def test_a_model_of_text_is_trained_and_scored_on_rows_of_text(context, spark):
     vectorize = adapted(L.TextVectorization(output_sequence_length=5), TEXTS)
     layers = [vectorize, L.Embedding(vectorize.vocabulary_size(), 4), L.Flatten(), L.Dense(1, "sigmoid")]

@@ -5,6 +5,7 @@ of the tests. To make the file again, in an environment with Keras 3.15 and Tens
 `KERAS_BACKEND=jax python tests/layers/test_preprocessing_layers.py`.
 """
 
+import importlib
 import json
 import pathlib
 
@@ -247,6 +248,33 @@ def normalization(L):
     return [
         results, [x.get_weights() for x in layers], [config(x) for x in layers], [x.mean for x in layers[:9]], flat([[1, 2, 3]]),
         [[w.path.rpartition("/")[2] for w in x.weights] for x in layers[:1]], layers[0].get_build_config(),
+    ]  # fmt: skip
+
+
+@case
+def feature_space(L):
+    space = importlib.import_module(L.__name__.split(".")[0]).utils.FeatureSpace
+    columns = {
+        "f": [1.0, 2.0, 3.0, 4.0], "n": [1.0, 5.0, 2.0, 9.0], "r": [0.0, 1.0, 2.0, 3.0], "d": [0.1, 0.5, 0.9, 0.3],
+        "ic": [3, 3, 5, 7], "sc": ["a", "b", "a", "c"], "sh": ["q", "w", "e", "r"], "ih": [10, 20, 30, 40],
+    }  # fmt: skip
+    features = {
+        "f": "float", "n": "float_normalized", "r": space.float_rescaled(scale=2.0, offset=1.0),
+        "d": space.float_discretized(3), "ic": space.integer_categorical(max_tokens=3, num_oov_indices=2, output_mode="int"),
+        "sc": "string_categorical", "sh": space.string_hashed(5), "ih": "integer_hashed",
+    }  # fmt: skip
+    crosses = [("sc", "ic"), space.cross(("sh", "d"), 6, output_mode="int")]
+    as_dict = space(features, crosses=crosses, crossing_dim=8, output_mode="dict")
+    as_dict.adapt(columns)
+    joined = space({"sc": "string_categorical", "d": "float_discretized", "n": "float"},
+                   crosses=[["sc", "d"]], crossing_dim=4, num_discretization_bins=2)  # fmt: skip
+    joined.adapt(columns)
+    few = {k: np.array(v)[:2] for k, v in columns.items()}
+    one = {k: v[1] for k, v in columns.items()}
+    return [
+        as_dict(few), as_dict(one), joined({k: few[k] for k in ("sc", "d", "n")}), joined({k: one[k] for k in ("sc", "d", "n")}),
+        {k: [list(x.shape), x.dtype, x.name] for k, x in as_dict.get_inputs().items()},
+        {k: [list(x.shape), x.dtype] for k, x in as_dict.get_encoded_features().items()}, list(joined.get_encoded_features().shape),
     ]  # fmt: skip
 
 

@@ -99,8 +99,8 @@ class Normalization(Configured):
             ValueError: no data, or shapes that do not fit. TypeError: something else than data.
         """
         if is_spark(data):
-            moments = spark_state(data, fill_moments, Moments(self.axis), None, feature_cols)
-            self._build_for((None, *moments.shape))
+            self._take_state(spark_state(data, *self._distributed_state(), None, feature_cols))
+            return
         elif hasattr(data, "dtype") and hasattr(data, "shape"):
             data = np.asarray(as_host(data))
             self._build_for(data.shape)
@@ -112,6 +112,16 @@ class Normalization(Configured):
                 f"Unsupported data type: {type(data)}. `adapt` supports arrays, iterables of batches (e.g. list, "
                 "generator), RDDs and DataFrames."
             )
+        self._assign(moments)
+
+    def _distributed_state(self):
+        return fill_moments, Moments(self.axis)
+
+    def _take_state(self, moments: Moments) -> None:
+        self._build_for((None, *moments.shape))
+        self._assign(moments)
+
+    def _assign(self, moments: Moments) -> None:
         if self.input_mean is None:
             self.adapt_mean.assign(moments.mean + np.zeros(self.adapt_mean.shape))
             self.adapt_variance.assign(moments.variance + np.zeros(self.adapt_variance.shape))

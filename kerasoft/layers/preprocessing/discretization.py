@@ -89,14 +89,19 @@ class Discretization(Configured):
             )
         self.reset_state()
         if is_spark(data):
-            found = spark_state(data, fill_quantiles, Quantiles(self.epsilon), steps, feature_cols)
-            self.summary = found.result()
+            self._take_state(spark_state(data, *self._distributed_state(), steps, feature_cols))
         elif isinstance(data, np.ndarray) or not hasattr(data, "__iter__") or hasattr(data, "dtype"):
             self.update_state(data)
         else:
             for batch in batches_of(data, steps):
                 self.update_state(batch)
         self.finalize_state()
+
+    def _distributed_state(self):
+        return fill_quantiles, Quantiles(self.epsilon)
+
+    def _take_state(self, state: Quantiles) -> None:
+        self.summary = state.result()
 
     def update_state(self, data):
         """Adds the numbers of a batch to the summary."""

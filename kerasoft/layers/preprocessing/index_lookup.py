@@ -257,8 +257,7 @@ class IndexLookup(HostLayer):
         """
         self.reset_state()
         if is_spark(data):
-            self._refuse_static()
-            self._counts = spark_state(data, self._filler(), self._counts, steps, feature_cols)
+            self._take_state(spark_state(data, *self._distributed_state(), steps, feature_cols))
         elif is_array(data):
             data = self._lookup([]).standardized(as_host(data))
             self.update_state(data[:, None] if data.ndim == 1 else data)
@@ -267,8 +266,13 @@ class IndexLookup(HostLayer):
                 self.update_state(batch)
         self.finalize_state()
 
-    def _filler(self) -> Callable[[TokenCounts, list], None]:
-        return functools.partial(count_rows, self._lookup([]))
+    def _distributed_state(self) -> tuple[Callable, TokenCounts]:
+        """How rows are put into a state on an executor, and the state to begin with."""
+        self._refuse_static()
+        return functools.partial(count_rows, self._lookup([])), TokenCounts(self.output_mode == "tf_idf")
+
+    def _take_state(self, state: TokenCounts) -> None:
+        self._counts = state
 
     def _refuse_static(self) -> None:
         if self._has_input_vocabulary:

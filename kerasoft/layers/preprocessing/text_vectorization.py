@@ -136,11 +136,8 @@ class TextVectorization(HostLayer):
             feature_cols: the column, if the DataFrame (or rows that are dicts) has several.
         """
         self.reset_state()
-        lookup = self._lookup_layer
         if is_spark(data):
-            lookup._refuse_static()
-            fill = functools.partial(count_texts, self._tokenizer)
-            lookup._counts = spark_state(data, fill, lookup._counts, steps, feature_cols)
+            self._take_state(spark_state(data, *self._distributed_state(), steps, feature_cols))
         elif is_array(data):
             data = as_texts(as_host(data), self._tokenizer.owner)
             self.update_state(data[:, None] if data.ndim == 1 else data)
@@ -148,6 +145,13 @@ class TextVectorization(HostLayer):
             for batch in batches_of(data, steps):
                 self.update_state(batch)
         self.finalize_state()
+
+    def _distributed_state(self) -> tuple[Any, Any]:
+        _, start = self._lookup_layer._distributed_state()
+        return functools.partial(count_texts, self._tokenizer), start
+
+    def _take_state(self, state: Any) -> None:
+        self._lookup_layer._take_state(state)
 
     def update_state(self, data):
         """Counts the tokens of a batch of texts."""
