@@ -31,7 +31,7 @@ class Discretization(Configured):
     >>> layer = ks.layers.Discretization(num_bins=4, epsilon=0.01)
     >>> layer.adapt(np.array([[-1.5, 1.0, 3.4, 0.5], [0.0, 3.0, 1.3, 0.0]]))
     >>> layer([[-1.5, 1.0, 3.4, 0.5], [0.0, 3.0, 1.3, 0.0]]).tolist()
-    [[0, 2, 3, 1], [1, 3, 2, 1]]
+    [[0, 2, 3, 2], [1, 3, 3, 1]]
     """
 
     def __init__(
