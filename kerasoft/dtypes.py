@@ -24,6 +24,19 @@ def standardize(dtype: Any) -> str:
     if dtype is None:
         return floatx()
     try:
+        found = _known.get(dtype)
+        if found is None:
+            _known[dtype] = found = _name(dtype)
+        return found
+    except TypeError:  # not hashable
+        return _name(dtype)
+
+
+_known: dict[Any, str] = {}
+
+
+def _name(dtype: Any) -> str:
+    try:
         name = _PYTHON.get(dtype, dtype)
     except TypeError:
         name = dtype

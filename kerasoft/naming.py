@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import re
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ _uids: dict[str, int] = {}
 _path: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("path", default=())
 
 
+@functools.lru_cache(maxsize=4096)
 def to_snake_case(name: str) -> str:
     """Keras's snake case.
 
@@ -74,14 +76,25 @@ def name_scope(name: str) -> Iterator[None]:
         _path.reset(token)
 
 
-@contextlib.contextmanager
-def absolute_scope(path: str) -> Iterator[None]:
+class absolute_scope:  # noqa: N801  it is used like a function; a class costs fewer calls
     """As `name_scope`, but `path` is the whole path."""
-    token = _path.set((path,))
-    try:
-        yield
-    finally:
-        _path.reset(token)
+
+    def __init__(self, path: str):
+        self._names = (path,)
+
+    def __enter__(self) -> None:
+        self._token = _path.set(self._names)
+
+    def __exit__(self, *_: object) -> None:
+        _path.reset(self._token)
+
+
+def enter(path: str) -> contextvars.Token:
+    """Opens `absolute_scope(path)` without a ``with``; `leave` closes it."""
+    return _path.set((path,))
+
+
+leave = _path.reset
 
 
 def current_path() -> str:

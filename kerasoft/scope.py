@@ -248,6 +248,9 @@ def read(variable: Any) -> Any:
     return value
 
 
+enter_autocast, leave_autocast = _autocast.set, _autocast.reset  # `autocast` without a `with`
+
+
 @contextlib.contextmanager
 def autocast(dtype: str | None) -> Iterator[None]:
     """Float variables read inside are cast to `dtype`; None stops casting."""
@@ -260,17 +263,19 @@ def autocast(dtype: str | None) -> Iterator[None]:
 
 def get_mask(value: Any) -> Any:
     """The mask that goes with a tensor, or None."""
-    if hasattr(value, "_keras_mask"):
-        return value._keras_mask
+    found = getattr(value, "_keras_mask", None)
     current = _current.get()
-    return None if current is None else current.masks.get(value)
+    return current.masks.get(value) if found is None and current is not None else found
 
 
 def set_mask(value: Any, mask: Any) -> None:
-    """Attaches a mask to a tensor, for the layers that take it next."""
-    if hasattr(value, "_keras_mask"):
-        value._keras_mask = mask
-        return
+    """Attaches a mask to a tensor, for the layers that take it next; to arrays also beyond this call."""
     current = _current.get()
+    if current is None or not current.tracing or hasattr(value, "_keras_mask"):
+        try:
+            value._keras_mask = mask
+            return
+        except AttributeError:  # not all arrays take attributes
+            pass
     if current is not None:
         current.masks[value] = mask

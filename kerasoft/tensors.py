@@ -154,7 +154,7 @@ class Call:
                 )
         index = len(operation._inbound_nodes)
         operation._inbound_nodes.append(self)
-        for parent in self.parents:
+        for parent in self.parents if self.inputs else ():
             parent.operation._outbound_nodes.append(self)
         for i, x in enumerate(self.outputs):
             x._keras_history = History(operation, index, i)
@@ -296,15 +296,23 @@ def standardize_shape(shape: Any) -> tuple:
             + ("" if shape is None else f"; did you mean ({shape},)?")
         )
     shape = tuple(shape)
+    plain = True
     for size in shape:
-        if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0):
+        if size is None or (type(size) is int and size >= 0):
+            continue
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 0:
             raise ValueError(f"Cannot convert '{shape}' to a shape. Found invalid dimension '{size}'.")
-    return tuple(None if size is None else int(size) for size in shape)
+        plain = False
+    return shape if plain else tuple([None if size is None else int(size) for size in shape])
 
 
 def known_shape(value: Any) -> tuple:
     """The shape of any tensor, with None for sizes that are not known numbers."""
-    return tuple(int(d) if isinstance(d, (int, np.integer)) else None for d in value.shape)
+    shape = value.shape
+    for d in shape:
+        if type(d) is not int:
+            return tuple([int(d) if isinstance(d, (int, np.integer)) else None for d in shape])
+    return tuple(shape)
 
 
 def symbolic_sizes(shape: tuple) -> tuple:
@@ -321,7 +329,19 @@ def is_tensor(value: Any) -> bool:
 
 def any_symbolic(*structures: Any) -> bool:
     """Whether there is a KerasTensor among the leaves."""
-    return any(isinstance(x, KerasTensor) for x in tree.flatten(structures))
+    for structure in structures:
+        if isinstance(structure, dict):
+            structure = structure.values()
+        elif not isinstance(structure, (list, tuple)):
+            structure = (structure,)
+        for x in structure:
+            if isinstance(x, KerasTensor):
+                return True
+            if isinstance(x, (list, tuple, dict)):
+                for leaf in tree.flatten(x):
+                    if isinstance(leaf, KerasTensor):
+                        return True
+    return False
 
 
 # --- inference ----------------------------------------------------------------------------------------------------
@@ -388,11 +408,12 @@ def inference_scope() -> Scope:
 # --- the user's line ----------------------------------------------------------------------------------------------
 
 
+_LIBRARIES = {"kerasoft", "jax", "jaxlib", "numpy", "contextlib", "functools"}
+
+
 def is_user_frame(frame: Any) -> bool:
     """Whether a frame runs code that is neither kerasoft's nor of a library under it."""
-    module = frame.f_globals.get("__name__", "")
-    top = module.partition(".")[0]
-    return top not in ("kerasoft", "jax", "jaxlib", "numpy", "contextlib", "functools")
+    return frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES
 
 
 def user_line(traceback: Any = None) -> str | None:
@@ -406,7 +427,8 @@ def user_line(traceback: Any = None) -> str | None:
         return found
     frame = sys._getframe(1)
     while frame is not None:
-        if is_user_frame(frame):
+        top = frame.f_globals.get("__name__", "").partition(".")[0]
+        if top not in _LIBRARIES:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return None

@@ -44,18 +44,19 @@ def flatten(structure: Any) -> list:
     >>> flatten({"b": [1, 2], "a": (3,)})
     [3, 1, 2]
     """
-    return list(_leaves(structure))
-
-
-def _leaves(structure: Any) -> Iterator[Any]:
-    if isinstance(structure, dict):
-        for key in _keys(structure):
-            yield from _leaves(structure[key])
-    elif isinstance(structure, (list, tuple, collections.deque)):
-        for item in structure:
-            yield from _leaves(item)
-    else:
-        yield structure
+    if not isinstance(structure, (list, tuple, dict, collections.deque)):
+        return [structure]
+    leaves: list = []
+    stack = [structure]
+    while stack:  # no recursion: this runs in every call of a layer
+        item = stack.pop()
+        if isinstance(item, (list, tuple, collections.deque)):
+            stack.extend(reversed(item))
+        elif isinstance(item, dict):
+            stack.extend([item[key] for key in reversed(_keys(item))] if item else ())
+        else:
+            leaves.append(item)
+    return leaves
 
 
 def _keys(mapping: dict) -> list:
@@ -127,6 +128,9 @@ def map_structure(func: Callable, *structures: Any, none_is_leaf: bool = True) -
         raise TypeError(f"`func` must be callable. Received: func={func}")
     if not structures:
         raise ValueError("Must provide at least one structure")
+    first = structures[0]
+    if len(structures) == 1 and none_is_leaf and type(first) in (list, tuple):  # the usual case, without recursion
+        return type(first)([_map(func, (x,), True) if is_nested(x) else func(x) for x in first])
     return _map(func, structures, none_is_leaf)
 
 

@@ -135,7 +135,7 @@ class Variable:
 
     @property
     def dtype(self) -> str:
-        return self._dtype.name
+        return dtypes.standardize(self._dtype)
 
     @property
     def size(self) -> int:

@@ -51,10 +51,13 @@ class Op:
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
         """A node if an input is a node, else the computed array(s). Variables stand for their node or value."""
-        inputs = tuple(i.__graph_value__() if hasattr(i, "__graph_value__") else i for i in inputs)
-        if any(isinstance(i, Node) for i in inputs):
-            return node(self, as_nodes(inputs), attrs)
-        return self.lower(*inputs, **attrs)
+        given, graph = [], False
+        for i in inputs:
+            if hasattr(i, "__graph_value__"):
+                i = i.__graph_value__()
+            graph = graph or isinstance(i, Node)
+            given.append(i)
+        return node(self, as_nodes(given), attrs) if graph else self.lower(*given, **attrs)
 
     def infer(self, inputs: Sequence[Node], attrs: Mapping[str, Any]) -> Type:
         types = [i.type for i in inputs]

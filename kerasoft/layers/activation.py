@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import activations, ops, regularizers
-from .configured import Configured, known
+from .configured import Configured, keeps_shape, known, same_shape
 from .input_spec import InputSpec
 
 
@@ -19,6 +19,9 @@ class Activation(Configured):
         super().__init__(**kwargs)
         self.keep(activation=activation)
         self.supports_masking = True
+
+    def quick_shape(self, shape):
+        return shape if keeps_shape(self.activation) else None
 
     def call(self, inputs):
         return self.activation(inputs)
@@ -40,6 +43,8 @@ class ReLU(Configured):
                 raise ValueError(f"{name} of a ReLU layer cannot be a negative value. Received: {name}={value}")
         self.keep(max_value=max_value, negative_slope=negative_slope, threshold=threshold)
         self.supports_masking = True
+
+    quick_shape = same_shape
 
     def call(self, inputs):
         return activations.relu(inputs, self.negative_slope, self.max_value, self.threshold)
@@ -64,6 +69,8 @@ class LeakyReLU(Configured):
         self.keep(negative_slope=negative_slope)
         self.supports_masking = True
 
+    quick_shape = same_shape
+
     def call(self, inputs):
         return activations.leaky_relu(inputs, self.negative_slope)
 
@@ -75,6 +82,8 @@ class ELU(Configured):
         super().__init__(**kwargs)
         self.keep(alpha=alpha)
         self.supports_masking = True
+
+    quick_shape = same_shape
 
     def call(self, inputs):
         return activations.elu(inputs, self.alpha)
@@ -111,6 +120,8 @@ class PReLU(Configured):
         sizes = {a: known(self, input_shape, a) for a in range(1, len(input_shape)) if a not in shared}
         self.alpha = self.weight("alpha", tuple(sizes.get(a, 1) for a in range(1, len(input_shape))))
         self.input_spec = InputSpec(ndim=len(input_shape), axes=sizes)
+
+    quick_shape = same_shape
 
     def call(self, inputs):
         negative = ops.multiply(self.alpha, ops.minimum(inputs, 0.0))

@@ -6,7 +6,7 @@ from .. import ops
 from ..compiler.ops.collective import all_reduce
 from ..scope import current_scope
 from .batch_renormalization import build_renormalization, checked_clipping, renormalized
-from .configured import Configured, known
+from .configured import Configured, known, same_shape
 from .input_spec import InputSpec
 
 
@@ -95,6 +95,8 @@ class BatchNormalization(Configured):
         if self.renorm:
             build_renormalization(self, channels)
         self.input_spec = InputSpec(ndim=rank, axes={self.axis: channels})
+
+    quick_shape = same_shape
 
     def call(self, inputs, training=None, mask=None):
         if mask is not None and len(mask.shape) != len(inputs.shape) - 1:

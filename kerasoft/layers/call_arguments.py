@@ -21,9 +21,20 @@ class CallSignature:
         kinds = self.signature.parameters.values()
         self.names = [p.name for p in kinds if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         self.takes_any = any(p.kind is p.VAR_KEYWORD for p in kinds)
+        self.is_plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in kinds)
+        self.required = sum(p.default is p.empty for p in kinds)
+        self.takes_training, self.takes_mask = "training" in self.names, "mask" in self.names
+        self._unset: dict[int, set[str]] = {}
 
     def has(self, name: str) -> bool:
         return name in self.names
+
+    def unset(self, count: int) -> set[str]:
+        """The names left for keyword arguments after `count` positional ones."""
+        found = self._unset.get(count)
+        if found is None:
+            self._unset[count] = found = set(self.names[count:])
+        return found
 
     def default(self, name: str) -> Any:
         parameter = self.signature.parameters.get(name)
@@ -46,20 +57,37 @@ class CallArguments:
     """
 
     def __init__(self, signature: CallSignature, args: tuple, kwargs: dict):
+        names = signature.names
+        by_name = self.by_name = dict(zip(names, args, strict=False))
+        if (
+            signature.is_plain
+            and signature.required <= len(args) <= len(names)
+            and not (kwargs and set(kwargs) - signature.unset(len(args)))
+        ):
+            by_name.update(kwargs)
+        else:
+            self._bind(signature, args, kwargs)
+        self.first = args[0] if args else next(iter(by_name.values()), None)
+        self.tensors = {}
+        for name, value in by_name.items():
+            if value is None or name == "mask" or name.endswith("_mask"):
+                continue
+            if isinstance(value, (list, tuple, dict)):
+                if _holds_tensors(value):
+                    self.tensors[name] = value
+            elif hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type):
+                self.tensors[name] = value
+
+    def _bind(self, signature: CallSignature, args: tuple, kwargs: dict) -> None:
+        """Binds arguments that need Python's rules: catch-alls, or a wrong number or name, which raises TypeError."""
         known = {k: v for k, v in kwargs.items() if signature.takes_any or signature.has(k) or k not in CONTEXT}
-        self.by_name: dict[str, Any] = {}
+        self.by_name.clear()
         for name, value in signature.signature.bind(*args, **known).arguments.items():
             kind = signature.signature.parameters[name].kind
             if kind is inspect.Parameter.VAR_KEYWORD:
                 self.by_name.update(value)
             else:
                 self.by_name[name] = value
-        self.first = args[0] if args else next(iter(self.by_name.values()), None)
-        self.tensors = {
-            name: value
-            for name, value in self.by_name.items()
-            if _holds_tensors(value) and name != "mask" and not name.endswith("_mask")
-        }
 
 
 def _holds_tensors(value: Any) -> bool:
@@ -67,14 +95,20 @@ def _holds_tensors(value: Any) -> bool:
     return any(map(is_tensor, leaves)) and all(is_tensor(x) or x is None for x in leaves)
 
 
+@functools.lru_cache(maxsize=4096)
+def _build_parameters(function: Any) -> list[Any]:
+    """The parameters of a `build` function that can be given, without self."""
+    found = inspect.signature(function).parameters.values()
+    return [p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)][1:]
+
+
 def shapes_for_build(arguments: CallArguments, build: Any, shape_of: Any) -> dict[str, Any] | None:
     """The shapes to give to `build`, by its parameter names; None if they cannot be told.
 
     A `build` of one parameter gets the shape of the first tensor argument; one of several gets `<argument>_shape`.
     """
-    parameters = [
-        p for p in inspect.signature(build).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
+    bound = getattr(build, "__func__", None)
+    parameters = _build_parameters(bound) if bound is not None else list(inspect.signature(build).parameters.values())
     shapes = {f"{name}_shape": tree.map_structure(shape_of, value) for name, value in arguments.tensors.items()}
     if not parameters:
         return {}

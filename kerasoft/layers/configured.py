@@ -180,3 +180,37 @@ def build_inner(layer: Any, *shapes: Any) -> None:
 def takes(layer: Any, argument: str) -> bool:
     """Whether the layer's `call` has an argument of this name."""
     return argument in inspect.signature(layer.call).parameters
+
+
+def same_shape(layer: Any, shape: tuple) -> tuple:
+    """A `quick_shape` of layers that keep the shape."""
+    return shape
+
+
+def window_shape(layer: Any, shape: tuple, window: tuple, channels: int | None) -> tuple:
+    """The shape after a sliding window, with `channels` (None: as before).
+
+    Raises:
+        ValueError: the window does not fit.
+    """
+    first = layer.data_format == "channels_first"
+    sizes: list[int | None] = []
+    dilations = getattr(layer, "dilation_rate", (1,) * len(window))
+    for n, k, s, d in zip(shape[2:] if first else shape[1:-1], window, layer.strides, dilations, strict=True):
+        if n is not None:
+            n = (n - d * (k - 1) - 1) // s + 1 if layer.padding == "valid" else -(-n // s)
+            if n <= 0:
+                raise ValueError(
+                    f"Computed output size would be zero or negative. Received: `inputs.shape={shape}`, window "
+                    f"{window}, `strides={layer.strides}`, `padding={layer.padding}` (layer '{layer.name}')."
+                )
+        sizes.append(n)
+    depth = channels if channels is not None else shape[1] if first else shape[-1]
+    return (shape[0], depth, *sizes) if first else (shape[0], *sizes, depth)
+
+
+def keeps_shape(activation: Any) -> bool:
+    """Whether an activation is one of ours that gives floats in their shape and dtype."""
+    return activation is activations.linear or (
+        getattr(activation, "__module__", None) == activations.__name__ and activation.__name__ != "glu"
+    )

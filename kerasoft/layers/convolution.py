@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import ops
-from .configured import Configured, data_format_of, ints, padding_of
+from .configured import Configured, data_format_of, ints, keeps_shape, padding_of, window_shape
 from .input_spec import InputSpec
 from .lora import LowRank, low_rank
 
@@ -138,6 +138,9 @@ class Conv(LowRank, Convolution):
         self.kernel = self.weight("kernel", (*self.kernel_size, channels // self.groups, self.filters))
         self.bias = self.weight("bias", (self.filters,)) if self.use_bias else None
         self.build_lora()
+
+    def quick_shape(self, shape):
+        return window_shape(self, shape, self.kernel_size, self.filters) if keeps_shape(self.activation) else None
 
     def call(self, inputs):
         x = ops.conv(inputs, self.kernel, self.strides, self.padding, self.data_format, self.dilation_rate)

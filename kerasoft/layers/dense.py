@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import ops
-from .configured import Configured, known, positive
+from .configured import Configured, keeps_shape, known, positive
 from .input_spec import InputSpec
 from .lora import LowRank, low_rank
 
@@ -73,6 +73,9 @@ class Dense(LowRank, Configured):
         self.bias = self.weight("bias", (self.units,)) if self.use_bias else None
         self.input_spec = InputSpec(min_ndim=2, axes={-1: features})
         self.build_lora()
+
+    def quick_shape(self, shape):
+        return (*shape[:-1], self.units) if keeps_shape(self.activation) else None
 
     def call(self, inputs):
         x = ops.matmul(inputs, self.kernel)

@@ -19,11 +19,16 @@ def located(layer: Any, args: tuple, kwargs: dict) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not getattr(error, "_located", False):
-            _extend(error, _where(layer, args, kwargs, error))
-            with contextlib.suppress(AttributeError):
-                error._located = True  # type: ignore[attr-defined]
+        locate(error, layer, args, kwargs)
         raise
+
+
+def locate(error: Exception, layer: Any, args: tuple, kwargs: dict) -> None:
+    """What `located` adds, for a caught error."""
+    if not getattr(error, "_located", False):
+        _extend(error, _where(layer, args, kwargs, error))
+        with contextlib.suppress(AttributeError):
+            error._located = True  # type: ignore[attr-defined]
 
 
 def located_constructor(init: Callable) -> Callable:

@@ -11,6 +11,7 @@ from .. import ops, tree
 from ..tensors import KerasTensor
 from .configured import Configured
 from .saved import from_saved, to_saved
+from .shapes import is_shape
 
 
 class Lambda(Configured):
@@ -56,7 +57,7 @@ class Lambda(Configured):
         if callable(self._output_shape):
             return self._output_shape(input_shape)
         batch = tree.flatten(input_shape)[0]
-        if _is_shape(self._output_shape):
+        if is_shape(self._output_shape):
             return (batch, *self._output_shape)
         return [(batch, *shape) for shape in self._output_shape]
 
@@ -64,7 +65,7 @@ class Lambda(Configured):
         if self._output_shape is None:
             return super().compute_output_spec(inputs, mask=mask, training=training)
         shapes = self.compute_output_shape(tree.map_structure(lambda x: x.shape, inputs))
-        if _is_shape(shapes):
+        if is_shape(shapes):
             return KerasTensor(shapes, self.compute_dtype)
         return [KerasTensor(shape, self.compute_dtype) for shape in shapes]
 
@@ -92,13 +93,9 @@ class Lambda(Configured):
             for name in ("function", "output_shape", "mask", "arguments"):
                 if name in config:
                     config[name] = _loaded(config[name], safe_mode)
-        if isinstance(config.get("output_shape"), list) and _is_shape(config["output_shape"]):
+        if isinstance(config.get("output_shape"), list) and is_shape(config["output_shape"]):
             config["output_shape"] = tuple(config["output_shape"])
         return cls(**config)
-
-
-def _is_shape(value):
-    return isinstance(value, (list, tuple)) and all(d is None or isinstance(d, int) for d in value)
 
 
 def _saved(function):

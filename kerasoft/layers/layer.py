@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .. import dtypes, naming, tree
-from ..dtype_policies import DTypePolicyMap
 from ..errors import LayerError
-from ..scope import EagerScope, autocast, current_scope, get_mask, set_mask
+from ..scope import EagerScope, current_scope, enter_autocast, get_mask, leave_autocast, set_mask
 from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
 from ..variables import Variable
 from .call_arguments import CallArguments, shapes_for_build, signature_of
-from .errors_in_calls import close_arguments, located, located_constructor
+from .errors_in_calls import close_arguments, locate, located_constructor
 from .input_spec import check_inputs
+from .precision import Precision
+from .shapes import is_shape, shape_tuple
 from .stateless_calls import Stateless
 
 
-class Layer(Stateless, Operation):
+class Layer(Stateless, Precision, Operation):
     """A function with weights.
 
     A layer of your own overrides `__init__` (settings), `build` (weights, when the input shape is known) and `call`
@@ -48,8 +47,6 @@ class Layer(Stateless, Operation):
     >>> layer([[1.0, 2.0, 3.0]]).tolist()
     [[2.0, 4.0, 6.0]]
     """
-
-    _policy_for_sublayers = False  # True: sublayers are made with this layer's policy and not kept in its config
 
     def __init__(
         self,
@@ -94,59 +91,6 @@ class Layer(Stateless, Operation):
             cls.__init__ = located_constructor(cls.__init__)  # type: ignore[method-assign]
         if "build" in vars(cls) and not manages_build:
             cls.build = _complete_build(cls.build)  # type: ignore[method-assign]
-
-    # --- dtype ---
-
-    @property
-    def dtype_policy(self) -> dtypes.DTypePolicy:
-        return self._dtype_policy
-
-    @dtype_policy.setter
-    def dtype_policy(self, value: Any) -> None:
-        found = dtypes.policy(value)
-        if isinstance(self._dtype_policy, DTypePolicyMap) and self.path:
-            if self.path in self._dtype_policy:
-                del self._dtype_policy[self.path]
-            self._dtype_policy[self.path] = found
-        else:
-            self._dtype_policy = found
-        if found.quantization_mode is not None and self.built and not self._is_quantized:
-            self.quantize(found.quantization_mode)
-
-    def _saved_policy(self) -> Any:
-        """The policy for a config: one a path when sublayers that the config does not hold are quantised."""
-        if not self._policy_for_sublayers:
-            return self._dtype_policy
-        quantized = {layer.path: layer.dtype_policy for layer in self._flatten_layers()[1:] if layer._is_quantized}
-        plain = isinstance(self._dtype_policy, DTypePolicyMap) or not quantized
-        return self._dtype_policy if plain else DTypePolicyMap(self._dtype_policy, quantized)
-
-    @property
-    def _own_policy(self) -> Any:
-        """The policy, that of this layer's path where there is one a path."""
-        policy = self._dtype_policy
-        return policy[self.path] if isinstance(policy, DTypePolicyMap) and self.path else policy
-
-    @property
-    def dtype(self) -> str:
-        return self._own_policy.variable_dtype
-
-    @property
-    def variable_dtype(self) -> str:
-        return self._own_policy.variable_dtype
-
-    @property
-    def compute_dtype(self) -> str:
-        return self._own_policy.compute_dtype
-
-    @property
-    def quantization_mode(self) -> str | None:
-        """How the weights are quantised, such as ``"int8"``; None where they are not."""
-        return self._own_policy.quantization_mode
-
-    @property
-    def input_dtype(self) -> str:
-        return self.compute_dtype
 
     @property
     def path(self) -> str | None:
@@ -203,14 +147,15 @@ class Layer(Stateless, Operation):
         self._track_variable(variable)
         return variable
 
-    @contextlib.contextmanager
-    def _name_scope(self) -> Iterator[None]:
+    def _name_scope(self) -> naming.absolute_scope:
         """Opens this layer's path, as it was at first use."""
+        return naming.absolute_scope(self._find_path())
+
+    def _find_path(self) -> str:
         if self._path is None:
             parents = naming.current_path()
             self._path = f"{parents}/{self.name}" if parents else self.name
-        with naming.absolute_scope(self._path):
-            yield
+        return self._path
 
     def _build_once(self, arguments: CallArguments) -> None:
         if self.built:
@@ -249,9 +194,9 @@ class Layer(Stateless, Operation):
             return
         with self._name_scope():
             if "shapes_dict" in config:
-                self._call_build({k: _shape_tuple(v) for k, v in config["shapes_dict"].items()})
+                self._call_build({k: shape_tuple(v) for k, v in config["shapes_dict"].items()})
             elif config.get("input_shape") is not None:
-                shape = _shape_tuple(config["input_shape"])
+                shape = shape_tuple(config["input_shape"])
                 if type(self).build is not Layer.build:
                     self.build(shape)
                 self._build_shapes = {"input_shape": shape}
@@ -274,7 +219,7 @@ class Layer(Stateless, Operation):
         scope = current_scope()
         if scope is not None and (scope.tracing or not scope.counts_rows):
             return self._run(*args, **kwargs)
-        first = next((x for x in tree.flatten((args, kwargs)) if is_tensor(x) and len(x.shape)), None)
+        first = next((x for x in tree.flatten((args, kwargs)) if hasattr(x, "dtype") and len(x.shape)), None)
         rows = 0 if first is None else int(first.shape[0])
         if scope is not None:
             scope.count_rows(rows)
@@ -289,13 +234,42 @@ class Layer(Stateless, Operation):
             return outputs
 
     def _symbolic_call(self, args: tuple, kwargs: dict) -> Any:
-        with located(self, args, kwargs):
-            if type(self).compute_output_spec is not Layer.compute_output_spec:
-                outputs = self._spec_call(args, kwargs)
-            else:
-                outputs = infer(self._run, args, kwargs)
+        try:
+            outputs = self._quick_call(args[0]) if len(args) == 1 and not kwargs else None
+            if outputs is None:
+                if type(self).compute_output_spec is not Layer.compute_output_spec:
+                    outputs = self._spec_call(args, kwargs)
+                else:
+                    outputs = infer(self._run, args, kwargs)
             Call(self, args, kwargs, outputs)
             return outputs
+        except Exception as error:
+            locate(error, self, args, kwargs)
+            raise
+
+    def quick_shape(self, shape: tuple) -> tuple | None:
+        """The output's shape for one input of this shape, where it follows at once; None: a trace tells.
+
+        For layers of which models have many. The output has the compute dtype.
+        """
+        return None
+
+    def _quick_call(self, x: Any) -> Any:
+        """The result of a symbolic call on one float tensor without a mask, if `quick_shape` knows it."""
+        unknown = type(self).quick_shape is Layer.quick_shape or self.activity_regularizer is not None
+        if unknown or not isinstance(x, KerasTensor) or x._keras_mask is not None or x.dtype not in dtypes.FLOATS:
+            return None
+        mine = type(self)
+        if (
+            not mine.call.__module__.startswith("kerasoft.")
+            or mine.compute_output_spec is not Layer.compute_output_spec
+        ):
+            return None  # a user's own formula
+        check_inputs(self.input_spec, x, self.name)
+        if not self.built:
+            self._build_once(CallArguments(signature_of(type(self)), (x,), {}))
+        shape = self.quick_shape(x.shape)
+        return None if shape is None else KerasTensor(shape, self.compute_dtype)
 
     def _spec_call(self, args: tuple, kwargs: dict) -> Any:
         """A symbolic call of a layer with a `compute_output_spec` of its own."""
@@ -304,141 +278,88 @@ class Layer(Stateless, Operation):
         self._build_once(arguments)
         return self.compute_output_spec(*args, **kwargs)
 
-    def _as_tensors(self, structure: Any) -> Any:
-        """Arrays of `structure` as JAX arrays, floats in the compute dtype; lists of numbers become arrays."""
-
-        def convert(x: Any) -> Any:
-            if x is None or isinstance(x, (str, bool, KerasTensor, Variable)) or hasattr(x, "op"):
-                return self._cast_input(x)
-            if isinstance(x, (int, float, np.ndarray, np.generic)) or is_tensor(x):
-                import jax.numpy as jnp
-
-                if _is_text(x):
-                    return self._text(x)
-                if isinstance(x, np.ndarray) and x.dtype == object:
-                    raise LayerError(
-                        f"Layer '{self.name}' got an array of Python objects; give numbers of equal shapes"
-                    )
-                return self._cast_input(jnp.asarray(x, dtypes.narrowed(x.dtype)) if is_tensor(x) else x)
-            return x
-
-        return tree.map_structure(convert, _numbers_as_arrays(structure))
-
-    def _text(self, x: np.ndarray) -> Any:
-        """What an array of strings becomes at the call: here, an error."""
-        raise LayerError(
-            f"Layer '{self.name}' ({type(self).__name__}) got text, such as {str(x.reshape(-1)[0])!r}; it takes numbers. Put a "
-            "TextVectorization, StringLookup or Hashing layer before it."
-        )
-
-    def _cast_input(self, x: Any) -> Any:
-        if not (self.autocast and is_tensor(x)) or isinstance(x, KerasTensor) or _is_text(x):
-            return x
-        kind = dtypes.standardize(x.dtype)
-        if kind in dtypes.FLOATS and kind != self.input_dtype and self.input_dtype in dtypes.FLOATS:
-            from .. import ops
-
-            mask = get_mask(x)
-            x = ops.cast(x, self.input_dtype)
-            if mask is not None:
-                set_mask(x, mask)
-        return x
-
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """The call on nodes or arrays, inside a scope."""
-        scope = current_scope()
-        args, kwargs = tree.map_structure(self._cast_input, args), tree.map_structure(self._cast_input, kwargs)
+        try:
+            return self._run_in(current_scope(), self._cast_inputs(args), self._cast_inputs(kwargs))
+        except Exception as error:
+            locate(error, self, args, kwargs)
+            raise
+
+    def _run_in(self, scope: Any, args: tuple, kwargs: dict) -> Any:
         signature = signature_of(type(self))
-        with located(self, args, kwargs):
-            explicit = kwargs.get("training")
-            if not signature.has("training") and not signature.takes_any:
-                kwargs = {k: v for k, v in kwargs.items() if k != "training"}
-            arguments = CallArguments(signature, args, kwargs)
+        training = kwargs.get("training")
+        if not signature.takes_training and not signature.takes_any and "training" in kwargs:
+            kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+        arguments = CallArguments(signature, args, kwargs)
+        if self.input_spec:
             check_inputs(self.input_spec, arguments.first, self.name)
+        if not self.built:
             self._build_once(arguments)
-            explicit = arguments.by_name.get("training", explicit)
-            training = explicit if explicit is not None else scope.training
+        training = arguments.by_name.get("training", training)
+        if training is None:
+            training = scope.training
+        if signature.takes_training:
             if training is None:
                 training = signature.default("training")
             by_position = "training" in arguments.by_name and "training" not in kwargs
-            if signature.has("training") and training is not None and not by_position:
+            if training is not None and not by_position:
                 kwargs = {**kwargs, "training": training}
-            kwargs, previous_mask = self._with_masks(signature, arguments, kwargs)
-            outer, scope.training = scope.training, training
-            try:
-                with self._name_scope(), _labelled(scope, self), autocast(self._cast_dtype()):
-                    run = self.call if self.quantization_mode is None else self.quantized_call
+        kwargs, previous_mask = self._with_masks(signature, arguments, kwargs)
+        outer, scope.training = scope.training, training
+        run = self.call if self.quantization_mode is None else self.quantized_call
+        tokens = naming.enter(self._find_path()), enter_autocast(self._cast_dtype())
+        try:
+            if scope.tracing:
+                with _labelled(self):
                     outputs = run(*args, **kwargs)
-            finally:
-                scope.training = outer
+            else:
+                outputs = run(*args, **kwargs)
+        finally:
+            naming.leave(tokens[0])
+            leave_autocast(tokens[1])
+            scope.training = outer
+        if not self.built:
             self.built = True
+        if self.activity_regularizer is not None:
             self._regularize_activity(scope, outputs)
-            self._pass_masks(arguments.first, outputs, previous_mask)
-            return outputs
-
-    def _cast_dtype(self) -> str | None:
-        return self.compute_dtype if self.autocast and self.compute_dtype != self.variable_dtype else None
-
-    # --- quantisation (layers that can: see kerasoft.quantizers.layers) ---
-
-    def quantize(self, mode: Any = None, type_check: bool = True, config: Any = None) -> None:
-        """Replaces the weights by ``"int8"`` or ``"int4"`` numbers and scales.
-
-        Raises:
-            NotImplementedError: a layer that has no quantised form, or a mode that it does not have.
-            ValueError: the layer is not built, or is quantised already.
-        """
-        from ..quantizers.layers import quantize_layer
-
-        quantize_layer(self, mode, type_check, config)
-
-    def quantized_build(self, *shapes: Any, **options: Any) -> None:
-        """Makes the weights of the quantised form."""
-        from ..quantizers.layers import build_quantized
-
-        build_quantized(self, *shapes, **options)
-
-    def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
-        """`call` with quantised weights."""
-        from ..quantizers.layers import call_quantized
-
-        return call_quantized(self, *args, **kwargs)
-
-    @property
-    def _stored_variables(self) -> list[Variable]:
-        if not self._is_quantized:
-            return self._own_variables
-        from ..quantizers.layers import stored_variables
-
-        return stored_variables(self)
+        self._pass_masks(arguments.first, outputs, previous_mask)
+        return outputs
 
     # --- masks ---
 
     def _with_masks(self, signature: Any, arguments: CallArguments, kwargs: dict) -> tuple[dict, Any]:
         """`kwargs` with the masks that the inputs carry, and the mask of the first input."""
         tensors = arguments.tensors
+        previous = get_mask(arguments.first) if hasattr(arguments.first, "dtype") else None
+        if previous is None and tree.is_nested(arguments.first):
+            previous = tree.map_structure(get_mask, arguments.first)
         if len(tensors) == 1:
-            if signature.has("mask") and arguments.by_name.get("mask") is None:
-                kwargs = {**kwargs, "mask": tree.map_structure(get_mask, next(iter(tensors.values())))}
+            if signature.takes_mask and arguments.by_name.get("mask") is None:
+                value = next(iter(tensors.values()))
+                found = previous if value is arguments.first else tree.map_structure(get_mask, value)
+                kwargs = {**kwargs, "mask": found}
         else:
             for name, value in tensors.items():
                 mask_name = f"{name}_mask"
                 if signature.has(mask_name) and arguments.by_name.get(mask_name) is None:
                     kwargs = {**kwargs, mask_name: tree.map_structure(get_mask, value)}
         given = kwargs.get("mask", arguments.by_name.get("mask"))
-        return kwargs, given if given is not None else tree.map_structure(get_mask, arguments.first)
+        return kwargs, previous if given is None else given
 
     def _pass_masks(self, first: Any, outputs: Any, previous: Any) -> None:
-        flat = tree.flatten(outputs)
         if not self.supports_masking:
-            if any(m is not None for m in tree.flatten(previous)):
+            if previous is not None and any(m is not None for m in tree.flatten(previous)):
                 warnings.warn(
                     f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to "
                     "it. However, this layer does not support masking and will therefore destroy the mask "
                     "information. Downstream layers will not see the mask.",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
             return
+        if previous is None and type(self).compute_mask is Layer.compute_mask:
+            return
+        flat = tree.flatten(outputs)
         if all(get_mask(x) is not None for x in flat):
             return
         masks = self.compute_mask(first, previous)
@@ -494,7 +415,7 @@ class Layer(Stateless, Operation):
         shapes = [*args, *kwargs.values()]
 
         def symbolic(shape: Any) -> Any:
-            if shape is None or _is_shape(shape):
+            if shape is None or is_shape(shape):
                 return None if shape is None else KerasTensor(shape, self._shape_dtype())
             if isinstance(shape, dict):
                 return {k: symbolic(v) for k, v in shape.items()}
@@ -543,7 +464,7 @@ class Layer(Stateless, Operation):
 
 def _complete_build(build: Any) -> Any:
     """A `build` that may be called directly: weights get the layer's path, and the layer is built afterwards."""
-    signature = inspect.signature(build)
+    names = list(inspect.signature(build).parameters)[1:]
 
     @functools.wraps(build)
     def complete(self: Layer, *args: Any, **kwargs: Any) -> Any:
@@ -555,54 +476,16 @@ def _complete_build(build: Any) -> Any:
                 result = build(self, *args, **kwargs)
         finally:
             self._building = False
-        shapes = dict(list(signature.bind(self, *args, **kwargs).arguments.items())[1:])
-        self._build_shapes = {name: _shape_tuple(shape) for name, shape in shapes.items() if shape is not None} or None
+        shapes = {**dict(zip(names, args, strict=False)), **kwargs}
+        self._build_shapes = {name: shape_tuple(shape) for name, shape in shapes.items() if shape is not None} or None
         self._after_build()
         return result
 
     return complete
 
 
-def _labelled(scope: Any, layer: Layer) -> Any:
+def _labelled(layer: Layer) -> Any:
     """Nodes made inside carry the layer's name."""
-    if not scope.tracing:
-        return contextlib.nullcontext()
     from ..compiler.ir import source
 
     return source(layer._path or layer.name)
-
-
-def _is_text(x: Any) -> bool:
-    """Whether `x` is an array of strings."""
-    if not isinstance(x, np.ndarray) or not x.size:
-        return False
-    return x.dtype.kind in "UST" or (x.dtype == object and isinstance(x.reshape(-1)[0], (str, bytes)))
-
-
-def _is_shape(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(s is None or isinstance(s, (int, np.integer)) for s in value)
-
-
-def _shape_tuple(value: Any) -> Any:
-    """Shapes read from JSON, as tuples again."""
-    if value is None or _is_shape(value):
-        return None if value is None else tuple(value)
-    if isinstance(value, dict):
-        return {k: _shape_tuple(v) for k, v in value.items()}
-    return [_shape_tuple(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _numbers_as_arrays(value: Any) -> Any:
-    """Lists of numbers (of lists of numbers) as arrays; lists of tensors stay lists."""
-    if isinstance(value, dict):
-        return {k: _numbers_as_arrays(v) for k, v in value.items()}
-    if isinstance(value, list):
-        leaves = tree.flatten(value)
-        if leaves and all(isinstance(x, (int, float, np.number)) and not isinstance(x, bool) for x in leaves):
-            array = np.asarray(value)
-            return array.astype(dtypes.narrowed(array.dtype))
-        return [_numbers_as_arrays(v) for v in value]
-    if isinstance(value, tuple):
-        items = [_numbers_as_arrays(v) for v in value]
-        return type(value)(*items) if tree.is_namedtuple(value) else tuple(items)
-    return value

@@ -11,7 +11,7 @@ import math
 from .. import ops
 from ..compiler.ops import random
 from ..scope import current_scope
-from .configured import Configured, data_format_of
+from .configured import Configured, data_format_of, same_shape
 from .input_spec import InputSpec
 
 
@@ -88,6 +88,8 @@ class Noise(Configured):
             )
         self.keep(rate=rate, seed=seed)
 
+    quick_shape = same_shape
+
     def call(self, inputs, training=False):
         return self.disturb(inputs) if training else inputs
 
@@ -119,6 +121,9 @@ class Dropout(Noise):
                 f"None. Received: noise_shape={noise_shape}"
             )
         self.keep(noise_shape=None if noise_shape is None else tuple(noise_shape))
+
+    def quick_shape(self, shape):
+        return shape if getattr(self, "noise_shape", None) is None else None
 
     def disturb(self, inputs):
         if self.rate == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from .. import ops
-from .configured import Configured, known
+from .configured import Configured, known, same_shape
 from .input_spec import InputSpec
 
 
@@ -69,6 +69,8 @@ class LayerNormalization(Configured):
         shape = tuple(known(self, input_shape, a) for a in axes)
         self.gamma = self.weight("gamma", shape, autocast=False) if self.scale or self.rms_scaling else None
         self.beta = self.weight("beta", shape, autocast=False) if self.center and not self.rms_scaling else None
+
+    quick_shape = same_shape
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")

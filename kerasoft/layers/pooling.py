@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import dtypes, ops
-from .configured import Configured, data_format_of, ints, padding_of
+from .configured import Configured, data_format_of, ints, padding_of, window_shape
 from .input_spec import InputSpec
 
 
@@ -32,6 +32,9 @@ class Pooling(Configured):
             data_format=data_format_of(data_format),
         )
         self.input_spec = InputSpec(ndim=self.rank + 2)
+
+    def quick_shape(self, shape):
+        return window_shape(self, shape, self.pool_size, None)
 
     def call(self, inputs):
         if not isinstance(self, _Max) and not dtypes.is_float(inputs.dtype):

@@ -8,7 +8,8 @@ from typing import Any
 
 from .. import tree
 from ..errors import LayerError, NotBuiltError
-from ..layers.layer import Layer, _is_shape
+from ..layers.layer import Layer
+from ..layers.shapes import is_shape
 from ..tensors import Call, KerasTensor
 from ..training.trainer import Trainer
 
@@ -128,7 +129,7 @@ class Model(Trainer, Layer, manages_build=True):
             return
 
         def symbolic(shape: Any) -> Any:
-            if _is_shape(shape):
+            if is_shape(shape):
                 return KerasTensor(shape, self._shape_dtype())
             if isinstance(shape, dict):
                 return {k: symbolic(v) for k, v in shape.items()}

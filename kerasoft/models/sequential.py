@@ -6,7 +6,8 @@ from typing import Any
 
 from ..errors import GraphError
 from ..layers.input_layer import InputLayer
-from ..layers.layer import Layer, _is_shape
+from ..layers.layer import Layer
+from ..layers.shapes import is_shape
 from ..tensors import KerasTensor
 from .functional import Functional
 from .model import Model
@@ -87,7 +88,7 @@ class Sequential(Model, manages_build=True):
         first = self._layers[0]
         if isinstance(first, InputLayer):
             self._connect(first.batch_shape)
-        elif _is_shape(getattr(first, "input_shape", None)):
+        elif is_shape(getattr(first, "input_shape", None)):
             self._connect(first.input_shape)
 
     # --- building ---
@@ -98,7 +99,7 @@ class Sequential(Model, manages_build=True):
             raise GraphError(
                 f"Sequential model {self.name} cannot be built because it has no layers. Call `model.add(layer)`."
             )
-        if not _is_shape(input_shape):
+        if not is_shape(input_shape):
             return
         shape = tuple(input_shape)
         first = self._layers[0]
@@ -128,7 +129,7 @@ class Sequential(Model, manages_build=True):
 
     def _call_build(self, shapes: dict[str, Any]) -> None:
         shape = next(iter(shapes.values()), None)
-        if _is_shape(shape):
+        if is_shape(shape):
             self.build((None, *shape[1:]))
         self._after_build()
 
@@ -213,7 +214,7 @@ class Sequential(Model, manages_build=True):
                 model._append(deserialize_keras_object(layer))
         model._rebuild()
         shape = config.get("build_input_shape")
-        if model._functional is None and _is_shape(shape) and model._layers:
+        if model._functional is None and is_shape(shape) and model._layers:
             model.build(tuple(shape))
         if config.get("trainable") is False:
             model.trainable = False

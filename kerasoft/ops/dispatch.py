@@ -97,7 +97,12 @@ class OpCall(Operation):
 
 
 def _read(structure: Any) -> Any:
-    return tree.map_structure(lambda x: read(x) if isinstance(x, Variable) else x, structure)
+    """`structure`, a pair of positional and named arguments, with the variables in it read."""
+    for part in structure:
+        for x in part.values() if isinstance(part, dict) else part:
+            if isinstance(x, (Variable, list, tuple, dict)):
+                return tree.map_structure(lambda x: read(x) if isinstance(x, Variable) else x, structure)
+    return structure
 
 
 def as_results(results: Any) -> Any:
