@@ -187,12 +187,8 @@ def same_shape(layer: Any, shape: tuple) -> tuple:
     return shape
 
 
-def window_shape(layer: Any, shape: tuple, window: tuple, channels: int | None) -> tuple:
-    """The shape after a sliding window, with `channels` (None: as before).
-
-    Raises:
-        ValueError: the window does not fit.
-    """
+def window_shape(layer: Any, shape: tuple, window: tuple, channels: int | None) -> tuple | None:
+    """The shape after a sliding window, with `channels` (None: as before); None where the window does not fit."""
     first = layer.data_format == "channels_first"
     sizes: list[int | None] = []
     dilations = getattr(layer, "dilation_rate", (1,) * len(window))
@@ -200,10 +196,7 @@ def window_shape(layer: Any, shape: tuple, window: tuple, channels: int | None) 
         if n is not None:
             n = (n - d * (k - 1) - 1) // s + 1 if layer.padding == "valid" else -(-n // s)
             if n <= 0:
-                raise ValueError(
-                    f"Computed output size would be zero or negative. Received: `inputs.shape={shape}`, window "
-                    f"{window}, `strides={layer.strides}`, `padding={layer.padding}` (layer '{layer.name}')."
-                )
+                return None
         sizes.append(n)
     depth = channels if channels is not None else shape[1] if first else shape[-1]
     return (shape[0], depth, *sizes) if first else (shape[0], *sizes, depth)

@@ -87,6 +87,8 @@ class Precision(State):
         def convert(x: Any) -> Any:
             if x is None or isinstance(x, (str, bool, KerasTensor, Variable)) or hasattr(x, "op"):
                 return x
+            if is_text(x):
+                return self._text(x)
             if isinstance(x, np.ndarray) and x.dtype == object:
                 raise LayerError(f"Layer '{self.name}' got an array of Python objects; give numbers of equal shapes")
             if isinstance(x, (int, float)):
@@ -98,6 +100,13 @@ class Precision(State):
         jax_array = jnp.ndarray
         return tree.map_structure(convert, _numbers_as_arrays(structure))
 
+    def _text(self, x: np.ndarray) -> Any:
+        """What an array of strings becomes at the call: here, an error."""
+        raise LayerError(
+            f"Layer '{self.name}' ({type(self).__name__}) got text, such as {str(x.reshape(-1)[0])!r}; it takes numbers. Put a "
+            "TextVectorization, StringLookup or Hashing layer before it."
+        )
+
     def _cast_inputs(self, structure: Any) -> Any:
         """`structure` with its float tensors in the compute dtype, if the layer casts."""
         if not (self.autocast and structure):
@@ -105,7 +114,7 @@ class Precision(State):
         wanted = self.input_dtype
 
         def cast(x: Any) -> Any:
-            if not hasattr(x, "dtype") or not hasattr(x, "shape") or isinstance(x, KerasTensor):
+            if not hasattr(x, "dtype") or not hasattr(x, "shape") or isinstance(x, KerasTensor) or is_text(x):
                 return x
             kind = dtypes.standardize(x.dtype)
             if kind == wanted or kind not in dtypes.FLOATS or wanted not in dtypes.FLOATS:
@@ -158,6 +167,13 @@ class Precision(State):
         from ..quantizers.layers import stored_variables
 
         return stored_variables(self)
+
+
+def is_text(x: Any) -> bool:
+    """Whether `x` is an array of strings."""
+    if not isinstance(x, np.ndarray) or not x.size:
+        return False
+    return x.dtype.kind in "UST" or (x.dtype == object and isinstance(x.reshape(-1)[0], (str, bytes)))
 
 
 def _numbers_as_arrays(value: Any) -> Any:

@@ -133,8 +133,8 @@ class Functional(Model, manages_build=True):
     def build(self, input_shape: Any = None) -> None:
         self.built = True
 
-    def _cast_input(self, x: Any) -> Any:
-        return x  # each input is cast to its own dtype
+    def _cast_inputs(self, structure: Any) -> Any:
+        return structure  # each input is cast to its own dtype
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         values = self._standardized(inputs)

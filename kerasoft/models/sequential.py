@@ -144,8 +144,8 @@ class Sequential(Model, manages_build=True):
             inputs = layer(inputs)
         return inputs
 
-    def _cast_input(self, x: Any) -> Any:
-        return x if self._functional is not None else super()._cast_input(x)
+    def _cast_inputs(self, structure: Any) -> Any:
+        return structure if self._functional is not None else super()._cast_inputs(structure)
 
     # --- structure ---
 

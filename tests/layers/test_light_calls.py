@@ -44,7 +44,7 @@ def counted():
     return found
 
 
-@pytest.mark.parametrize("kind, times", [("again", 5), ("first", 5), ("eager", 1.4)])
+@pytest.mark.parametrize("kind, times", [("again", 5), ("first", 5), ("eager", 1.3)])
 def test_a_dense_call_needs_few_python_calls(counted, kind, times):
     assert counted["ours"][kind] * times <= counted["theirs"][kind], counted
 
@@ -79,7 +79,7 @@ def test_a_quick_shape_is_the_traced_shape(number):
 
 
 def test_a_window_that_does_not_fit_is_refused_at_once():
-    with pytest.raises(ValueError, match="Computed output size would be zero or negative"):
+    with pytest.raises(ValueError, match="at least 9"):
         layers.Conv1D(2, 9)(ks.Input((4, 3)))
 
 
