@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ..errors import SerializationError
+from ..models.host_part import has_host_layers
 from .archive import ExportArchive, forward_of
 
 FORMATS = ("stablehlo", "onnx")
@@ -36,6 +37,11 @@ def export_model(
     if format not in FORMATS:
         raise SerializationError(f"Unrecognized format={format}. Supported formats are: {list(FORMATS)}.")
     model._need_built("exporting")
+    if has_host_layers(model):
+        raise SerializationError(
+            f"{type(model).__name__} '{model.name}' begins with layers that run on the host (text, lookups, hashes), which no "
+            "exported program can hold. Export a model of the layers behind them, and save this one as a `.keras` file."
+        )
     if format == "stablehlo":
         if kwargs:
             raise SerializationError(f"Unrecognized keyword arguments passed to export: {list(kwargs)}")

@@ -240,7 +240,7 @@ class Layer(Stateless, Precision, Operation):
                 if type(self).compute_output_spec is not Layer.compute_output_spec:
                     outputs = self._spec_call(args, kwargs)
                 else:
-                    outputs = infer(self._run, args, kwargs)
+                    outputs = self._infer(args, kwargs)
             Call(self, args, kwargs, outputs)
             return outputs
         except Exception as error:
@@ -270,6 +270,10 @@ class Layer(Stateless, Precision, Operation):
             self._build_once(CallArguments(signature_of(type(self)), (x,), {}))
         shape = self.quick_shape(x.shape)
         return None if shape is None else KerasTensor(shape, self.compute_dtype)
+
+    def _infer(self, args: tuple, kwargs: dict) -> Any:
+        """KerasTensors like the outputs, by a trace."""
+        return infer(self._run, args, kwargs)
 
     def _spec_call(self, args: tuple, kwargs: dict) -> Any:
         """A symbolic call of a layer with a `compute_output_spec` of its own."""
@@ -408,7 +412,7 @@ class Layer(Stateless, Precision, Operation):
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """KerasTensors like the outputs for KerasTensor inputs."""
-        return infer(self._run, args, kwargs)
+        return self._infer(args, kwargs)
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         """The output shape for an input shape (or one per tensor argument)."""

@@ -10,7 +10,7 @@ from .. import tree
 from ..errors import LayerError, NotBuiltError
 from ..layers.layer import Layer
 from ..layers.shapes import is_shape
-from ..tensors import Call, KerasTensor
+from ..tensors import KerasTensor
 from ..training.trainer import Trainer
 
 
@@ -59,22 +59,22 @@ class Model(Trainer, Layer, manages_build=True):
     def _as_tensors(self, structure: Any) -> Any:
         return super()._as_tensors(_texts_as_arrays(structure))
 
-    def _symbolic_call(self, args: tuple, kwargs: dict) -> Any:
-        given = [x for x in tree.flatten((args, kwargs)) if isinstance(x, KerasTensor)]
-        if all(x.dtype != "string" for x in given):
-            return super()._symbolic_call(args, kwargs)
-        from .host_part import build_for_text, graph_of
+    def _infer(self, args: tuple, kwargs: dict) -> Any:
+        """Models with layers that run on the host are not traced whole: their outputs are known, or they are refused."""
+        from .host_part import build_for_text, graph_of, has_host_layers
 
+        given = [x for x in tree.flatten((args, kwargs)) if isinstance(x, KerasTensor)]
+        if not has_host_layers(self):
+            return super()._infer(args, kwargs)
         build_for_text(self, given[0])
         functional = graph_of(self)
         if functional is None:
             raise LayerError(
-                f"{type(self).__name__} '{self.name}' was called on text, which only functional and Sequential models take. "
-                "Apply its text layers to the data before."
+                f"{type(self).__name__} '{self.name}' has layers that take text or other raw columns. It can be called on "
+                "arrays, but only functional and Sequential models of such layers can be part of a model or be trained. "
+                "Apply these layers to the data before."
             )
-        outputs = tree.map_structure(lambda x: KerasTensor(x.shape, x.dtype), functional._outputs_struct)
-        Call(self, args, kwargs, outputs)
-        return outputs
+        return tree.map_structure(lambda x: KerasTensor(x.shape, x.dtype), functional._outputs_struct)
 
     # --- structure ---
 

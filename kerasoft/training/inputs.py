@@ -128,7 +128,8 @@ def _array(value: Any, what: str) -> np.ndarray:
         array = checks.from_objects(array, what)
     if array.dtype.kind not in "fiub":
         raise DataError(
-            f"{what} holds {array.dtype.name} values; expected numbers. Encode text or dates as numbers first."
+            f"{what} holds {array.dtype.name} values; expected numbers. Encode text or dates as numbers first, or begin the "
+            "model with ks.Input((), dtype='string') and a TextVectorization or StringLookup layer."
         )
     if array.ndim == 0:
         raise DataError(f"{what} is the single number {array}; expected an array with one row a sample")

@@ -5,11 +5,12 @@ import pickle
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import kerasoft as ks
-from kerasoft.errors import DataError, LayerError
+from kerasoft.errors import DataError, LayerError, SerializationError
 from kerasoft.models.host_part import entry
 
 L = ks.layers
@@ -17,6 +18,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEXTS = np.array(["good film", "bad film", "good, good!", "awful bad", "nice good", "Bad. awful"] * 4)
 LABELS = np.array([1, 0, 1, 0, 1, 0] * 4)
 TABLE = {"city": np.array(["x", "y", "z"]), "age": np.array([10.0, 30.0, 50.0]), "id": np.array([10, 2**40, 5])}
+
+
+class Own(ks.Model):
+    """A subclassed model of text."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.words = L.TextVectorization(vocabulary=["a"], output_sequence_length=2)
+        self.vectors = L.Embedding(3, 2)
+
+    def call(self, x):
+        return self.vectors(self.words(x))
 
 
 def text_model(length=3):
@@ -95,6 +108,13 @@ def test_a_sequential_model_without_an_input_is_built_for_text():
     assert (model.input_shape, model.output_shape, model.inputs[0].dtype) == ((None,), (None, 1), "string")
 
 
+def test_shapes_of_models_of_text_are_known_without_a_trace():
+    model = text_model()
+    assert model.compute_output_shape((None,)) == (None, 1)
+    assert Own()(np.array(["a b", "a"])).shape == (2, 2, 2)
+    assert ks.models.clone_model(model).output_shape == (None, 1)
+
+
 def test_whole_numbers_made_inside_the_step_are_looked_up_there():
     x = ks.Input((3,))
     layer = L.IntegerLookup(vocabulary=[4, 1, 9], mask_token=0, num_oov_indices=2)
@@ -130,6 +150,22 @@ ERRORS = {
         "Hashing 'h' works on strings or 64-bit numbers before the compiled step, but takes what 'd' computes inside it",
     ),
     "numbers for text": (lambda: text_model().predict(np.zeros(3)), "input 'text' holds float64 values; expected strings"),
+    "a hash under jax.jit": (
+        lambda: jax.jit(L.Hashing(4, name="h"))(np.array([1])),
+        "Hashing 'h' works on strings or 64-bit numbers before the compiled step; here its input is computed inside it",
+    ),
+    "a subclassed model of text in a model": (
+        lambda: Own(name="own")(ks.Input((), dtype="string")),
+        "Own 'own' has layers that take text or other raw columns. It can be called on arrays, but only functional",
+    ),
+    "training on text without a layer for it": (
+        lambda: Own().predict(np.array(["a"])),
+        "x holds str32 values; expected numbers. Encode text or dates as numbers first, or begin the model with",
+    ),
+    "exporting text": (
+        lambda: text_model().export("model.stablehlo"),
+        "begins with layers that run on the host (text, lookups, hashes), which no exported program can hold",
+    ),
     "a missing column": (
         lambda: table_model().predict({"city": TABLE["city"], "age": TABLE["age"]}),
         "takes the inputs ['age', 'city', 'id'], but x has no 'id'",
@@ -141,6 +177,6 @@ ERRORS = {
 @pytest.mark.parametrize("what", list(ERRORS))
 def test_errors_name_layer_and_fix(what):
     make, text = ERRORS[what]
-    with pytest.raises((DataError, LayerError)) as error:
+    with pytest.raises((DataError, LayerError, SerializationError)) as error:
         make()
     assert text in str(error.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +49,7 @@ class HostLayer(Layer):
             return self._symbolic_call((inputs, *args), kwargs)
         with located(self, (inputs,), {}):
             self.built = True
-            if any(hasattr(x, "op") for x in tree.flatten(inputs)):
+            if any(hasattr(x, "op") or _is_traced(x) for x in tree.flatten(inputs)):
                 return self.device_call(inputs)
             return self.call(inputs)
 
@@ -61,6 +62,12 @@ class HostLayer(Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         raise NotImplementedError
+
+
+def _is_traced(x: Any) -> bool:
+    """Whether `x` is an array under `jax.jit` or `jax.grad`, which has no values yet."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.core.Tracer)
 
 
 def as_host(inputs: Any) -> Any:
