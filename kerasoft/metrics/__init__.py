@@ -51,6 +51,7 @@ from .confusion import (
     TrueNegatives,
     TruePositives,
 )
+from .detection import MeanAveragePrecision
 from .errors import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -69,6 +70,7 @@ from .errors import (
 )
 from .fscore import F1Score, FBetaScore
 from .iou import BinaryIoU, IoU, MeanIoU, OneHotIoU, OneHotMeanIoU
+from .ranking import NDCG, HitRate, MeanReciprocalRank
 from .reduction import Mean, MeanMetricWrapper, Sum
 from .regression import (
     ConcordanceCorrelation,
@@ -88,6 +90,7 @@ CLASSES: tuple[type[Metric], ...] = (
     SensitivityAtSpecificity, SparseCategoricalAccuracy, SparseCategoricalCrossentropy, SparseTopKCategoricalAccuracy,
     SpecificityAtSensitivity, SquaredHinge, Sum, TopKCategoricalAccuracy, TrueNegatives, TruePositives,
 )  # fmt: skip
+OURS: tuple[type[Metric], ...] = (HitRate, MeanAveragePrecision, MeanReciprocalRank, NDCG)
 FUNCTIONS = (
     binary_accuracy, binary_crossentropy, binary_focal_crossentropy, categorical_accuracy, categorical_crossentropy,
     categorical_focal_crossentropy, categorical_hinge, concordance_correlation, hinge, huber, kl_divergence, log_cosh,
@@ -103,10 +106,13 @@ SHORT_NAMES = {
     "msle": MeanSquaredLogarithmicError,
 }
 _FAMILY = Family(
-    "metric", CLASSES, {**SHORT_NAMES, **{name.upper(): cls for name, cls in SHORT_NAMES.items()}}, FUNCTIONS
+    "metric",
+    (*CLASSES, *OURS),
+    {**SHORT_NAMES, **{name.upper(): cls for name, cls in SHORT_NAMES.items()}},
+    FUNCTIONS,
 )
 __all__ = [
-    "Metric", "deserialize", "get", "resolve", "serialize", *(thing.__name__ for thing in (*CLASSES, *FUNCTIONS)),
+    "Metric", "deserialize", "get", "resolve", "serialize", *(thing.__name__ for thing in (*CLASSES, *OURS, *FUNCTIONS)),
 ]  # fmt: skip
 
 

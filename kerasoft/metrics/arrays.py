@@ -14,7 +14,8 @@ import numpy as np
 
 def on_host(*values: Any) -> bool:
     """Whether NumPy computes with all of these: none is an array or tracer of JAX."""
-    return not any(type(value).__module__.startswith("jax") for value in values)
+    flat = (x for value in values for x in (value if isinstance(value, (list, tuple)) else (value,)))
+    return not any(type(value).__module__.startswith("jax") for value in flat)
 
 
 class _Arrays:
