@@ -222,6 +222,45 @@ class CosineDecayRestarts(_Schedule):
         return self.initial_learning_rate * ((1.0 - self.alpha) * height + self.alpha)
 
 
+class WarmUp(_Schedule):
+    """A linear rise before a rate or a schedule. Not in Keras (whose `CosineDecay` has its own).
+
+    At step s < `warmup_steps` the rate is start + (target - start) s / warmup_steps, target being the first rate of the
+    schedule; from then on the schedule is asked with s - `warmup_steps`.
+
+    Args:
+        learning_rate: a float or a `LearningRateSchedule`.
+        warmup_steps: steps of the rise, above 0.
+        warmup_start: rate at step 0.
+
+    >>> import kerasoft as ks
+    >>> rise = ks.optimizers.schedules.WarmUp(0.5, warmup_steps=4)
+    >>> [float(rise(step)) for step in (0, 1, 4, 9)]
+    [0.0, 0.125, 0.5, 0.5]
+    """
+
+    def __init__(self, learning_rate, warmup_steps, warmup_start=0.0, name="WarmUp"):
+        if warmup_steps <= 0:
+            raise ValueError(f"Argument `warmup_steps` must be > 0. Received: warmup_steps={warmup_steps}")
+        super().__init__(learning_rate=learning_rate, warmup_steps=warmup_steps, warmup_start=warmup_start, name=name)
+
+    def __call__(self, step):
+        step, length = _as_float(step), float(self.warmup_steps)
+        rate = self.learning_rate if callable(self.learning_rate) else lambda _: self.learning_rate
+        rise = (rate(0.0) - self.warmup_start) * (step / length) + self.warmup_start
+        return ops.where(ops.less(step, length), rise, rate(ops.maximum(step - length, 0.0)))
+
+    def get_config(self) -> dict:
+        from ..saving.serialization import serialize_keras_object
+
+        return {**super().get_config(), "learning_rate": serialize_keras_object(self.learning_rate)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> WarmUp:
+        rate = config["learning_rate"]
+        return cls(**{**config, "learning_rate": deserialize(rate) if isinstance(rate, dict) else rate})
+
+
 CLASSES = (
     CosineDecay,
     CosineDecayRestarts,
@@ -229,6 +268,7 @@ CLASSES = (
     InverseTimeDecay,
     PiecewiseConstantDecay,
     PolynomialDecay,
+    WarmUp,
 )
 _FAMILY = Family("learning-rate schedule", CLASSES)
 __all__ = ["LearningRateSchedule", "deserialize", "serialize", *(cls.__name__ for cls in CLASSES)]

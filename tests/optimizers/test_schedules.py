@@ -71,3 +71,15 @@ def test_errors_say_what_is_wrong():
         schedules.LearningRateSchedule()(0)
     with pytest.raises(NotImplementedError, match="must override `get_config"):
         schedules.LearningRateSchedule().get_config()
+
+
+def test_warm_up_rises_to_a_rate_or_a_schedule():
+    made = ks.optimizers.schedules
+    rise = made.WarmUp(made.ExponentialDecay(0.5, 4, 0.5), warmup_steps=4, warmup_start=0.1)
+    got = [float(rise(step)) for step in (0, 1, 2, 4, 8, 12)]
+    np.testing.assert_allclose(got, [0.1, 0.2, 0.3, 0.5, 0.25, 0.125], rtol=1e-6)
+    assert made.deserialize(made.serialize(rise)).get_config() == rise.get_config()
+    optimizer = ks.optimizers.SGD(rise)
+    assert ks.optimizers.deserialize(ks.optimizers.serialize(optimizer)).get_config() == optimizer.get_config()
+    with pytest.raises(ValueError, match="Argument `warmup_steps` must be > 0. Received: warmup_steps=0"):
+        made.WarmUp(0.1, 0)
