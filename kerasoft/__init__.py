@@ -23,6 +23,7 @@ _SUBMODULES = (
     "config",
     "data",
     "datasets",
+    "distillation",
     "doctor",
     "dtype_policies",
     "errors",
@@ -45,6 +46,8 @@ _SUBMODULES = (
     "training",
     "tree",
     "utils",
+    "visualization",
+    "wrappers",
 )
 _NAMES = {
     "DTypePolicy": "dtype_policies",

@@ -26,10 +26,11 @@ from .registration import custom_object_scope, get_registered_name, get_register
 _PLAIN = (str, int, float, bool, type(None))
 _PUBLIC = (
     "layers", "initializers", "regularizers", "constraints", "optimizers", "optimizers.schedules", "losses", "metrics",
-    "models", "activations", "random", "quantizers", "utils",
+    "models", "activations", "random", "quantizers", "utils", "distillation",
 )  # fmt: skip
 _shared: contextvars.ContextVar[dict[Any, Any] | None] = contextvars.ContextVar("shared", default=None)
 _safe: contextvars.ContextVar[bool | None] = contextvars.ContextVar("safe", default=None)
+_IN_APPLICATIONS = ("CustomScaleLayer", "LayerScale", "StochasticDepth")  # Keras knows them by their private modules
 _MODELS = {"Sequential": "keras", "Model": "keras", "Functional": "keras.src.models.functional"}
 
 
@@ -124,6 +125,9 @@ def class_reference(cls: type) -> dict[str, Any]:
         if name in _MODELS:
             registered = name if name == "Functional" else None
             return {"module": _MODELS[name], "class_name": name, "registered_name": registered}
+        if name in _IN_APPLICATIONS:
+            module = cls.__module__.replace("kerasoft.", "keras.src.", 1)
+            return {"module": module, "class_name": name, "registered_name": name}
         public = public_module(cls)
         if public:
             return {"module": public, "class_name": _public_name(cls, public), "registered_name": None}
@@ -329,6 +333,11 @@ def _ours(name: str, module: str) -> Any:
         from ..layers.preprocessing import feature_space
 
         return getattr(feature_space, name, None)
+    if rest.startswith("applications."):
+        from .. import applications
+
+        family = getattr(applications, rest.removeprefix("applications."), None)
+        return getattr(family, name) if name in getattr(family, "__all__", ()) else None
     places = [p for p in _PUBLIC if rest == p or rest.startswith(f"{p}.")] or list(_PUBLIC)
     for place in sorted(places, key=len, reverse=True):
         try:

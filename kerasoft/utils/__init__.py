@@ -40,7 +40,7 @@ _NAMES = {
     "to_categorical": "labels",
     "unpack_x_y_sample_weight": "packing",
 } | dict.fromkeys(_SAVING, "kerasoft.saving")
-_SUBMODULES = ("legacy",)
+_SUBMODULES = ("bounding_boxes", "legacy")
 
 __all__ = sorted([*_NAMES, *_SUBMODULES])
 
