@@ -67,6 +67,17 @@ def clear_session(free_memory: bool = True) -> None:
 
 
 @contextlib.contextmanager
+def unchanged() -> Iterator[None]:
+    """What is named inside does not count: the next automatic names are those that would have come without it."""
+    kept = dict(_counts)
+    try:
+        yield
+    finally:
+        _counts.clear()
+        _counts.update(kept)
+
+
+@contextlib.contextmanager
 def name_scope(name: str) -> Iterator[None]:
     """Variables made inside have `name` in their path."""
     token = _path.set((*_path.get(), name))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import config, tree
+from .. import config, naming, tree
 from ..errors import DataError, NotCompiledError, UnknownNameError
 
 # --- structure and shape of inputs ------------------------------------------------------------------------------------
@@ -398,7 +398,8 @@ def check_names(given: Any, module: Any, kind: str, special: tuple[str, ...] = (
         if not isinstance(leaf, str) or leaf.lower() in special:
             continue
         try:
-            module.get(leaf)
+            with naming.unchanged():
+                module.get(leaf)
         except ValueError as error:
             known = {
                 *module.__all__,

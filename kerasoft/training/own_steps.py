@@ -127,7 +127,7 @@ def fit_with_own_steps(
             if not status.step:
                 break
             loop.synchronise()
-            logs = _final(model, logs)
+            logs = _results(model, logs)
             steps, rows = steps + status.step, rows + status.rows
             if validation is not None and _validates(epoch, validation_freq):
                 at = model._trainer.status
@@ -285,10 +285,14 @@ def _evaluate(model: Any, source: Any, callbacks: Any) -> dict[str, Any]:
     return logs
 
 
-def _final(model: Any, logs: Any) -> dict[str, Any]:
+def _results(model: Any, logs: Any) -> dict[str, Any]:
     """The model's metrics where a step gives just these, else what the last step gave."""
     results = model.get_metrics_result()
-    return plain_logs(results if set(logs) == set(results) else logs)
+    return results if set(logs) == set(results) else dict(logs)
+
+
+def _final(model: Any, logs: Any) -> dict[str, Any]:
+    return plain_logs(_results(model, logs))
 
 
 def _validates(epoch: int, validation_freq: Any) -> bool:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from twins import (
+    BINARY,
+    CLASSES,
+    ONE_HOT,
+    STEPS,
+    STEPS_WEIGHTS,
+    STEPS_Y,
+    TOKENS,
+    WEIGHTS,
+    X,
+    Y,
+    assert_alike,
+    evaluate,
+    fit,
+    same_weights,
+)  # fmt: skip
 
 import kerasoft as ks
 
@@ -14,23 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Limiting"),
 ]
 
-_random = np.random.RandomState(1)
-X, Y = _random.randn(20, 4).astype("float32"), _random.randn(20, 1).astype("float32")
-CLASSES = _random.randint(0, 3, 20)
-ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
-BINARY = _random.randint(0, 2, (20, 1)).astype("float32")
-WEIGHTS = _random.rand(20).astype("float32")
-STEPS, STEPS_Y = _random.randn(20, 5, 4).astype("float32"), _random.randn(20, 5, 1).astype("float32")
-STEPS_WEIGHTS = _random.rand(20, 5).astype("float32")
-TOKENS = _random.randint(0, 7, (20, 5))
-TOKENS[:, 3:] = 0
 SPARSE = "sparse_categorical_crossentropy"
-
-
-def same_weights(model):
-    draw = np.random.RandomState(0)
-    model.set_weights([(np.abs(draw.randn(*w.shape)) * 0.3).astype(w.dtype) for w in model.get_weights()])
-    return model
 
 
 def net(k, units=1, activation=None, optimizer="sgd", loss="mse", **compiled):
@@ -61,18 +60,6 @@ def masked(k, **compiled):
     model = same_weights(k.Sequential([k.Input((5,)), *layers]))
     model.compile("sgd", "mse", **compiled)
     return model
-
-
-def fit(model, *args, **kwargs):
-    kwargs = {"shuffle": False, "verbose": 0, "batch_size": 8, **kwargs}
-    if kwargs["batch_size"] is None:
-        del kwargs["batch_size"]
-    history = model.fit(*args, **kwargs)
-    return history.history, history.epoch, history.params, model.get_weights()
-
-
-def evaluate(model, *args, **kwargs):
-    return model.evaluate(*args, verbose=0, **kwargs), model.evaluate(*args, verbose=0, return_dict=True, **kwargs)
 
 
 def batches(*arrays, size=4):
@@ -316,22 +303,6 @@ def limits(k):
     finally:
         k.config.set_max_epochs(None)
         k.config.set_max_steps_per_epoch(None)
-
-
-def assert_alike(a, b, where=""):
-    if isinstance(a, dict):
-        assert isinstance(b, dict) and list(a) == list(b), f"{where}: {list(a)} | {list(b)}"
-        for key in a:
-            assert_alike(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert isinstance(b, (list, tuple)) and len(a) == len(b), f"{where}: {a} | {b}"
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_alike(x, y, f"{where}[{i}]")
-    elif isinstance(a, (str, bool)) or a is None:
-        assert a == b, where
-    else:
-        assert np.shape(a) == np.shape(b), where
-        np.testing.assert_allclose(np.asarray(b), np.asarray(a), 1e-5, 1e-6, err_msg=where)
 
 
 @pytest.mark.parametrize("name", CASES)
