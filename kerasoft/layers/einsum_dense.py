@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .. import ops
+from ..tensors import KerasTensor
 from .configured import Configured, known
 from .lora import LowRank, low_rank
 
@@ -95,6 +96,18 @@ class EinsumDense(LowRank, Configured):
             trailing = rank - len(letters) if result.endswith("...") else 0
             self.bias = self.weight("bias", (*axes, *(1,) * trailing))
         self.build_lora()
+
+    def compute_output_shape(self, input_shape):
+        """The shape as `output_shape` tells it: its None stay None, as in Keras."""
+        source = self.equation.split(",")[0]
+        elided = len(input_shape) - len(source.replace("...", ""))
+        given, shape = list(self.output_shape), tuple(input_shape)
+        if source.startswith("..."):
+            return (*shape[:elided], *given)
+        return (shape[0], *given, *shape[len(shape) - elided :])
+
+    def compute_output_spec(self, inputs):
+        return KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
 
     def call(self, inputs):
         x = ops.einsum(self.equation, inputs, self.kernel)

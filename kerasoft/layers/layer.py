@@ -280,7 +280,11 @@ class Layer(Stateless, Precision, Operation):
         arguments = CallArguments(signature_of(type(self)), args, kwargs)
         check_inputs(self.input_spec, arguments.first, self.name)
         self._build_once(arguments)
-        return self.compute_output_spec(*args, **kwargs)
+        outputs = self.compute_output_spec(*args, **kwargs)
+        previous = tree.map_structure(get_mask, arguments.first)
+        if any(m is not None for m in tree.flatten(previous)):
+            self._pass_masks(arguments.first, outputs, previous)
+        return outputs
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         """The call on nodes or arrays, inside a scope."""

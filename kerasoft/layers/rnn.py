@@ -222,21 +222,25 @@ class RNN(Configured):
         arguments = {"training": training} if takes(self.cell, "training") else {}
         run = self.cell if isinstance(self.cell, Layer) else self.cell.call
 
+        structure = [states]  # of the states that the cell gives
+
         def step(flat, cells):
             before = tree.pack_as(states, flat)
             output, new = run(cells[0], before, **arguments)
             new = list(new) if tree.is_nested(new) else [new]
+            structure[:] = [tree.map_structure(lambda _: 0, new)]
+            new = tree.flatten(new)
             if mask is not None:
                 instead = ops.zeros_like(output) if self.zero_output_for_mask else self.output_before(before)
                 output = _where(cells[1], output, instead)
-                new = tree.map_structure(lambda n, o: _where(cells[1], n, o), new, before)
-            return tree.flatten(new), [output]
+                new = [_where(cells[1], n, o) for n, o in zip(new, flat, strict=True)]
+            return new, [output]
 
         xs = [sequences] if mask is None else [sequences, mask]
         if self.go_backwards:
             xs = [ops.flip(x, axis=1) for x in xs]
         last, outputs, flat = _unrolled(step, states, xs) if self.is_unrolled(sequences) else _scanned(step, states, xs)
-        return last, outputs, tree.pack_as(states, flat)
+        return last, outputs, tree.pack_as(structure[0], flat)
 
     def output_before(self, states):
         """The output of the step before: the first state, of the last cell in a stack."""
@@ -426,7 +430,7 @@ class StackedRNNCells(Configured):
             run = cell if isinstance(cell, Layer) else cell.call
             nested = tree.is_nested(state)
             inputs, new = run(inputs, list(state) if nested else [state], **arguments)
-            new_states.append(new if nested or not tree.is_nested(new) else new[0])
+            new_states.append(list(new) if tree.is_nested(new) else [new])
         return inputs, new_states
 
     def get_config(self):
