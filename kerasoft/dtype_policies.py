@@ -153,7 +153,7 @@ class _DetailedPolicy(QuantizedDTypePolicy):
             self.numbers = [int(n) for n in numbers]
         except ValueError as error:
             raise ValueError(
-                f"Invalid mode for {kind}. {' and '.join(self.form.split('/')[1:])} must be integers. Expected format "
+                f"Invalid mode for {kind}. {' and '.join(self.form.split('/')[1:])} must be {'an integer' if len(numbers) == 1 else 'integers'}. Expected format "
                 f"{expected}, but got '{mode}'."
             ) from error
         self.check(mode)
