@@ -312,7 +312,7 @@ if __name__ == "__main__":
 else:
     import pytest
 
-    from kerasoft import layers
+    from kerasoft import layers, utils
 
     EXPECTED = json.loads(VALUES.read_text())
     COVERED = {"CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "Normalization",
@@ -322,6 +322,23 @@ else:
     def test_layer_is_keras_layer(name):
         found = differences(plain(CASES[name](layers)), EXPECTED[name])
         assert not found, "\n".join(found[:20])
+
+    def test_a_feature_space_learns_from_rows_and_batches():
+        columns = {"a": [1.0, 3.0, 8.0], "s": ["x", "y", "x"]}
+        found = []
+        for data in (
+            columns,
+            [{"a": a, "s": s} for a, s in zip(*columns.values(), strict=True)],
+            [({"a": columns["a"][:2], "s": columns["s"][:2]}, 0), ({"a": columns["a"][2:], "s": columns["s"][2:]}, 0)],
+        ):
+            space = utils.FeatureSpace({"a": "float_normalized", "s": "string_categorical"})
+            space.adapt(data)
+            found.append(np.asarray(space({"a": [2.0], "s": ["y"]})))
+        np.testing.assert_allclose(found, [found[0]] * 3, rtol=1e-6)
+        with pytest.raises(
+            ValueError, match="called on a dict of arrays/lists, an iterable of them, a DataFrame or an RDD"
+        ):
+            space.adapt(3)
 
     def test_every_layer_has_a_case():
         named = {n for n in COVERED for c in CASES if n.lower() in c.replace("_", "")}

@@ -286,8 +286,8 @@ class FeatureSpace(Layer):
         """Learns vocabularies, statistics and bins.
 
         Args:
-            dataset: a dict of arrays or lists; a DataFrame with these columns; or an RDD of dicts or Rows. DataFrames and
-                RDDs are looked at in one pass on the executors.
+            dataset: a dict of arrays or lists; an iterable of such dicts, each a batch or a row; a DataFrame with these
+                columns; or an RDD of dicts or Rows. DataFrames and RDDs are looked at in one pass on the executors.
 
         Raises:
             ValueError: something else.
@@ -298,9 +298,13 @@ class FeatureSpace(Layer):
         elif isinstance(dataset, dict):
             for name in names:
                 self.preprocessors[name].adapt(_batches(dataset[name]))
+        elif hasattr(dataset, "__iter__") and not isinstance(dataset, (str, np.ndarray)):
+            parts = [part[0] if isinstance(part, tuple) else part for part in dataset]
+            for name in names:
+                self.preprocessors[name].adapt(_parts([part[name] for part in parts]))
         else:
             raise ValueError(
-                "`adapt()` can only be called on a dict of arrays/lists, a DataFrame or an RDD. "
+                "`adapt()` can only be called on a dict of arrays/lists, an iterable of them, a DataFrame or an RDD. "
                 f"Received instead: {dataset} (of type {type(dataset)})"
             )
         self._is_adapted = True
@@ -472,3 +476,13 @@ def _batches(values: Any):
     else:
         for row in array:
             yield row[:, None] if row.ndim == 1 else row
+
+
+def _parts(values: list):
+    """A column of rows or batches as batches with a feature axis."""
+    if np.ndim(values[0]) == 0:
+        yield from _batches(values)
+        return
+    for value in values:
+        array = np.asarray(value)
+        yield array[:, None] if array.ndim == 1 else array
