@@ -140,6 +140,7 @@ def _download(origin: str, target: str) -> None:
                 raise DownloadError(f"{origin} ended after {done} of {length} bytes")
         os.replace(part, target)
     except urllib.error.HTTPError as error:
+        error.close()
         raise DownloadError(_failure(origin, target, f"{error.code} -- {error.msg}")) from error
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
