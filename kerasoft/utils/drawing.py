@@ -18,10 +18,11 @@ class Dot:
     edges: list[tuple[str, str]]
     rankdir: str = "TB"
     dpi: int | None = 200
+    splines: str = "ortho"
 
     def to_string(self) -> str:
         """The graph in the DOT language."""
-        lines = ["digraph G {", f"rankdir={self.rankdir};", "concentrate=True;"]
+        lines = ["digraph G {", f"rankdir={self.rankdir};", "concentrate=True;", f"splines={self.splines};"]
         lines += [f"dpi={self.dpi};"] if self.dpi else []
         lines.append("node [shape=box];")
         for key, label in self.nodes.items():
@@ -51,6 +52,7 @@ def model_to_dot(
     subgraph: bool = False,
     show_layer_activations: bool = False,
     show_trainable: bool = False,
+    splines: str = "ortho",
     **kwargs: Any,
 ) -> Dot:
     """The graph of a built model's layers.
@@ -62,6 +64,7 @@ def model_to_dot(
         expand_nested: whether the layers of models inside are shown.
         dpi: of the picture.
         subgraph: accepted; models inside are not framed.
+        splines: how Graphviz draws edges: "ortho", "curved", "line".
 
     Raises:
         ValueError: the model is not built.
@@ -75,7 +78,7 @@ def model_to_dot(
         raise ValueError(f"Unrecognized keyword arguments: {kwargs}")
     if not model.built:
         raise ValueError("This model has not yet been built. Build the model first by calling `build()` or by calling the model on a batch of data.")  # fmt: skip
-    dot = Dot({}, [], rankdir, dpi)
+    dot = Dot({}, [], rankdir, dpi, splines)
     places: dict[int, str] = {}
 
     def label(layer: Any, call: Any) -> list[str]:
@@ -145,6 +148,7 @@ def plot_model(
     dpi: int | None = 200,
     show_layer_activations: bool = False,
     show_trainable: bool = False,
+    splines: str = "ortho",
     **kwargs: Any,
 ) -> Any:
     """Writes a picture of a built model to a file; arguments as in `model_to_dot`.
@@ -161,6 +165,7 @@ def plot_model(
         dpi=dpi,
         show_layer_activations=show_layer_activations,
         show_trainable=show_trainable,
+        splines=splines,
         **kwargs,
     )
     path = pathlib.Path(to_file)

@@ -211,3 +211,17 @@ def test_weights_from_a_path(tmp_path):
     model.save_weights(tmp_path / "w.weights.h5")
     again = ks.applications.MobileNet(weights=tmp_path / "w.weights.h5", **arguments)
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+def test_weights_as_keras_published_them(tmp_path):
+    """The `.h5` files behind `weights="imagenet"` are of Keras 2's form."""
+    import h5py
+    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
+
+    arguments = {"include_top": False, "input_shape": (32, 32, 3), "alpha": 0.35}
+    theirs = pair("MobileNetV2", **arguments)[0]
+    with h5py.File(tmp_path / "published.h5", "w") as file:
+        save_weights_to_hdf5_group(file, theirs)
+    ours = ks.applications.MobileNetV2(weights=tmp_path / "published.h5", **arguments)
+    for a, b in zip(theirs.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

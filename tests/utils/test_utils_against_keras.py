@@ -158,3 +158,19 @@ def test_py_dataset_without_super():
         assert data.workers == 1
     assert (data.use_multiprocessing, data.max_queue_size, data.num_batches, list(data)) == (False, 10, 2, [0, 1])
     assert ks.utils.Sequence is ks.utils.PyDataset
+
+
+def test_configs_of_keras_2():
+    legacy, meanings = ks.utils.legacy, {"Constant": ks.initializers.Constant, "double": lambda x: 2 * x}
+    config = legacy.serialize_keras_object(ks.initializers.Constant(2.0))
+    assert config == keras.utils.legacy.serialize_keras_object(keras.initializers.Constant(2.0))
+    assert legacy.deserialize_keras_object(config, meanings).value == 2.0
+    assert legacy.deserialize_keras_object("Constant", meanings).value == 0.0
+    assert legacy.deserialize_keras_object("double", meanings)(3) == 6
+    assert legacy.deserialize_keras_object(None) is None and legacy.serialize_keras_object(None) is None
+    assert legacy.serialize_keras_object(ks.activations.relu) == "relu"
+    for given, text in (("x", "Unknown thing: 'x'"), ({"class_name": "x"}, "Improper config format")):
+        with pytest.raises(ValueError, match=text):
+            legacy.deserialize_keras_object(given, meanings, printable_module_name="thing")
+    with pytest.raises(ValueError, match="Cannot serialize 3"):
+        legacy.serialize_keras_object(3)
