@@ -311,6 +311,57 @@ class Orthogonal(RandomInitializer):
         return {**super().get_config(), "gain": self.gain}
 
 
+class STFT(Initializer):
+    """The kernels of a short-time Fourier transform, for a convolution. Shapes: (frame_length, 1, frequencies).
+
+    Args:
+        side: ``"real"`` (cosines) or ``"imag"`` (sines).
+        window: ``"hann"``, ``"hamming"``, one factor a place of the frame, or None.
+        scaling: ``"density"`` (by the root of the window's power), ``"spectrum"`` (by its sum) or None.
+        periodic: whether the window is periodic instead of symmetric.
+    """
+
+    def __init__(self, side: str = "real", window: Any = "hann", scaling: Any = "density", periodic: bool = False):
+        if side not in ("real", "imag"):
+            raise ValueError(f"side should be 'real' or 'imag', not {side}")
+        if isinstance(window, str) and window not in ("hann", "hamming"):
+            raise ValueError(f"Unknown window type. Expected 'hann' or 'hamming'. Received: window={window}")
+        if scaling not in (None, "density", "spectrum"):
+            raise ValueError(
+                f"Scaling is invalid, it must be `None`, 'density' or 'spectrum'. Received scaling={scaling}"
+            )
+        self.side, self.window, self.scaling, self.periodic = side, window, scaling, periodic
+
+    def __call__(self, shape, dtype=None):
+        length, _, frequencies = shape
+        time = np.arange(length, dtype="float32").reshape(-1, 1, 1)
+        turns = np.arange(frequencies, dtype="float32") / np.float32((frequencies - 1) * 2)
+        angles = -2 * time * turns * np.float32(np.pi)  # in float32: what is not exactly 0 has Keras's sign
+        kernel = np.cos(angles) if self.side == "real" else np.sin(angles)
+        if self.window is None:
+            return _array(kernel, dtype)
+        window = self._factors(length)
+        power = {"density": np.sqrt(np.sum(window**2)), "spectrum": np.sum(np.abs(window)), None: 1.0}[self.scaling]
+        return _array(kernel * window.reshape(-1, 1, 1).astype("float32") / np.float32(power), dtype)
+
+    def _factors(self, length):
+        if not isinstance(self.window, str):
+            window = np.asarray(self.window, "float64")
+            if window.shape != (length,):
+                raise ValueError(
+                    f"The shape of `window` must be equal to [frame_length].Received: window shape={window.shape}"
+                )
+            return window
+        if length == 1:
+            return np.ones(1)
+        base = 0.5 if self.window == "hann" else 0.54
+        turns = np.arange(length) / (length if self.periodic else length - 1)
+        return base - (1.0 - base) * np.cos(2.0 * np.pi * turns)
+
+    def get_config(self):
+        return {"side": self.side, "window": self.window, "periodic": self.periodic, "scaling": self.scaling}
+
+
 _MAY_WAIT = {
     *(Zeros, Ones, RandomNormal, TruncatedNormal, RandomUniform, VarianceScaling),
     *(GlorotUniform, GlorotNormal, HeUniform, HeNormal, LecunUniform, LecunNormal),
@@ -355,7 +406,7 @@ def _one_of(name, value, allowed):
 
 _CLASSES = (
     Initializer, Constant, Identity, Ones, Zeros, GlorotNormal, GlorotUniform, HeNormal, HeUniform, LecunNormal,
-    LecunUniform, Orthogonal, RandomNormal, RandomUniform, TruncatedNormal, VarianceScaling,
+    LecunUniform, Orthogonal, RandomNormal, RandomUniform, STFT, TruncatedNormal, VarianceScaling,
 )  # fmt: skip
 _FAMILY = Family(
     "initializer",
@@ -363,13 +414,14 @@ _FAMILY = Family(
     {
         "IdentityInitializer": Identity,
         "OrthogonalInitializer": Orthogonal,
+        "STFTInitializer": STFT,
         "normal": RandomNormal,
         "uniform": RandomUniform,
         "one": Ones,
         "zero": Zeros,
     },
 )
-IdentityInitializer, OrthogonalInitializer = Identity, Orthogonal
+IdentityInitializer, OrthogonalInitializer, STFTInitializer = Identity, Orthogonal, STFT
 globals().update({to_snake_case(cls.__name__): cls for cls in _CLASSES[1:]})
 deserialize = _FAMILY.deserialize
 

@@ -161,21 +161,23 @@ class UpSampling1D(UpSampling):
 
 
 class UpSampling2D(UpSampling):
-    """Each pixel repeated `size` = (rows, columns) times. Only `interpolation="nearest"`.
+    """Each pixel repeated `size` = (rows, columns) times, or the image resized to as many pixels.
 
-    Raises:
-        ValueError: another interpolation.
+    Args:
+        interpolation: ``"nearest"`` repeats; ``"bilinear"``, ``"bicubic"``, ``"lanczos3"`` and ``"lanczos5"`` resize.
     """
 
     rank = 2
 
     def __init__(self, size=(2, 2), data_format=None, interpolation="nearest", **kwargs):
         super().__init__(data_format, **kwargs)
-        if interpolation != "nearest":
-            raise ValueError(
-                f'`interpolation` argument of UpSampling2D should be "nearest". Received: interpolation={interpolation}.'
-            )
-        self.keep(size=ints("size", size, 2), data_format=self.data_format, interpolation=interpolation)
+        self.keep(size=ints("size", size, 2), data_format=self.data_format, interpolation=str(interpolation).lower())
+
+    def call(self, inputs):
+        if self.interpolation == "nearest":
+            return super().call(inputs)
+        size = [inputs.shape[axis] * n for axis, n in zip(self.spatial_axes(), self.size, strict=True)]
+        return ops.image.resize(inputs, size, interpolation=self.interpolation, data_format=self.data_format)
 
 
 class UpSampling3D(UpSampling):

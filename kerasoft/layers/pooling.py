@@ -168,3 +168,77 @@ class GlobalAveragePooling3D(GlobalPooling):
     """Mean over all cells of a volume."""
 
     rank = 3
+
+
+class AdaptivePooling(Configured):
+    """Base of the poolings to a given number of windows, which cover each spatial axis.
+
+    Shapes: (batch, *spatial, channels) -> (batch, *output_size, channels).
+
+    Args:
+        output_size: int or one int for each spatial axis.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
+    """
+
+    rank: int
+
+    def __init__(self, output_size, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        if isinstance(output_size, int):
+            output_size = (output_size,) * self.rank
+        if not isinstance(output_size, (tuple, list)):
+            raise TypeError(
+                f"`output_size` must be an integer or tuple of {self.rank} integers. "
+                f"Received: {output_size} of type {type(output_size)}"
+            )
+        if len(output_size) != self.rank:
+            kind = ValueError if self.rank == 1 else TypeError
+            raise kind(
+                f"For {self.rank}D input, `output_size` tuple must have length {self.rank}. Received: {output_size}"
+            )
+        self.keep(output_size=tuple(output_size), data_format=data_format_of(data_format))
+
+    def call(self, inputs):
+        pool = ops.adaptive_max_pool if isinstance(self, _Max) else ops.adaptive_average_pool
+        return pool(inputs, self.output_size, self.data_format)
+
+
+class AdaptiveAveragePooling1D(AdaptivePooling):
+    """Means of windows of steps."""
+
+    rank = 1
+
+
+class AdaptiveAveragePooling2D(AdaptivePooling):
+    """Means of windows of pixels.
+
+    >>> import kerasoft as ks
+    >>> ks.layers.AdaptiveAveragePooling2D(2)(ks.Input((7, 5, 3))).shape
+    (None, 2, 2, 3)
+    """
+
+    rank = 2
+
+
+class AdaptiveAveragePooling3D(AdaptivePooling):
+    """Means of windows of a volume."""
+
+    rank = 3
+
+
+class AdaptiveMaxPooling1D(_Max, AdaptivePooling):
+    """Maxima of windows of steps."""
+
+    rank = 1
+
+
+class AdaptiveMaxPooling2D(_Max, AdaptivePooling):
+    """Maxima of windows of pixels."""
+
+    rank = 2
+
+
+class AdaptiveMaxPooling3D(_Max, AdaptivePooling):
+    """Maxima of windows of a volume."""
+
+    rank = 3

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..identifiers import Family
 from .base import Loss, LossFunctionWrapper, Terms, reduce_terms, squeeze_or_expand_to_same_rank
+from .ctc import CTC, ctc
 from .hinge import CategoricalHinge, Hinge, SquaredHinge, categorical_hinge, hinge, squared_hinge
 from .overlap import Circle, Dice, Tversky, circle, dice, tversky
 from .probabilistic import (
@@ -46,13 +47,13 @@ from .regression import (
 
 CLASSES: tuple[type[Loss], ...] = (
     BinaryCrossentropy, BinaryFocalCrossentropy, CategoricalCrossentropy, CategoricalFocalCrossentropy,
-    CategoricalGeneralizedCrossEntropy, CategoricalHinge, Circle, CosineSimilarity, Dice, Hinge, Huber, KLDivergence,
+    CTC, CategoricalGeneralizedCrossEntropy, CategoricalHinge, Circle, CosineSimilarity, Dice, Hinge, Huber, KLDivergence,
     LogCosh, MeanAbsoluteError, MeanAbsolutePercentageError, MeanSquaredError, MeanSquaredLogarithmicError, Poisson,
     SparseCategoricalCrossentropy, SquaredHinge, Tversky,
 )  # fmt: skip
 FUNCTIONS: tuple[Callable, ...] = (
     binary_crossentropy, binary_focal_crossentropy, categorical_crossentropy, categorical_focal_crossentropy,
-    categorical_generalized_cross_entropy, categorical_hinge, circle, cosine_similarity, dice, hinge, huber,
+    categorical_generalized_cross_entropy, categorical_hinge, circle, ctc, cosine_similarity, dice, hinge, huber,
     kl_divergence, log_cosh, mean_absolute_error, mean_absolute_percentage_error, mean_squared_error,
     mean_squared_logarithmic_error, poisson, sparse_categorical_crossentropy, squared_hinge, tversky,
 )  # fmt: skip

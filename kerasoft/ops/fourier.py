@@ -86,8 +86,10 @@ def _extract_sequences(x: Any, *, length: int, stride: int) -> Any:
 @lowered
 def _stft(x: Any, window: Any, *, stride: int, center: bool) -> Any:
     length = window.shape[0]
-    if center:
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(length // 2, length // 2)], mode="reflect")
+    if center:  # mirrored at both ends; by index, as jnp.pad needs to know the size
+        size, half = x.shape[-1], length // 2
+        place = jnp.abs(jnp.arange(size + 2 * half) - half)
+        x = jnp.take(x, (size - 1) - jnp.abs((size - 1) - place), axis=-1)
     return _split(jnp.fft.rfft(_frames(x, length, stride) * window))
 
 

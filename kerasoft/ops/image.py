@@ -75,8 +75,8 @@ def resize(
     """
     if len(size) != 2:
         raise ValueError(f"Expected `size` to be a tuple of 2 integers. Received: size={size}")
-    size = (int(size[0]), int(size[1]))
-    if min(size) <= 0:
+    size = tuple(int(n) if is_static(n) else n for n in size)
+    if any(is_static(n) and n <= 0 for n in size):
         raise ValueError(f"`size` must have positive height and width. Received: size={size}")
     images, height, width, _ = image_input(images, data_format)
     if pad_to_aspect_ratio and crop_to_aspect_ratio:
