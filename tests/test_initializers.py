@@ -34,6 +34,23 @@ def test_config_name_and_distribution_are_those_of_keras(name):
         assert np.abs(a).max() == pytest.approx(np.abs(b).max(), rel=0.02)
 
 
+@pytest.mark.parametrize("side", ["real", "imag"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"window": "hamming", "scaling": "spectrum", "periodic": True},
+        {"window": None},
+        {"window": [0.1, 0.4, 0.9, 0.4, 0.2], "scaling": None},
+    ],
+)
+def test_fourier_kernels_are_those_of_keras(side, options):
+    ours, theirs = (module.STFT(side, **options) for module in (initializers, keras.initializers))
+    np.testing.assert_allclose(ours((5, 1, 9)), theirs((5, 1, 9)), rtol=1e-5, atol=1e-6)
+    assert ours.get_config() == theirs.get_config()
+    assert initializers.STFTInitializer is initializers.STFT
+
+
 @pytest.mark.parametrize("mode", ["fan_in", "fan_out", "fan_avg"])
 @pytest.mark.parametrize("distribution", ["uniform", "truncated_normal", "untruncated_normal"])
 def test_variance_scaling_has_the_variance_it_says(mode, distribution):

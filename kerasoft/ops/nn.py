@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ..compiler.ops import convolution, pooling
+from ..dtypes import is_float
 from ..tensors import known_shape
 from . import elementwise as e
 from . import manipulation as m
@@ -103,7 +104,8 @@ def tanh_shrink(x: Any) -> Any:
 @public("nn", "HardTanh")
 def hard_tanh(x: Any) -> Any:
     """x, at least -1 and at most 1."""
-    return e.clip(x, -1.0, 1.0)
+    x = tensor(x)
+    return e.clip(x, -1.0, 1.0) if is_float(dtype_of(x)) else e.clip(x, -1, 1)
 
 
 @public("nn", "HardShrink")
@@ -306,20 +308,30 @@ def batch_normalization(
 def layer_normalization(
     x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: float | None = None
 ) -> Any:
-    """x with mean 0 and variance 1 over `axis`, times gamma plus beta."""
-    x = e._as_float(tensor(x))
-    mean, variance = r.moments(x, axis, True)
+    """x with mean 0 and variance 1 over `axis`, times gamma plus beta, of the sizes of `axis`; in float32 inside."""
+    x = tensor(x)
+    kind, x = dtype_of(x), _wide(x)
+    axes = sorted(a % rank(x) for a in r.axes_of(x, axis))
+    sizes = tuple(d if a in axes else 1 for a, d in enumerate(shape_of(x)))
+    mean, variance = r.moments(x, axes, True)
     x = e.multiply(e.subtract(x, mean), e.rsqrt(e.add(variance, EPSILON if epsilon is None else epsilon)))
+    gamma, beta = (None if v is None else m.reshape(_wide(tensor(v)), sizes) for v in (gamma, beta))
     x = x if gamma is None else e.multiply(x, gamma)
-    return x if beta is None else e.add(x, beta)
+    return e.cast(x if beta is None else e.add(x, beta), kind)
+
+
+def _wide(x: Any) -> Any:
+    """x in float32, or float64 if it is that."""
+    return x if dtype_of(x) in ("float32", "float64") else e.cast(x, "float32")
 
 
 @public("nn", "RMSNorm", "x scale")
 def rms_normalization(x: Any, scale: Any = None, axis: Any = -1, epsilon: float | None = None) -> Any:
-    """x divided by the root of its mean square over `axis`, times scale."""
-    x = e._as_float(tensor(x))
+    """x divided by the root of its mean square over `axis`, times scale; in float32 inside."""
+    x = tensor(x)
+    kind, x = dtype_of(x), _wide(x)
     x = e.multiply(x, e.rsqrt(e.add(r.mean(e.square(x), axis, True), EPSILON if epsilon is None else epsilon)))
-    return x if scale is None else e.multiply(x, scale)
+    return e.cast(x if scale is None else e.multiply(x, _wide(tensor(scale))), kind)
 
 
 @public("nn", "DotProductAttention", "query key value bias mask scale")

@@ -21,6 +21,7 @@ from kerasoft.compiler.ops.registry import constant, input_node
 
 import kerasoft as ks
 from kerasoft import layers, ops, tree
+from kerasoft.layers import image
 from kerasoft.scope import Scope
 
 
@@ -102,6 +103,14 @@ ROWS = [
     row("UpSampling1D", lambda L: L.UpSampling1D(3), STEPS),
     row("UpSampling2D", lambda L: L.UpSampling2D((2, 3)), IMAGE),
     row("UpSampling2D", lambda L: L.UpSampling2D(2, data_format="channels_first"), IMAGE),
+    row("UpSampling2D", lambda L: L.UpSampling2D((2, 3), interpolation="bilinear"), IMAGE),
+    row("UpSampling2D", lambda L: L.UpSampling2D(2, "channels_first", "lanczos3"), IMAGE),
+    row("AdaptiveAveragePooling1D", lambda L: L.AdaptiveAveragePooling1D(3), STEPS),
+    row("AdaptiveAveragePooling2D", lambda L: L.AdaptiveAveragePooling2D((3, 2)), IMAGE),
+    row("AdaptiveAveragePooling3D", lambda L: L.AdaptiveAveragePooling3D(2, "channels_first"), (2, 3, 4, 3)),
+    row("AdaptiveMaxPooling1D", lambda L: L.AdaptiveMaxPooling1D(3, data_format="channels_first"), STEPS),
+    row("AdaptiveMaxPooling2D", lambda L: L.AdaptiveMaxPooling2D(4), IMAGE),
+    row("AdaptiveMaxPooling3D", lambda L: L.AdaptiveMaxPooling3D((2, 3, 1)), (3, 4, 3, 2)),
     row("UpSampling3D", lambda L: L.UpSampling3D((1, 2, 1)), (2, 3, 2, 2)),
     # convolutions
     row("Conv1D", lambda L: L.Conv1D(3, 3, padding="causal", dilation_rate=2, activation="relu"), STEPS),
@@ -222,6 +231,8 @@ OTHER_TABLES = {
         "CategoryEncoding", "Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "Normalization", "StringLookup",
         "TextVectorization",
     },
+    "image/test_image_layers": {*image.__all__, "Pipeline"},
+    "test_spectrogram": {"MelSpectrogram", "STFTSpectrogram"},
 }  # fmt: skip
 
 

@@ -47,7 +47,6 @@ CASES = [
     (lambda: L.MaxPooling2D(padding="full"), "`padding` argument must be one of .* Received: padding=full"),
     (lambda: L.ZeroPadding2D((1, 2, 3)), r"`padding` should be an int, 2 ints or 2 pairs of ints. Received: padding=\(1, 2, 3\)"),
     (lambda: on(L.Cropping1D(3), (5, 2)), r"`cropping` argument should be smaller .* input_shape=.*5, 2\), cropping=\(3, 3\)"),
-    (lambda: L.UpSampling2D(interpolation="bilinear"), 'should be "nearest". Received: interpolation=bilinear'),
     (lambda: on(L.Add(), (3, 4), (3, 5)), r"Inputs have incompatible shapes. Received shapes \(3, 4\) and \(3, 5\)"),
     (lambda: on(L.Add(), (3,)), "A merge layer should be called on a list of inputs."),
     (lambda: on(L.Subtract(), (3,), (3,), (3,)), "A `Subtract` layer should be called on exactly 2 inputs."),

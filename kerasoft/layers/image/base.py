@@ -135,7 +135,6 @@ class ImageLayer(Configured):
     # --- the call ---
 
     def call(self, data: Any, training: bool = True) -> Any:
-        transformation = self.get_random_transformation(data, training=training)
         parts = dict(data) if isinstance(data, dict) else {"images": data}
         rank = len(parts["images"].shape)
         if rank not in (3, 4):
@@ -143,6 +142,7 @@ class ImageLayer(Configured):
                 "Expected image tensor to have rank 3 (single image) or 4 (batch of images). "
                 f"Received: data.shape={tuple(parts['images'].shape)}"
             )
+        transformation = self.get_random_transformation(data, training=training)
         if "bounding_boxes" in parts:
             if not self.bounding_box_format:
                 raise ValueError(

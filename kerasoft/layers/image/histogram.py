@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ... import ops
 from ...ops.dispatch import lowered
+from ...scope import current_scope
 from .base import ImageLayer, rescaled
 
 
@@ -77,6 +78,9 @@ class Equalization(ImageLayer):
     def transform_images(self, images, transformation=None, training=True):
         if not training:
             return images
+        scope = current_scope()
+        if scope is not None:  # as in Keras, values are counted over the whole batch
+            scope.couples_rows = scope.exact_rows = True
         low, high = (float(v) for v in self.value_range)
         return _equalized(self.compute(images), bins=int(self.bins), low=low, high=high, axis=self.channel_axis)
 
