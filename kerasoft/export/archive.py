@@ -31,7 +31,9 @@ class ExportArchive:
     [[6.0]]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, format: str = "stablehlo"):
+        if format != "stablehlo":
+            raise SerializationError(f"an ExportArchive of kerasoft is written as 'stablehlo', got format={format!r}")
         self.tracked: list[Any] = []
         self.endpoints: dict[str, Forward] = {}
 

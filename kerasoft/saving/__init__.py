@@ -1,6 +1,7 @@
 """Configs, `.keras` files and `.weights.h5` files, in Keras 3's formats."""
 
 from .registration import (
+    CustomObjectScope,
     custom_object_scope,
     get_custom_objects,
     get_registered_name,
@@ -17,13 +18,16 @@ def __getattr__(name: str):
         from . import files
 
         return getattr(files, name)
+    if name == "KerasFileEditor":
+        from .editor import KerasFileEditor
+
+        return KerasFileEditor
     raise AttributeError(f"module 'kerasoft.saving' has no attribute {name!r}")
 
 
-CustomObjectScope = custom_object_scope
-
 __all__ = [
     "CustomObjectScope",
+    "KerasFileEditor",
     "custom_object_scope",
     "deserialize_keras_object",
     "get_custom_objects",

@@ -111,6 +111,12 @@ class Archive:
         member = self.archive.getinfo(CONFIG)
         return _config(self.path, member.file_size, lambda: self.archive.read(CONFIG))
 
+    def metadata(self) -> dict:
+        """Versions and date; empty when the archive has none."""
+        if METADATA not in self.archive.namelist() or self.archive.getinfo(METADATA).file_size > LARGEST_CONFIG:
+            return {}
+        return json.loads(self.archive.read(METADATA))
+
     @contextlib.contextmanager
     def weights(self) -> Iterator[WeightsReader]:
         import h5py

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 _objects: dict[str, Any] = {}
@@ -44,21 +43,20 @@ def get_custom_objects() -> dict[str, Any]:
     return _objects
 
 
-def get_registered_name(target: Any) -> str:
-    """The name under which `target` is registered, else its own."""
-    return _names.get(target) or target.__name__
+def get_registered_name(obj: Any) -> str:
+    """The name under which `obj` is registered, else its own."""
+    return _names.get(obj) or obj.__name__
 
 
-def get_registered_object(name: str, custom_objects: dict | None = None) -> Any:
-    """The object known as `name`: in `custom_objects`, in the open `custom_object_scope`, or registered; else None."""
-    for place in (custom_objects or {}, _scoped.get() or {}, _objects):
+def get_registered_object(name: str, custom_objects: dict | None = None, module_objects: dict | None = None) -> Any:
+    """The object known as `name`: in the open `custom_object_scope`, registered, or in one of the dicts; else None."""
+    for place in (_scoped.get() or {}, _objects, custom_objects or {}, module_objects or {}):
         if name in place:
             return place[name]
     return None
 
 
-@contextlib.contextmanager
-def custom_object_scope(custom_objects: dict[str, Any] | None) -> Iterator[None]:
+class CustomObjectScope:
     """Names that are known inside.
 
     >>> import kerasoft as ks
@@ -69,8 +67,17 @@ def custom_object_scope(custom_objects: dict[str, Any] | None) -> Iterator[None]
     ...     ks.saving.deserialize_keras_object(config).name
     'a'
     """
-    token = _scoped.set({**(_scoped.get() or {}), **(custom_objects or {})})
-    try:
-        yield
-    finally:
-        _scoped.reset(token)
+
+    def __init__(self, custom_objects: dict[str, Any] | None):
+        self.custom_objects = custom_objects or {}
+        self._tokens: list[Any] = []
+
+    def __enter__(self) -> CustomObjectScope:
+        self._tokens.append(_scoped.set({**(_scoped.get() or {}), **self.custom_objects}))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        _scoped.reset(self._tokens.pop())
+
+
+custom_object_scope = CustomObjectScope
