@@ -149,12 +149,17 @@ def _sequential(config: Any) -> dict:
 
 
 def _functional(config: dict) -> dict:
-    layers = []
+    layers, is_old = [], False
     for layer in config["layers"]:
+        is_old = is_old or any(isinstance(node, list) for node in layer.get("inbound_nodes", []))
         nodes = [_node(node) if isinstance(node, list) else node for node in layer.get("inbound_nodes", [])]
         name = layer.get("name") or layer["config"]["name"]
         layers.append({**modern(layer), "name": name, "inbound_nodes": nodes})
-    return {**config, "layers": layers}
+    made = {**config, "layers": layers}
+    if is_old:  # a single input or output was in a list, too
+        for key in ("input_layers", "output_layers"):
+            made[key] = config[key][0] if len(config[key]) == 1 else config[key]
+    return made
 
 
 def _tensor(place: list) -> dict:
