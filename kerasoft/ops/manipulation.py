@@ -303,7 +303,7 @@ def get_item(x: Any, key: Any) -> Any:
         TypeError: a boolean array, whose result has no fixed size.
     """
     x = tensor(x)
-    key = tuple(key) if isinstance(key, list) and builtins.any(isinstance(k, slice) for k in key) else key
+    key = tuple(key) if isinstance(key, list) else key  # tuples in files are lists
     keys = key if isinstance(key, tuple) else (key,)
     used = builtins.sum(k is not None and k is not Ellipsis for k in keys)
     if used > rank(x):
