@@ -1,0 +1,60 @@
+"""When variables call their initializers."""
+
+import numpy as np
+import pytest
+
+import kerasoft as ks
+
+
+def test_a_built_in_initializer_waits_until_the_value_is_read(monkeypatch):
+    drawn = []
+    original = ks.initializers.GlorotUniform.__call__
+
+    def counted(self, shape, dtype=None):
+        drawn.append(shape)
+        return original(self, shape, dtype)
+
+    monkeypatch.setattr(ks.initializers.GlorotUniform, "__call__", counted)
+    ks.utils.set_random_seed(3)
+    layer = ks.layers.Dense(3)
+    layer.build((None, 2))
+    v = layer.kernel
+    assert (v.shape, v.ndim, v.size, v.dtype, len(v)) == ((2, 3), 2, 6, "float32", 2) and not drawn
+    layer.set_weights([np.ones((2, 3)), np.zeros(3)])
+    assert not drawn and layer.kernel.numpy().tolist() == np.ones((2, 3)).tolist()
+    ks.utils.set_random_seed(3)
+    again = ks.layers.Dense(3)
+    again.build((None, 2))
+    first = again.kernel.numpy()
+    ks.utils.set_random_seed(9)  # too late to matter: the seed was chosen when the layer was made
+    assert drawn == [(2, 3)] and again.kernel.numpy() is first and not first.flags.writeable
+    ks.utils.set_random_seed(3)
+    third = ks.layers.Dense(3)
+    third.build((None, 2))
+    ks.utils.set_random_seed(9)
+    np.testing.assert_array_equal(third.kernel.numpy(), first)
+
+
+def test_others_are_called_at_once():
+    calls = []
+
+    def own(shape, dtype=None):
+        calls.append(shape)
+        return np.zeros(shape)
+
+    ks.Variable(own, shape=(2,))
+    assert calls == [(2,)]
+
+    class Own(ks.initializers.RandomNormal):
+        def __call__(self, shape, dtype=None):
+            calls.append(shape)
+            return super().__call__(shape, dtype)
+
+    ks.Variable(Own(), shape=(3,))
+    assert calls == [(2,), (3,)]
+    generator = ks.random.SeedGenerator(1)
+    before = np.array(generator.state.numpy())
+    ks.Variable(ks.initializers.RandomNormal(seed=generator), shape=(3,))
+    assert not np.array_equal(before, generator.state.numpy())
+    with pytest.raises(ValueError, match="can only be used for 2D"):
+        ks.Variable(ks.initializers.Identity(), shape=(3,))
