@@ -257,3 +257,17 @@ def test_smart_resize():
         np.testing.assert_allclose(*pair, rtol=1e-4, atol=1e-3)
     with pytest.raises(ValueError, match="incorrect rank"):
         ks.preprocessing.image.smart_resize(x[0], (2, 2))
+
+
+def test_rows_for_a_cluster():
+    class Context:
+        def parallelize(self, rows, partitions):
+            return rows, partitions
+
+    class Session:
+        sparkContext = Context()
+
+    data = slices((np.arange(3), np.arange(3) + 10)).batch(2)
+    for given in (Context(), Session()):
+        rows, partitions = data.to_rdd(given, 4)
+        assert [(int(x), int(y)) for x, y in rows] == [(0, 10), (1, 11), (2, 12)] and partitions == 4
