@@ -225,23 +225,19 @@ class Operation:
 
     @property
     def input(self) -> Any:
-        """The symbolic input of the only call."""
-        return _singleton(self._only_call("input").inputs)
+        """The symbolic input of the first call."""
+        return _singleton(self._first_call("input").inputs)
 
     @property
     def output(self) -> Any:
-        """The symbolic output of the only call."""
-        return _singleton(self._only_call("output").outputs)
+        """The symbolic output of the first call."""
+        return _singleton(self._first_call("output").outputs)
 
-    def _only_call(self, what: str) -> Call:
+    def _first_call(self, what: str) -> Call:
         if not self._inbound_nodes:
             raise AttributeError(
                 f"The layer {self.name} has never been called and thus has no defined {what}. Note that the `{what}` "
                 f"property is only available for Functional and Sequential models."
-            )
-        if len(self._inbound_nodes) > 1:
-            raise AttributeError(
-                f"The layer {self.name} has multiple inbound nodes, hence the notion of '{what}' is ill-defined."
             )
         return self._inbound_nodes[0]
 

@@ -45,6 +45,15 @@ class InputSpec:
         given = {k: v for k, v in vars(self).items() if v not in (None, {}, False)}
         return f"InputSpec({', '.join(f'{k}={v}' for k, v in given.items())})"
 
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = ("dtype", "shape", "ndim", "max_ndim", "min_ndim", "axes", "optional")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> InputSpec:
+        return cls(**config)
+
     def problem(self, x: Any) -> str | None:
         """What is wrong with `x`; None if nothing."""
         shape = known_shape(x)

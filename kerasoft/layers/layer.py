@@ -18,7 +18,7 @@ from .call_arguments import CallArguments, shapes_for_build, signature_of
 from .errors_in_calls import close_arguments, locate, located_constructor
 from .input_spec import check_inputs
 from .precision import Precision
-from .shapes import is_shape, shape_tuple
+from .shapes import is_shape, shape_tuple, specs
 from .stateless_calls import Stateless
 
 
@@ -237,7 +237,7 @@ class Layer(Stateless, Precision, Operation):
         try:
             outputs = self._quick_call(args[0]) if len(args) == 1 and not kwargs else None
             if outputs is None:
-                if type(self).compute_output_spec is not Layer.compute_output_spec:
+                if type(self).compute_output_spec is not Layer.compute_output_spec or self._tells_shapes:
                     outputs = self._spec_call(args, kwargs)
                 else:
                     outputs = self._infer(args, kwargs)
@@ -246,6 +246,11 @@ class Layer(Stateless, Precision, Operation):
         except Exception as error:
             locate(error, self, args, kwargs)
             raise
+
+    @property
+    def _tells_shapes(self) -> bool:
+        """Whether a user's class has a `compute_output_shape` of its own."""
+        return not type(self).compute_output_shape.__module__.startswith("kerasoft.")
 
     def quick_shape(self, shape: tuple) -> tuple | None:
         """The output's shape for one input of this shape, where it follows at once; None: a trace tells.
@@ -260,10 +265,8 @@ class Layer(Stateless, Precision, Operation):
         if unknown or not isinstance(x, KerasTensor) or x._keras_mask is not None or x.dtype not in dtypes.FLOATS:
             return None
         mine = type(self)
-        if (
-            not mine.call.__module__.startswith("kerasoft.")
-            or mine.compute_output_spec is not Layer.compute_output_spec
-        ):
+        traced = mine.compute_output_spec is Layer.compute_output_spec and not self._tells_shapes
+        if not (traced and mine.call.__module__.startswith("kerasoft.")):
             return None  # a user's own formula
         check_inputs(self.input_spec, x, self.name)
         if not self.built:
@@ -416,7 +419,11 @@ class Layer(Stateless, Precision, Operation):
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         """KerasTensors like the outputs for KerasTensor inputs."""
-        return self._infer(args, kwargs)
+        if not self._tells_shapes:
+            return self._infer(args, kwargs)
+        arguments = CallArguments(signature_of(type(self)), args, kwargs)
+        shapes = self.compute_output_shape(**shapes_for_build(arguments, self.compute_output_shape, known_shape) or {})
+        return specs(shapes, self.compute_dtype)
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         """The output shape for an input shape (or one per tensor argument)."""
