@@ -97,7 +97,7 @@ def one_of(layer: Any, name: str, value: Any, allowed: tuple, none: bool = False
     if (value is None and none) or (callable(value) and function) or (isinstance(value, str) and value in allowed):
         return value
     raise ValueError(
-        f"Unknown value for `{name}` argument of layer {type(layer).__name__}. Allowed values are: {allowed}. "
+        f"Unknown value for `{name}` argument of {type(layer).__name__}. Allowed values are: {allowed}. "
         f"Received: {name}={value}"
     )
 
