@@ -150,15 +150,16 @@ class _Trace:
     def _train(self) -> tuple[Graph, dict]:
         with self._scope(True) as scope:
             total, sums = self._objective(scope, training=True)
-            updates = {name: scope.updates.get(v) for name, v in scope.params.items()}
+            # What is assigned to a trained weight (SpectralNormalization) holds for this step: the optimizer moves it.
+            moved = {id(v) for v in self.trainable}
+            updates = {name: scope.updates.get(v) for name, v in scope.params.items() if id(v) not in moved}
             states = {
                 f"state/{name}": ops.multiply(ops.cast(node, "float32"), scope.share)
                 for name, node in updates.items()
                 if node is not None
             }
         self._look_at(scope, ())
-        trainable = set(map(id, self.trainable))
-        nodes = {name: scope.node_of(v) for name, v in scope.params.items() if id(v) in trainable}
+        nodes = {name: scope.node_of(v) for name, v in scope.params.items() if id(v) in moved}
         gradients = gradient({total: constant(1.0)}, list(nodes.values()))
         found = {f"grad/{name}": dy for name, dy in zip(nodes, gradients, strict=True) if dy is not None}
         return self._graph({**found, **states, **{f"sum/{name}": node for name, node in sums.items()}}), sums

@@ -61,9 +61,9 @@ ROWS = [
     # core
     row("Dense", lambda L: L.Dense(3), (4,)),
     row("Dense", lambda L: L.Dense(3, activation="tanh", use_bias=False, kernel_regularizer="l2"), (2, 3, 4)),
+    row("EinsumDense", lambda L: L.EinsumDense("ab...,bc->ac...", 3, bias_axes="c"), (4, 2)),
     row("EinsumDense", lambda L: L.EinsumDense("abc,cd->abd", (None, 3), bias_axes="d", activation="relu"), (2, 4)),
     row("EinsumDense", lambda L: L.EinsumDense("...ab,bc->...ac", (None, 3)), (2, 3, 4)),
-    row("EinsumDense", lambda L: L.EinsumDense("ab...,bc->ac...", 3, bias_axes="c"), (4, 2)),
     row("Dense", lambda L: L.Dense(3, lora_rank=2), (4,)),
     row("EinsumDense", lambda L: L.EinsumDense("abc,cde->abde", (2, 3, 2), bias_axes="e", lora_rank=2, lora_alpha=4), (2, 4)),
     row("Embedding", lambda L: L.Embedding(7, 3, lora_rank=2), (5,), ints=7),
