@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import ops, random
 from ...compiler.ops import random as draws
-from ...ops.dispatch import lowered
+from ...ops.dispatch import is_static, lowered
 from ...scope import current_scope
 from ..configured import Configured, data_format_of
 from ..noise import row_ids
@@ -173,6 +173,12 @@ class ImageLayer(Configured):
         shape = (data["images"] if isinstance(data, dict) else data).shape
         return shape[self.height_axis], shape[self.width_axis]
 
+    def lengths(self, data: Any) -> tuple[Any, Any]:
+        """Height and width to compute with: numbers, or float32 nodes where the size is not known yet."""
+        images = data["images"] if isinstance(data, dict) else data
+        axes = (self.height_axis, self.width_axis)
+        return tuple(n if is_static(n) else _size(images, axis=a) for n, a in zip(self.sizes(images), axes))  # type: ignore
+
     def compute(self, images: Any) -> Any:
         """The images in the dtype in which the layer computes."""
         return ops.cast(images, self.compute_dtype)
@@ -251,6 +257,11 @@ class Draws:
     def gamma_once(self, alpha: float, shape: tuple = ()) -> Any:
         """float32 of `shape` of the gamma distribution, the same for all images of the step."""
         return _gamma(draws.random_bits(self.key, salt=self.salt(), shape=(2,)), alpha=float(alpha), shape=shape)
+
+
+@lowered
+def _size(images: Any, *, axis: int) -> Any:
+    return jnp.asarray(images.shape[axis], "float32")
 
 
 @lowered

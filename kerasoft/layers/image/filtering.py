@@ -106,14 +106,13 @@ class RandomSharpness(ImageLayer):
         return ops.clip(images + (1.0 - factor) * (smooth - images), *self.value_range)
 
 
-def inside(box: Any, height: Any, width: Any, last: bool) -> Any:
-    """bool (batch, height, width, 1), or (batch, 1, height, width): pixels in the box x0, x1, y0, y1, (batch,) each."""
-    shape_y, shape_x = ((1, height, 1, 1), (1, 1, width, 1)) if last else ((1, 1, height, 1), (1, 1, 1, width))
-    y = ops.reshape(ops.arange(height, dtype="float32"), shape_y)
-    x = ops.reshape(ops.arange(width, dtype="float32"), shape_x)
-    x0, x1, y0, y1 = (per_image(v) for v in box)
-    across = ops.logical_and(ops.greater_equal(x, x0), ops.less(x, x1))
-    return ops.logical_and(across, ops.logical_and(ops.greater_equal(y, y0), ops.less(y, y1)))
+@lowered
+def inside(images: Any, x0: Any, x1: Any, y0: Any, y1: Any, *, axis: int) -> Any:
+    """bool (batch, height, width, 1), or (batch, 1, height, width): pixels in the boxes, (batch,) each."""
+    height, width = (images.shape[-3], images.shape[-2]) if axis == -1 else (images.shape[-2], images.shape[-1])
+    x0, x1, y0, y1 = (v[:, None, None] for v in (x0, x1, y0, y1))
+    y, x = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    return jnp.expand_dims((x >= x0) & (x < x1) & (y >= y0) & (y < y1), axis)
 
 
 def box_of(draw: Any, share_x: Any, share_y: Any, height: Any, width: Any) -> tuple:
@@ -163,7 +162,7 @@ class RandomErasing(ImageLayer):
     def get_random_transformation(self, data, training=True, seed=None):
         if not training:
             return None
-        images, (height, width) = data["images"] if isinstance(data, dict) else data, self.sizes(data)
+        images, (height, width) = data["images"] if isinstance(data, dict) else data, self.lengths(data)
         draw, last = self.draw(data, seed), self.data_format == "channels_last"
         sides = [ops.sqrt(draw.uniform(*self.scale)) for _ in range(2)]
         box = box_of(draw, *sides, height, width)
@@ -174,7 +173,7 @@ class RandomErasing(ImageLayer):
             fill = ops.reshape(np.atleast_1d(np.asarray(self.fill_value, "float32")), shape)
         return {
             "apply_erasing": draw.happens(self.factor),
-            "batch_masks": inside(box, height, width, last),
+            "batch_masks": inside(images, *box, axis=self.channel_axis),
             "fill_value": ops.clip(fill, *self.value_range),
         }
 

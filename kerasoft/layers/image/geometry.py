@@ -78,7 +78,7 @@ class AffineLayer(ImageLayer):
             return images
         return ops.image.affine_transform(
             images,
-            self.rows(transformation, *self.sizes(images)),
+            self.rows(transformation, *self.lengths(images)),
             interpolation=interpolation,
             fill_mode=self.fill_mode,
             fill_value=self.fill_value,
@@ -257,7 +257,7 @@ class RandomTranslation(AffineLayer):
     def get_random_transformation(self, data, training=True, seed=None):
         if not training:
             return None
-        draw, (height, width) = self.draw(data, seed), self.sizes(data)
+        draw, (height, width) = self.draw(data, seed), self.lengths(data)
         down, across = draw.uniform(*self.height_range) * height, draw.uniform(*self.width_range) * width
         return {"translations": ops.stack([across, down], axis=1), "input_shape": (height, width)}
 

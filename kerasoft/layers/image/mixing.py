@@ -33,14 +33,14 @@ class CutMix(ImageLayer):
         images = data["images"] if isinstance(data, dict) else data
         if not training or len(images.shape) == 3:
             return None
-        draw, (height, width) = self.draw(data, seed), self.sizes(data)
+        draw, (height, width) = self.draw(data, seed), self.lengths(data)
         weight = draw.beta(draw.uniform_once(*self.factor) + 1e-6)
         ratio = ops.sqrt(1.0 - weight)
         x0, x1, y0, y1 = box = box_of(draw, ratio, ratio, height, width)
         return {
             "permutation_order": draw.order(),
-            "batch_masks": inside(box, height, width, self.data_format == "channels_last"),
-            "mix_weight": 1.0 - (x1 - x0) * (y1 - y0) / float(width * height),
+            "batch_masks": inside(images, *box, axis=self.channel_axis),
+            "mix_weight": 1.0 - (x1 - x0) * (y1 - y0) / (width * height),
         }
 
     def transform_images(self, images, transformation=None, training=True):

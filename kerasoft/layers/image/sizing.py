@@ -9,11 +9,25 @@ import numpy as np
 
 from ... import ops
 from ...ops.dispatch import is_static, lowered
+from ...tensors import KerasTensor
 from .base import ImageLayer
 from .boxes import clipped, converted
 
 
-class Resizing(ImageLayer):
+class Sized(ImageLayer):
+    """Base of the layers whose result has `self.height` rows and `self.width` columns."""
+
+    def compute_output_spec(self, data, *args, **kwargs):
+        """As traced; of images of unknown size too, which only calls on arrays can cut or fill to a ratio."""
+        shape = getattr(data, "shape", ())
+        if len(shape) not in (3, 4) or None not in (shape[self.height_axis], shape[self.width_axis]):
+            return super().compute_output_spec(data, *args, **kwargs)
+        sizes = list(shape)
+        sizes[self.height_axis], sizes[self.width_axis] = self.height, self.width
+        return KerasTensor(sizes, self.compute_dtype)
+
+
+class Resizing(Sized):
     """Images in another size, in training and elsewhere. Integers stay integers.
 
     Args:
@@ -100,7 +114,7 @@ class Resizing(ImageLayer):
         return scale_x, scale_y, 0.0, 0.0
 
 
-class CenterCrop(ImageLayer):
+class CenterCrop(Sized):
     """The middle of images; smaller images are enlarged, without distortion, and cut.
 
     Args:
@@ -156,7 +170,7 @@ def _window(images: Any, top: Any, left: Any, *, axes: tuple, size: tuple) -> An
     return jnp.take(jnp.take(images, rows, axis=axes[0]), columns, axis=axes[1])
 
 
-class RandomCrop(ImageLayer):
+class RandomCrop(Sized):
     """A part of the images at a place drawn for each call, in training; elsewhere the images as they are.
 
     Images that are not larger than the part are enlarged, without distortion, and cut in the middle.

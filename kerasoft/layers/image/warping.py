@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ... import ops
 from ...ops.dispatch import lowered
@@ -37,12 +38,11 @@ class RandomPerspective(ImageLayer):
     def get_random_transformation(self, data, training=True, seed=None):
         if not training:
             return None
-        draw, (height, width) = self.draw(data, seed), self.sizes(data)
+        draw, (height, width) = self.draw(data, seed), self.lengths(data)
         moves = draw.uniform(-0.5 * self.scale, 0.5 * self.scale, (4, 2))
-        corners = ops.convert_to_tensor(
-            [[0.0, 0.0], [width - 1.0, 0.0], [0.0, height - 1.0], [width - 1.0, height - 1.0]], "float32"
-        )
-        start = ops.zeros_like(moves) + corners
+        unit = np.float32([[0, 0], [1, 0], [0, 1], [1, 1]])
+        x, y = ops.zeros_like(moves[..., 0]) + unit[:, 0], ops.zeros_like(moves[..., 1]) + unit[:, 1]
+        start = ops.stack([x * (width - 1.0), y * (height - 1.0)], axis=-1)
         return {
             "apply_perspective": draw.happens(self.factor),
             "start_points": start,

@@ -172,6 +172,12 @@ def test_a_row_has_its_own_draws_wherever_it_is(name, make):
         assert np.abs(np.asarray(whole)[0] - np.asarray(whole)[1]).max() > 1e-3
 
 
+@pytest.mark.parametrize(("name", "make"), EACH, ids=named)
+def test_images_of_unknown_size(name, make):
+    got, want = make(layers)(ks.Input((None, None, 3))), make(keras.layers)(keras.Input((None, None, 3)))
+    assert got.shape == tuple(want.shape)
+
+
 def test_eager_draws_follow_the_seed():
     one, two, other = (layers.RandomRotation(0.3, seed=s) for s in (5, 5, 6))
     first, again, different = (np.asarray(layer(X)) for layer in (one, two, other))
