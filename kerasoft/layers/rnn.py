@@ -173,10 +173,7 @@ class RNN(Configured):
                 object.__setattr__(self, "states", tree.map_structure(_state, self.get_initial_state(input_shape[0])))
 
     def get_initial_state(self, batch_size):
-        make = getattr(self.cell, "get_initial_state", None)
-        if make is None:
-            return [ops.zeros((batch_size, size)) for size in self.state_size]
-        state = make(batch_size=batch_size)
+        state = initial_state_of(self.cell, batch_size, self.compute_dtype)
         return list(state) if tree.is_nested(state) else [state]
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
@@ -421,7 +418,7 @@ class StackedRNNCells(Configured):
             input_shape = (input_shape[0], _output_size(cell))
 
     def get_initial_state(self, batch_size=None):
-        return [cell.get_initial_state(batch_size=batch_size) for cell in self.cells]
+        return [initial_state_of(cell, batch_size, self.compute_dtype) for cell in self.cells]
 
     def call(self, inputs, states, training=False):
         new_states = []
@@ -440,6 +437,14 @@ class StackedRNNCells(Configured):
     def from_config(cls, config):
         config = dict(config)
         return cls([from_saved(cell) for cell in config.pop("cells")], **config)
+
+
+def initial_state_of(cell, batch_size, dtype):
+    """The state that a cell starts from: what its `get_initial_state` says, else zeros of its `state_size`."""
+    make = getattr(cell, "get_initial_state", None)
+    if make is not None:
+        return make(batch_size=batch_size)
+    return tree.map_structure(lambda size: ops.zeros((batch_size, size), dtype=dtype), cell.state_size)
 
 
 def _output_size(cell):

@@ -37,6 +37,11 @@ class Arrays:
         """Rows `first` to `last`, views."""
         return Arrays(self.signature, {k: v[first:last] for k, v in self.arrays.items()}, last - first)
 
+    def without_weights(self) -> Arrays:
+        """The same rows, all of one weight."""
+        kept = {k: v for k, v in self.arrays.items() if not k.startswith("sample_weight/")}
+        return Arrays(Signature(self.signature.x, self.signature.y), kept, self.rows)
+
 
 def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Arrays:
     """The arrays that a model's step takes.

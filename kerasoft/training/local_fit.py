@@ -48,10 +48,7 @@ def fit_local(
     train = _Source(model, x, y, sample_weight, batch_size, steps_per_epoch, class_weight, "fit")
     validation = None
     if validation_data is None and validation_split:
-        if train.arrays is None:
-            raise ValueError("`validation_split` is only supported for arrays; give `validation_data` instead.")
-        train.arrays, held_out = split_validation(train.arrays, validation_split)
-        validation = _Source.of_arrays(model, held_out, validation_batch_size or batch_size, validation_steps)
+        validation = train.split_off(validation_split, validation_batch_size or batch_size, validation_steps)
     elif validation_data is not None:
         validation = _validation(model, validation_data, validation_batch_size or batch_size, validation_steps)
     program = model._program(train.signature, "train")
@@ -210,11 +207,13 @@ class _Source:
         arrays: all rows; None for batches.
         signature: of the rows.
         program: set by the caller.
+        weighs_classes: whether the weights of the rows are their classes'.
     """
 
     def __init__(self, model, x, y, sample_weight, batch_size, steps, class_weight, caller):
         self.model, self.steps, self.caller = model, steps, caller
         self.program: Any = None
+        self.weighs_classes = class_weight is not None
         self.arrays: Arrays | None = None
         self._feed: GeneratorFeed | None = None
         if x is None:
@@ -238,10 +237,20 @@ class _Source:
     def of_arrays(cls, model: Any, arrays: Arrays, batch_size: Any, steps: int | None) -> _Source:
         """Rows that are arrays already."""
         made = object.__new__(cls)
+        made.weighs_classes = False
         made.model, made.steps, made.caller, made.program = model, steps, "fit", None
         made.arrays, made.signature, made._feed = arrays, arrays.signature, None
         made.batch_size = checks.batch_size_of(batch_size)
         return made
+
+    def split_off(self, fraction: float, batch_size: Any, steps: int | None) -> _Source:
+        """Takes the last `fraction` of the rows away and gives them, without weights of classes."""
+        if self.arrays is None:
+            raise ValueError("`validation_split` is only supported for arrays; give `validation_data` instead.")
+        self.arrays, held_out = split_validation(self.arrays, fraction)
+        if self.weighs_classes:
+            held_out = held_out.without_weights()
+        return _Source.of_arrays(self.model, held_out, batch_size, steps)
 
     def feed(self, shuffle: bool, seed: int, exact: bool) -> Any:
         """The batches."""

@@ -14,7 +14,6 @@ from ..errors import DataError
 from ..runtime.loop import EpochEnd, Profile, StepReport
 from ..tensors import KerasTensor
 from . import checks
-from .inputs import split_validation
 from .local_fit import LATEST_S, _callback_list, _Source, _validation
 from .status import Status
 
@@ -99,10 +98,7 @@ def fit_with_own_steps(
     train = _Source(model, x, y, sample_weight, batch_size, steps_per_epoch, class_weight, "fit")
     validation = None
     if validation_data is None and validation_split:
-        if train.arrays is None:
-            raise ValueError("`validation_split` is only supported for arrays; give `validation_data` instead.")
-        train.arrays, held_out = split_validation(train.arrays, validation_split)
-        validation = _Source.of_arrays(model, held_out, validation_batch_size or batch_size, validation_steps)
+        validation = train.split_off(validation_split, validation_batch_size or batch_size, validation_steps)
     elif validation_data is not None:
         validation = _validation(model, validation_data, validation_batch_size or batch_size, validation_steps)
     prepare(model, train.signature)
