@@ -248,7 +248,7 @@ class Nadam(Optimizer):
         if self.built:
             return
         super().build(variables)
-        product = Variable(1.0, dtype="float32", trainable=False, name="variable")
+        product = Variable(1.0, dtype="float32", trainable=False)
         object.__setattr__(self, "_product", product)  # a function of the iteration: no slot of a step
         self._variables.append(product)
 
