@@ -27,20 +27,28 @@ class Heavy(ks.optimizers.Optimizer):
         self.assign_add(self.calls, 1.0)
 
 
+def all_kinds(o):
+    """An optimizer for each weight of the model."""
+    kinds = {
+        "dense/kernel": o.Muon(0.02),
+        "dense/bias": o.Nadam(0.01, use_ema=True),
+        "dense_1/kernel": o.Adafactor(0.02),
+        "dense_1/bias": Heavy(0.02),
+        "dense_2/kernel": o.LARS(0.5, weight_decay=0.01),
+    }
+    return o.MultiOptimizer(o.OptimizerMap(o.SGD(0.05), {f".*/{path}": kind for path, kind in kinds.items()}))
+
+
 OPTIMIZERS = {
-    "Lamb": lambda o: o.Lamb(0.02, clipnorm=1.0, weight_decay=0.01),
-    "LARS": lambda o: o.LARS(0.5, weight_decay=0.01),
-    "Muon": lambda o: o.Muon(0.02, gradient_accumulation_steps=2),
-    "Adafactor": lambda o: o.Adafactor(0.02, use_ema=True),
-    "MultiOptimizer": lambda o: o.MultiOptimizer(o.OptimizerMap(o.SGD(0.05), {".*bias": o.Nadam(0.01)})),
-    "Heavy": lambda o: Heavy(0.02),
+    "in slices": lambda o: o.Lamb(0.02, clipnorm=1.0, weight_decay=0.01, gradient_accumulation_steps=2),
+    "whole": all_kinds,
 }
 
 
 def build(make):
     ks.utils.clear_session()
     ks.utils.set_random_seed(3)
-    model = ks.Sequential([ks.Input((3,)), ks.layers.Dense(5, "tanh"), ks.layers.Dense(1)])
+    model = ks.Sequential([ks.Input((3,)), *(ks.layers.Dense(n, "tanh") for n in (5, 4)), ks.layers.Dense(1)])
     model.compile(make(ks.optimizers), "mse")
     return model
 
