@@ -360,26 +360,18 @@ def require_compiled(model: Any) -> None:
         raise NotCompiledError("You must call `compile()` before using the model.")
 
 
-def refuse_own_steps(model: Any) -> None:
+def refuse_own_prediction(model: Any) -> None:
     """
     Raises:
-        NotImplementedError: the model has steps of its own, which run in one process only.
+        NotImplementedError: the model has a `predict_step` of its own, which runs in one process only.
     """
-    from .steps import OVERRIDABLE, Steps
+    from .steps import Steps
 
     cls = type(model)
-    found = [name for name in OVERRIDABLE if getattr(cls, name) is not getattr(Steps, name)]
-    if found:
+    if cls.predict_step is not Steps.predict_step:
         raise NotImplementedError(
-            f"{cls.__name__} overrides {', '.join(f'`{name}`' for name in found)}, which runs in one process only: train it "
-            "on arrays. To train on an RDD or a DataFrame, put the formula into `call` with `add_loss`, or into a Loss or "
-            "a Metric given to `compile`."
-        )
-    own = model._own_metrics
-    if own:
-        raise NotImplementedError(
-            f"{cls.__name__} '{model.name}' holds the metric '{own[0].name}', which is updated in one process only: train "
-            "it on arrays, or give the metric to `compile`."
+            f"{cls.__name__} overrides `predict_step`, which runs in one process only: predict on arrays, or put the "
+            "formula into `call`."
         )
 
 

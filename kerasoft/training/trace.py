@@ -114,7 +114,8 @@ class _Trace:
         if TEST in parts:
             graphs["test"], sums = self._test()
         if TRAIN in parts:
-            graphs["train"], sums = self._train()
+            graphs["train"], more = self._train()
+            sums = {**more, **{name: node for name, node in sums.items() if name not in more}}
         params, states = self._named_variables()
         layout = Layout.of(
             [(name, v.shape) for name, v in params.items()],

@@ -275,7 +275,13 @@ class Trainer(Steps):
 
             with_targets = parts != ("predict",)
             compiled = state.compile if with_targets else None
-            traced = trace_model(self, signature, parts, compiled, state.optimizer if "train" in parts else None)
+            optimizer = state.optimizer if "train" in parts else None
+            if with_targets and overrides_steps(self):
+                from .trace_steps import trace_own_steps
+
+                traced = trace_own_steps(self, signature, parts, optimizer)
+            else:
+                traced = trace_model(self, signature, parts, compiled, optimizer)
             key = (signature, parts, tuple(id(v) for v in self.trainable_weights), len(self.weights))
             found = state.programs[key] = Program(traced)
         return found
@@ -371,7 +377,6 @@ class Trainer(Steps):
         if is_spark(x):
             from .spark_fit import fit_spark
 
-            checks.refuse_own_steps(self)
             checks.refuse_for_spark(validation_split=validation_split, y=y, class_weight=class_weight)
             return fit_spark(self, strategy=strategy, feature_cols=feature_cols, label_cols=label_cols, **given)
         if strategy is not None:
@@ -418,7 +423,6 @@ class Trainer(Steps):
         if is_spark(x):
             from .spark_fit import evaluate_spark
 
-            checks.refuse_own_steps(self)
             logs = evaluate_spark(self, x, batch_size, feature_cols, label_cols)
         elif overrides_steps(self):
             from .own_steps import evaluate_with_own_steps
@@ -447,6 +451,7 @@ class Trainer(Steps):
         if is_spark(x):
             from .spark_fit import predict_spark
 
+            checks.refuse_own_prediction(self)
             return predict_spark(self, x, batch_size, feature_cols, **options)
         if options:
             raise TypeError(f"predict() got an unexpected keyword argument {next(iter(options))!r}")

@@ -240,22 +240,6 @@ def test_random_masks_change_from_step_to_step_and_repeat_with_the_seed():
     assert first != losses(2)
 
 
-def test_a_cluster_refuses_steps_of_ones_own_early():
-    from kerasoft.training.checks import refuse_own_steps
-
-    class Own(ks.Model):
-        def compute_loss(self, *args, **kwargs):
-            return super().compute_loss(*args, **kwargs)
-
-    with pytest.raises(NotImplementedError, match="Own overrides `compute_loss`, which runs in one process only"):
-        refuse_own_steps(net(ks, Own))
-    model = net(ks, ks.Model)
-    refuse_own_steps(model)
-    model.tracker = ks.metrics.Mean(name="kept")
-    with pytest.raises(NotImplementedError, match="holds the metric 'kept', which is updated in one process only"):
-        refuse_own_steps(model)
-
-
 def test_state_trees_go_both_ways():
     def state(k):
         k.utils.clear_session()

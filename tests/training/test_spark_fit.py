@@ -84,6 +84,79 @@ def test_full_batch_equals_arrays(context, make):
         np.testing.assert_allclose(values, far.history[name], rtol=1e-5)
 
 
+class OwnLoss(ks.Model):
+    """A loss, a metric and one more value in the logs, all of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.surprise = ks.metrics.Mean(name="surprise")
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        self.surprise.update_state(ks.ops.max(y_pred, -1))
+        return loss + 0.1 * ks.ops.mean(ks.ops.square(y_pred))
+
+
+class OwnStep(OwnLoss):
+    def train_step(self, state, data):
+        logs, state = super().train_step(state, data)
+        return {**logs, "twice": logs["loss"] * 2.0}, state
+
+
+def own(cls):
+    inputs = ks.Input((6,))
+    hidden = L.Dense(8, activation="tanh", kernel_regularizer="l2")(inputs)
+    return cls(inputs, L.Dense(3, activation="softmax")(hidden))
+
+
+@pytest.mark.parametrize("cls", [OwnLoss, OwnStep])
+def test_steps_of_the_users_own_equal_arrays(context, cls):
+    x, y = data(mlp)
+    here, there, far_too = (ready(own, cls=cls) for _ in range(3))
+    local = here.fit(x, y, batch_size=61, epochs=3, verbose=0, seed=5, validation_data=(x[:20], y[:20]))
+    rows, held_out = rows_of(context, x, y), context.parallelize(list(zip(x[:20], y[:20].tolist())), 2)
+    options = dict(batch_size=61, epochs=3, verbose=0, seed=5, validation_data=held_out)
+    far = there.fit(rows, strategy=AllReduce(workers=2), **options)
+    close(here, there)
+    assert list(far.history) == list(local.history)
+    for name, values in local.history.items():
+        np.testing.assert_allclose(values, far.history[name], rtol=1e-5, err_msg=name)
+    far_too.fit(rows, strategy=AllReduce(workers=1), **{**options, "batch_size": 16})
+    again = ready(own, cls=cls)
+    again.fit(rows, strategy=AllReduce(workers=3), **{**options, "batch_size": 16})
+    close(far_too, again)
+    evaluated = there.evaluate(rows, return_dict=True)
+    expected = here.evaluate(x, y, batch_size=61, verbose=0, return_dict=True)
+    assert evaluated.keys() == expected.keys()
+    np.testing.assert_allclose([evaluated[n] for n in expected], list(expected.values()), rtol=1e-5)
+
+
+def test_steps_that_a_cluster_cannot_add_up_are_refused(context):
+    class Twice(OwnLoss):
+        def train_step(self, state, data):
+            first, state = super().train_step(state, data)
+            return super().train_step(state, data)
+
+    class Never(OwnLoss):
+        def train_step(self, state, data):
+            return {"loss": 0.0}, state
+
+    class Predicts(OwnLoss):
+        def predict_step(self, state, data):
+            return super().predict_step(state, data)
+
+    x, y = data(mlp)
+    rows = rows_of(context, x, y)
+    with pytest.raises(
+        NotImplementedError, match="calls `self.optimizer.stateless_apply` more than once; on a cluster"
+    ):
+        ready(own, cls=Twice).fit(rows, verbose=0)
+    with pytest.raises(NotImplementedError, match="Never.train_step never calls `self.optimizer.stateless_apply`"):
+        ready(own, cls=Never).fit(rows, verbose=0)
+    with pytest.raises(NotImplementedError, match="Predicts overrides `predict_step`, which runs in one process only"):
+        ready(own, cls=Predicts).predict(rows)
+
+
 @pytest.mark.parametrize("make", [mlp, cnn, lstm])
 def test_any_number_of_workers_agrees_with_one(context, make):
     x, y = data(make)
