@@ -53,7 +53,7 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
                 if dx is None or x not in depends:
                     continue
                 if isinstance(x.type, TensorType):
-                    if not x.type.is_float:
+                    if not x.type.is_inexact:
                         continue
                     if dx.type != x.type:
                         raise GradientError(
@@ -67,7 +67,7 @@ def _rule(n: Node, dy, depends) -> tuple:
     if n.op.gradient is VJP:
         return vjp(n, dy, depends)
     if n.op.gradient is None:
-        if isinstance(n.type, TensorType) and not n.type.is_float:
+        if isinstance(n.type, TensorType) and not n.type.is_inexact:
             return (None,) * len(n.inputs)
         raise GradientError(
             f"{_named(n)} has no gradient, and a weight is reached only through it; "
@@ -88,7 +88,7 @@ def vjp(n: Node, dy, depends=None) -> tuple:
     wrt = tuple(
         i
         for i, x in enumerate(n.inputs)
-        if isinstance(x.type, TensorType) and x.type.is_float and (depends is None or x in depends)
+        if isinstance(x.type, TensorType) and x.type.is_inexact and (depends is None or x in depends)
     )
     if not wrt:
         return (None,) * len(n.inputs)

@@ -64,6 +64,11 @@ class TensorType:
     def is_float(self) -> bool:
         return self.dtype in ("float16", "bfloat16", "float32", "float64")
 
+    @property
+    def is_inexact(self) -> bool:
+        """Whether gradients flow through it: floats and complex numbers."""
+        return self.is_float or self.dtype.startswith("complex")
+
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 

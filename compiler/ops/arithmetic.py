@@ -25,7 +25,7 @@ def _binary(name: str, lower: Callable, doc: str, left: Rule | None = None, righ
 
     def gradient(n: Node, dy: Node) -> tuple:
         return tuple(
-            shape.unbroadcast(rule(*n.inputs, n, dy), x) if rule is not None and x.type.is_float else None  # type: ignore
+            shape.unbroadcast(rule(*n.inputs, n, dy), x) if rule is not None and x.type.is_inexact else None  # type: ignore
             for x, rule in zip(n.inputs, (left, right))
         )
 
@@ -37,7 +37,7 @@ def _unary(name: str, lower: Callable, doc: str, rule: Rule | None = None) -> Op
 
     def gradient(n: Node, dy: Node) -> tuple:
         x = n.inputs[0]
-        return (cast(rule(x, n, dy), x.dtype) if rule is not None and x.type.is_float else None,)  # type: ignore
+        return (cast(rule(x, n, dy), x.dtype) if rule is not None and x.type.is_inexact else None,)  # type: ignore
 
     return op(name, lower=lower, gradient=gradient, doc=f"{doc}: (...) -> (...).")
 

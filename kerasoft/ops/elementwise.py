@@ -42,8 +42,29 @@ def _as_bool(x: Any) -> Any:
     return x if dtype_of(x) == "bool" else kernel("cast")(x, dtype="bool")
 
 
-absolute = _unary("absolute", "Absolute", "|x|.", kernel_name="absolute", floats=False)
-abs = _unary("abs", "Abs", "|x|.", kernel_name="absolute", floats=False)
+def _size(x: Any) -> Any:
+    x = tensor(x)
+    return kernel("complex_size", _complex_size)(x) if dtype_of(x).startswith("complex") else kernel("absolute")(x)
+
+
+def _complex_size(x: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.absolute(x)
+
+
+@public("numpy", "Absolute")
+def absolute(x: Any) -> Any:
+    """|x|."""
+    return _size(x)
+
+
+@public("numpy", "Abs")
+def abs(x: Any) -> Any:
+    """|x|."""
+    return _size(x)
+
+
 negative = _unary("negative", "Negative", "-x.", floats=False)
 square = _unary("square", "Square", "x * x.", floats=False)
 sign = _unary("sign", "Sign", "-1, 0 or 1.", floats=False)
