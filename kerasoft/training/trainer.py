@@ -231,10 +231,10 @@ class Trainer(Steps):
         state.stop_training = False
         state.compiled = True
 
-    def get_compile_config(self) -> dict | None:
-        """The arguments of `compile` as a config, None if it was not called."""
+    def get_compile_config(self) -> dict:
+        """The arguments of `compile` as a config, empty if it was not called."""
         if not self.compiled:
-            return None
+            return {}
         from ..saving.serialization import serialize_keras_object
 
         given = {**self._trainer.arguments, "optimizer": self._trainer.given_optimizer}
