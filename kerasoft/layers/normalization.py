@@ -66,6 +66,7 @@ class LayerNormalization(Configured):
                 f"Axis {self.axis} is out of bounds for input shape {tuple(input_shape)}. Received: axis={self.axis}"
             )
         self.axes = tuple(axes)
+        self.axis = [self.axis] if isinstance(self.axis, int) else sorted(self.axis)  # as in Keras's config
         shape = tuple(known(self, input_shape, a) for a in axes)
         self.gamma = self.weight("gamma", shape, autocast=False) if self.scale or self.rms_scaling else None
         self.beta = self.weight("beta", shape, autocast=False) if self.center and not self.rms_scaling else None
@@ -128,8 +129,9 @@ class GroupNormalization(Configured):
 
     def build(self, input_shape):
         channels = known(self, input_shape, self.axis)
-        self.group_count = channels if self.groups == -1 else self.groups
-        if channels % self.group_count:
+        if self.groups == -1:
+            self.groups = channels  # as in Keras's config
+        if channels % self.groups:
             raise ValueError(
                 f"Number of groups ({self.groups}) must be a multiple of the number of channels ({channels})."
             )
@@ -140,7 +142,7 @@ class GroupNormalization(Configured):
     def call(self, inputs):
         shape = tuple(inputs.shape)
         channel = self.axis % len(shape)
-        grouped = (*shape[:channel], self.group_count, shape[channel] // self.group_count, *shape[channel + 1 :])
+        grouped = (*shape[:channel], self.groups, shape[channel] // self.groups, *shape[channel + 1 :])
         x = ops.reshape(ops.cast(inputs, "float32"), grouped)
         axes = tuple(a for a in range(1, len(grouped)) if a != channel)
         centred = ops.subtract(x, ops.mean(x, axis=axes, keepdims=True))
@@ -167,6 +169,7 @@ class RMSNormalization(Configured):
     def build(self, input_shape):
         axes = [self.axis] if isinstance(self.axis, int) else list(self.axis)
         self.axes = tuple(sorted(a % len(input_shape) for a in axes))
+        self.axis = sorted(axes)  # as in Keras's config
         shape = tuple(known(self, input_shape, a) for a in self.axes)
         self.scale = self.add_weight(name="scale", shape=shape, initializer="ones", autocast=False)
 
