@@ -11,7 +11,7 @@ import numpy as np
 from .. import dtypes, tree
 from ..compiler.ops import control
 from ..scope import read
-from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor
+from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer
 from ..variables import Variable
 from . import elementwise as e
 from .dispatch import dtype_of, kernel, public, shape_of, tensor
@@ -52,6 +52,17 @@ def _size(x: Any) -> Any:
 def dtype(x: Any) -> str:
     """The name of x's dtype."""
     return dtypes.standardize(x.dtype) if hasattr(x, "dtype") else dtype_of(x)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether x is a tensor with a value: a JAX array, or what stands for one while a graph is traced.
+
+    >>> is_tensor(convert_to_tensor([1.0])), is_tensor([1.0]), is_tensor(np.ones(2))
+    (True, False, False)
+    """
+    import jax
+
+    return isinstance(x, jax.Array) or hasattr(x, "op")
 
 
 def convert_to_tensor(x: Any, dtype: Any = None, sparse: Any = None, ragged: Any = None) -> Any:
