@@ -109,3 +109,16 @@ def test_a_layer_that_cannot_take_a_mask_says_so_and_drops_it():
         x = layers.Embedding(7, 4, mask_zero=True)(node)
         assert get_mask(x) is not None
         assert get_mask(layers.Flatten()(x)) is None
+
+
+def test_masks_stay_on_arrays_between_eager_calls():
+    found = []
+    for L in (keras.layers, layers):
+        x = L.Embedding(7, 4, mask_zero=True, embeddings_initializer="ones")(IDS)
+        masks = [x._keras_mask]
+        for layer in (L.Dropout(0.5), L.Dense(3, kernel_initializer="ones"), L.LayerNormalization(), L.Activation("relu")):
+            x = layer(x)
+            masks.append(x._keras_mask)
+        found.append([np.asarray(m) for m in masks] + [np.asarray(L.GlobalAveragePooling1D()(x))])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
