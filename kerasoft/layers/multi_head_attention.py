@@ -265,6 +265,8 @@ class GroupedQueryAttention(HeadedAttention):
     Source: Ainslie et al. 2023.
     """
 
+    public_name = "GroupQueryAttention"
+
     def __init__(
         self,
         head_dim,

@@ -6,6 +6,7 @@ import contextlib
 
 from .. import ops
 from ..scope import current_scope
+from .batch_normalization import BatchNormalization
 from .configured import Configured, build_inner, takes
 from .layer import Layer
 from .noise import spread_row_ids
@@ -45,7 +46,7 @@ class TimeDistributed(Wrapper):
     """One layer applied to every step on its own.
 
     Shapes: (batch, steps, ...) -> (batch, steps, the layer's output shape). All steps are computed as rows of one
-    larger batch; a layer that looks at its batch (BatchNormalization in training) sees all steps together.
+    larger batch, but for BatchNormalization in training, which takes its statistics step by step.
 
     >>> import kerasoft as ks
     >>> ks.layers.TimeDistributed(ks.layers.Dense(8))(ks.Input((10, 16))).shape
@@ -77,9 +78,23 @@ class TimeDistributed(Wrapper):
                 arguments["mask"] = ops.reshape(mask, (batch * steps, *mask.shape[2:]))
         if takes(self.layer, "training"):
             arguments["training"] = training
+        if training and isinstance(steps, int) and self.moves_statistics():
+            return self.one_by_one(inputs, steps, mask, arguments)
         with steps_as_rows(batch, steps):
             result = self.layer(ops.reshape(inputs, (batch * steps, *inputs.shape[2:])), **arguments)
         return ops.reshape(result, (batch, steps, *result.shape[1:]))
+
+    def moves_statistics(self):
+        """Whether the layer takes statistics of its batch, which are those of one step then."""
+        return any(isinstance(layer, BatchNormalization) for layer in self.layer._flatten_layers())
+
+    def one_by_one(self, inputs, steps, mask, arguments):
+        results = []
+        for t in range(steps):
+            if "mask" in arguments:
+                arguments["mask"] = mask[:, t]
+            results.append(self.layer(inputs[:, t], **arguments))
+        return ops.stack(results, axis=1)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,10 @@ def test_state_moves_in_training():
     [
         (lambda: layers.JaxLayer(affine), "`init_fn`, `params` and `state` cannot all be `None`."),
         (lambda: layers.JaxLayer(lambda params, x: x, params={}), "Missing required argument in `call_fn`: `inputs`"),
-        (lambda: layers.JaxLayer(lambda params, inputs, y: y, params={}), r"Unsupported argument in `call_fn`: \['y'\]"),
+        (
+            lambda: layers.JaxLayer(lambda params, inputs, y: y, params={}),
+            r"Unsupported argument in `call_fn`: \['y'\]",
+        ),
     ],
 )
 def test_errors(make, text):

@@ -116,7 +116,12 @@ def test_masks_stay_on_arrays_between_eager_calls():
     for L in (keras.layers, layers):
         x = L.Embedding(7, 4, mask_zero=True, embeddings_initializer="ones")(IDS)
         masks = [x._keras_mask]
-        for layer in (L.Dropout(0.5), L.Dense(3, kernel_initializer="ones"), L.LayerNormalization(), L.Activation("relu")):
+        for layer in (
+            L.Dropout(0.5),
+            L.Dense(3, kernel_initializer="ones"),
+            L.LayerNormalization(),
+            L.Activation("relu"),
+        ):
             x = layer(x)
             masks.append(x._keras_mask)
         found.append([np.asarray(m) for m in masks] + [np.asarray(L.GlobalAveragePooling1D()(x))])
