@@ -265,8 +265,6 @@ class GroupedQueryAttention(HeadedAttention):
     Source: Ainslie et al. 2023.
     """
 
-    public_name = "GroupQueryAttention"
-
     def __init__(
         self,
         head_dim,

@@ -117,7 +117,7 @@ def class_reference(cls: type) -> dict[str, Any]:
     entry = getattr(cls, "entry", None)
     if entry is not None:
         return {"module": entry.module, "class_name": entry.class_name, "registered_name": entry.class_name}
-    name = vars(cls).get("public_name", cls.__name__)
+    name = cls.__name__
     if cls.__module__.startswith("kerasoft."):
         named = getattr(cls, "keras_module", None)
         if named:
