@@ -41,7 +41,7 @@ class L1L2(Regularizer):
         if self.l2:
             parts.append(ops.multiply(self.l2, ops.sum(ops.square(x))))
         if not parts:
-            return 0.0
+            return ops.zeros((), dtype=getattr(x, "dtype", None))
         return parts[0] if len(parts) == 1 else ops.add(*parts)
 
     def get_config(self):

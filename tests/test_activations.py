@@ -93,6 +93,15 @@ CONSTRAINTS = [("MaxNorm", (1.5, 0)), ("MaxNorm", (2, [0, 1])), ("NonNeg", ()), 
                ("MinMaxNorm", (0.5, 2.0, 0.25, 1)), ("MinMaxNorm", ())]  # fmt: skip
 
 
+def test_every_regularizer_and_constraint_has_a_row():
+    for module, table, base in (
+        (keras.regularizers, REGULARIZERS, "Regularizer"),
+        (keras.constraints, CONSTRAINTS, "Constraint"),
+    ):
+        public = {getattr(module, name).__name__ for name in dir(module) if isinstance(getattr(module, name), type)}
+        assert {name for name, _ in table} == public - {base}
+
+
 @pytest.mark.parametrize("name, arguments", CONSTRAINTS)
 def test_a_constraint_gives_keras_numbers(name, arguments):
     ours, theirs = getattr(constraints, name)(*arguments), getattr(keras.constraints, name)(*arguments)

@@ -22,7 +22,7 @@ class ValueScope(Scope):
     >>> import kerasoft as ks
     >>> v = ks.Variable([1.0])
     >>> with ValueScope([(v, ks.ops.ones((1,)) * 5.0)]) as values:
-    ...     v.assign_add([1.0])
+    ...     _ = v.assign_add([1.0])
     >>> float(values.value(v)[0]), float(v.numpy()[0])
     (6.0, 1.0)
     """
