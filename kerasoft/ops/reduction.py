@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
 from . import elementwise as e
-from .dispatch import dtype_of, kernel, public, rank, shape_of, tensor
+from .dispatch import dtype_of, is_static, kernel, public, rank, shape_of, tensor
 
 
 def axes_of(x: Any, axis: Any) -> tuple[int, ...]:
@@ -57,15 +58,24 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 @public("numpy", "Max")
 def max(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
     """The greatest value over `axis` (and `initial`)."""
-    x = _reduce("max", tensor(x), axis, keepdims)
-    return x if initial is None else e.maximum(x, initial)
+    return _extreme("max", tensor(x), axis, keepdims, initial)
 
 
 @public("numpy", "Min")
 def min(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
     """The smallest value over `axis` (and `initial`)."""
-    x = _reduce("min", tensor(x), axis, keepdims)
-    return x if initial is None else e.minimum(x, initial)
+    return _extreme("min", tensor(x), axis, keepdims, initial)
+
+
+def _extreme(name: str, x: Any, axis: Any, keepdims: bool, initial: Any) -> Any:
+    if initial is None:
+        return _reduce(name, x, axis, keepdims)
+    axes = axes_of(x, axis)
+    if builtins.any(is_static(n) and n == 0 for n in (shape_of(x)[a] for a in axes)):
+        from .creation import full_like
+
+        return full_like(sum(x, axes, keepdims), initial, dtype=dtype_of(x))
+    return (e.maximum if name == "max" else e.minimum)(_reduce(name, x, axes, keepdims), initial)
 
 
 @public("numpy", "Amax")
