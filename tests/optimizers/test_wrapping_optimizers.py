@@ -197,3 +197,34 @@ def test_fit_is_keras(name):
         found.append([*values(model.weights), *values(optimizer.variables)])
     for got, want in zip(*reversed(found), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_variables_of_a_users_optimizer_travel_or_are_named():
+    class Counting(Signed):
+        def build(self, variables):
+            super().build(variables)
+            self.count = ks.Variable(0.0, name="count", trainable=False)  # tracked as an attribute, as in Keras
+
+        def update_step(self, gradient, variable, learning_rate):
+            super().update_step(gradient, variable, learning_rate)
+            self.count.assign_add(1.0)
+
+    ours, weights = Counting(0.25), variables(ks)
+    ours.apply(GRADIENTS[0], weights)
+    assert float(ours.count) == 4.0 and [v.name for v in ours.variables][-1] == "count"
+    assert dict(ours.trace_update(LAYOUT)[2]).keys() == {"m", "extra_0"}
+    stray = ks.Variable(0.0, name="stray")
+
+    class Stray(Signed):
+        def update_step(self, gradient, variable, learning_rate):
+            stray.assign_add(1.0)
+
+    lost = Stray(0.25, name="lost")
+    lost.apply(GRADIENTS[0], variables(ks))
+    assert float(stray) == 4.0, "outside a graph any variable can be assigned"
+    with pytest.raises(
+        ValueError, match=r"optimizer 'lost' \(Stray\) assigns variables \['stray'\] in its `update_step`"
+    ):
+        lost.trace_update(LAYOUT)
+    with pytest.raises(RuntimeError, match="you forgot to call `super"):
+        type("Late", (Signed,), {"__init__": lambda self: setattr(self, "early", stray)})()
