@@ -142,7 +142,13 @@ class Functional(Model, manages_build=True):
             for x, m in zip(values, tree.flatten(mask), strict=False):
                 if m is not None and x is not None:
                     set_mask(x, m)
-        results = self._graph.run(self._inputs, values, self._outputs)
+
+        def run(operation: Any, args: tuple, kwargs: dict) -> Any:
+            if training is not None and "training" in kwargs:  # Keras's files hold the default of each call
+                kwargs = {**kwargs, "training": training}
+            return operation(*args, **kwargs)
+
+        results = self._graph.run(self._inputs, values, self._outputs, run)
         return tree.pack_as(self._outputs_struct, results)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:

@@ -197,6 +197,16 @@ def test_training_and_masks_reach_inner_layers():
     assert model.layers[1]._inbound_nodes[0].line.rsplit(":")[0].endswith("test_models.py")
 
 
+def test_the_models_training_wins_over_that_of_a_call():
+    """Keras's files hold the default of every call: a model read from one must still drop out in training."""
+    x = ks.Input((50,))
+    ones = np.ones((2, 50), "float32")
+    for given in (False, True):
+        model = ks.Model(x, ks.layers.Dropout(0.5)(x, training=given))
+        dropped = [bool((np.asarray(model(ones, training=t)) == 0).any()) for t in (True, False, None)]
+        assert dropped == [True, False, given]
+
+
 def test_freezing_a_model():
     model = ks.Sequential([ks.Input((4,)), Dense(3), Dense(2)])
     model.layers[0].trainable = False
