@@ -225,3 +225,20 @@ def test_weights_as_keras_published_them(tmp_path):
     ours = ks.applications.MobileNetV2(weights=tmp_path / "published.h5", **arguments)
     for a, b in zip(theirs.get_weights(), ours.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_own_layers():
+    from kerasoft.applications import convnext, inception_v1
+
+    x = np.random.RandomState(0).standard_normal((2, 3, 7)).astype("float32")
+    layer = inception_v1.LocalResponseNormalization(size=3, alpha=0.5, beta=0.75)
+    padded = np.pad(x**2, ((0, 0), (0, 0), (1, 1)))
+    sums = padded[..., :-2] + padded[..., 1:-1] + padded[..., 2:]
+    np.testing.assert_allclose(layer(x), x / (1 + 0.5 / 3 * sums) ** 0.75, rtol=1e-5)
+    again = ks.saving.deserialize_keras_object(ks.saving.serialize_keras_object(layer))
+    assert (again.size, again.alpha, again.beta) == (3, 0.5, 0.75)
+    drop = convnext.StochasticDepth(0.5)
+    np.testing.assert_array_equal(drop(x), x)
+    rows = np.asarray(drop(np.ones((64, 2, 2), "float32"), training=True)).reshape(64, 4)
+    assert set(rows.reshape(-1).tolist()) == {0.0, 2.0} and (rows == rows[:, :1]).all()
+    assert convnext.StochasticDepth.from_config(drop.get_config()).drop_path_rate == 0.5
