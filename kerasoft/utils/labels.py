@@ -47,7 +47,7 @@ def to_categorical(x: Any, num_classes: int | None = None) -> Any:
 
 
 def normalize(x: Any, axis: int | None = -1, order: int = 2) -> Any:
-    """x divided by its norms along `axis`; rows of zeros stay.
+    """x divided by its norms along `axis`; rows of zeros stay. One row alone becomes a matrix of one row.
 
     >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
@@ -58,8 +58,6 @@ def normalize(x: Any, axis: int | None = -1, order: int = 2) -> Any:
         if hasattr(ops, "normalize"):
             return ops.normalize(x, axis=axis, order=order)
         x = np.asarray(x, "float32")
-    if axis is None:
-        norms = np.linalg.norm(x.reshape(-1), order)
-        return x / (norms or 1)
-    norms = np.linalg.norm(x, order, axis, keepdims=True)
-    return x / np.where(norms == 0, 1, norms)
+    norms = np.atleast_1d(np.linalg.norm(x, order, axis))
+    norms[norms == 0] = 1
+    return x / np.expand_dims(norms, -1 if axis is None else axis)

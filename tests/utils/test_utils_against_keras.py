@@ -35,7 +35,10 @@ def test_a_class_that_is_not_there():
 @pytest.mark.parametrize("order", [1, 2, np.inf])
 def test_normalize(order):
     x = np.array([[3.0, -4.0, 1.0], [0.0, 0.0, 0.0]])
-    same(ks.utils.normalize(x, axis=1, order=order), keras.utils.normalize(x, axis=1, order=order))
+    for given, axis in ((x, 1), (x, -1), (x[0], -1), *([] if order == np.inf else [(x.tolist(), -1)])):
+        same(ks.utils.normalize(given, axis, order), keras.utils.normalize(given, axis, order))
+    columns = np.linalg.norm(x, order, 0)
+    np.testing.assert_allclose(ks.utils.normalize(x, 0, order), x / columns)
 
 
 SEQUENCES = [
