@@ -123,7 +123,7 @@ class ReversibleEmbedding(Embedding):
 
     def build(self, input_shape=None):
         super().build(input_shape)
-        if not self.tie_weights:
+        if not self.tie_weights and not self.quantization_mode:
             self.reverse_embeddings = self.weight("reverse_embeddings", (self.output_dim, self.input_dim), "embeddings")
 
     def call(self, inputs, reverse=False):

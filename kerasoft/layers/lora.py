@@ -66,7 +66,8 @@ class LowRank:
         if self.lora_enabled:
             raise ValueError("lora is already enabled. This can only be done once per layer.")
         kernel = getattr(layer, f"_{self.lora_kernel}")
-        shapes = {"a": (*kernel.shape[:-1], rank), "b": (rank, kernel.shape[-1])}
+        full = getattr(layer, "_int4_shape", kernel.shape)  # int4 numbers are packed
+        shapes = {"a": (*full[:-1], rank), "b": (rank, full[-1])}
         for part, initializer in (("a", a_initializer), ("b", b_initializer)):
             name = f"lora_{self.lora_kernel}_{part}"
             made = layer.add_weight(
@@ -92,6 +93,11 @@ class LowRank:
         if not self.lora_enabled:
             super().save_own_variables(store)  # type: ignore[misc]
             return
+        if self._is_quantized:  # type: ignore[attr-defined]
+            from ..quantizers.layers import save_merged
+
+            save_merged(self, store)
+            return
         for i, variable in enumerate(self._saved()):
             merged = variable is getattr(self, f"_{self.lora_kernel}")
             store[str(i)] = np.asarray(self._merged(variable)) if merged else variable.numpy()
@@ -108,7 +114,7 @@ class LowRank:
             variable.assign(np.zeros(variable.shape, variable.dtype))
 
     def _saved(self) -> list[Any]:
-        own = self._own_variables  # type: ignore[attr-defined]
+        own = self._stored_variables  # type: ignore[attr-defined]
         return [v for v in own if not v.name.startswith("lora_")]
 
     def get_config(self) -> dict[str, Any]:

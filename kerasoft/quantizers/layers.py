@@ -101,14 +101,38 @@ class Form:
         return scale.reshape(self.scale_shape(shape))
 
     def stored(self) -> list[str]:
-        return [self.name, f"{self.name}_scale", f"{self.name}_zero"]
+        """The names of the weights, in the order of files."""
+        return [self.name, "bias", f"{self.name}_scale", f"{self.name}_zero", "g_idx"]
+
+    # --- float weights ---
+
+    def taken(self) -> np.ndarray:
+        """The float weight, which the layer then no longer has."""
+        value = raw(self.layer, self.name).numpy()
+        delattr(self.layer, self.name)
+        return value.astype(np.float32, copy=False)
+
+    def merged(self) -> np.ndarray:
+        """The quantised weight as floats, with the layer's low-rank product."""
+        layer = self.layer
+        if layer.quantization_mode == "int4":
+            value = np.asarray(self.floats(), np.float32)
+        else:
+            scale = self.weight_scale(getattr(layer, f"{self.name}_scale").numpy())
+            value = raw(layer, self.name).numpy() / scale
+        a, b = (np.asarray(getattr(layer, f"lora_{self.name}_{part}")) for part in "ab")
+        return (value + layer.lora_alpha / layer.lora_rank * (a @ b)).astype(np.float32)
+
+    def weight_scale(self, scale: np.ndarray) -> np.ndarray:
+        """A stored int8 scale that broadcasts against the weight."""
+        return np.expand_dims(scale, self.reduced)
 
     # --- use ---
 
     def unpacked(self) -> Any:
         """The int4 numbers as stored, floats of (rows, columns) or (columns, rows)."""
         rows, columns = self.matrix(self.layer._int4_shape)
-        packed = ops.convert_to_tensor(getattr(self.layer, self.name))
+        packed = ops.convert_to_tensor(raw(self.layer, self.name))
         return ops.cast(unpack_int4(packed, rows if self.columns_first else columns, axis=-1), "float32")
 
     def floats(self) -> Any:
@@ -122,6 +146,20 @@ class Form:
         else:
             table = ops.divide(q, ops.expand_dims(scale, -1) if self.columns_first else scale)
         return ops.cast(ops.reshape(table, layer._int4_shape), layer.compute_dtype)
+
+
+def raw(layer: Any, name: str) -> Any:
+    """The variable of a weight, without the low-rank product that `layer.<name>` may add."""
+    return layer.__dict__.get(f"_{name}", layer.__dict__.get(name))
+
+
+def with_low_rank(layer: Any, y: Any, a_product: Any) -> Any:
+    """y plus the layer's low-rank product, if it has one; `a_product` gives the product of the inputs and the first."""
+    if not getattr(layer, "lora_enabled", False):
+        return y
+    b = getattr(layer, f"lora_{layer.lora_kernel}_b")
+    product = ops.matmul(a_product(getattr(layer, f"lora_{layer.lora_kernel}_a")), b)
+    return ops.cast(ops.add(y, ops.multiply(product, layer.lora_alpha / layer.lora_rank)), layer.compute_dtype)
 
 
 def block_size(layer: Any, config: Any) -> int | None:
@@ -148,13 +186,18 @@ class DenseForm(Form):
 
     def call(self, inputs: Any, training: Any = None) -> Any:
         layer = self.layer
+        y = with_low_rank(layer, self.product(inputs), lambda a: ops.matmul(inputs, a))
+        return finished(layer, y)
+
+    def product(self, inputs: Any) -> Any:
+        layer = self.layer
         if layer.quantization_mode == "int4" and layer._int4_block_size is not None:
-            return finished(layer, ops.matmul(inputs, self.floats()))
+            return ops.matmul(inputs, self.floats())
         x, scale = activations(layer, inputs, -1)
-        kernel = self.unpacked() if layer.quantization_mode == "int4" else ops.cast(layer.kernel, "float32")
+        kernel = self.unpacked() if layer.quantization_mode == "int4" else ops.cast(raw(layer, "kernel"), "float32")
         y = ops.cast(ops.matmul(x, kernel), layer.compute_dtype)
         weights = ops.convert_to_tensor(layer.kernel_scale)
-        return finished(layer, ops.divide(y, weights if scale is None else ops.multiply(weights, scale)))
+        return ops.divide(y, weights if scale is None else ops.multiply(weights, scale))
 
 
 class EinsumForm(Form):
@@ -189,18 +232,29 @@ class EinsumForm(Form):
     def stored_scale(self, scale: np.ndarray, shape: tuple) -> np.ndarray:
         return np.asarray(self.aligned(scale, self.kernel))
 
+    def weight_scale(self, scale: np.ndarray) -> np.ndarray:
+        kept = [c for c in self.kernel if c in self.output]
+        others = tuple(i for i, c in enumerate(self.output) if c not in self.kernel)
+        squeezed, order = np.squeeze(scale, others), [c for c in self.output if c in self.kernel]
+        return np.expand_dims(np.transpose(squeezed, [order.index(c) for c in kept]), self.reduced)
+
     def call(self, inputs: Any, training: Any = None) -> Any:
+        layer = self.layer
+        y = with_low_rank(layer, self.product(inputs), lambda a: ops.einsum(layer.equation, inputs, a))
+        return finished(layer, y)
+
+    def product(self, inputs: Any) -> Any:
         layer = self.layer
         axes = tuple(i for i, c in enumerate(self.input) if c not in self.output)
         if layer.quantization_mode == "int4":
             x, scale = (inputs, None) if layer._int4_block_size is not None else activations(layer, inputs, axes)
             y = ops.cast(ops.einsum(layer.equation, x, self.floats()), layer.compute_dtype)
-            return finished(layer, y if scale is None else ops.divide(y, self.aligned(scale, self.input)))
+            return y if scale is None else ops.divide(y, self.aligned(scale, self.input))
         x, scale = activations(layer, inputs, axes)
-        y = ops.cast(ops.einsum(layer.equation, x, ops.cast(layer.kernel, "float32")), layer.compute_dtype)
+        y = ops.cast(ops.einsum(layer.equation, x, ops.cast(raw(layer, "kernel"), "float32")), layer.compute_dtype)
         weights = ops.convert_to_tensor(layer.kernel_scale)
         divisor = weights if scale is None else ops.multiply(self.aligned(scale, self.input), weights)
-        return finished(layer, ops.divide(y, divisor))
+        return ops.divide(y, divisor)
 
 
 class EmbeddingForm(Form):
@@ -211,11 +265,94 @@ class EmbeddingForm(Form):
         layer = self.layer
         if inputs.dtype not in ("int32", "int64"):
             inputs = ops.cast(inputs, "int32")
+        return with_low_rank(layer, self.rows(inputs), lambda a: ops.take(a, inputs, axis=0))
+
+    def rows(self, inputs: Any) -> Any:
+        layer = self.layer
         if layer.quantization_mode == "int4":
             return ops.take(self.floats(), inputs, axis=0)
-        rows = ops.cast(ops.take(ops.convert_to_tensor(layer.embeddings), inputs, axis=0), layer.compute_dtype)
+        table = ops.convert_to_tensor(raw(layer, "embeddings"))
+        rows = ops.cast(ops.take(table, inputs, axis=0), layer.compute_dtype)
         scale = ops.take(ops.convert_to_tensor(layer.embeddings_scale), inputs, axis=0)
         return ops.divide(rows, ops.expand_dims(scale, -1))
+
+
+class ReversibleForm(EmbeddingForm):
+    """An embedding with a way back, by the same table or by one of its own, (output_dim, input_dim)."""
+
+    back = "reverse_embeddings"
+
+    def stored(self) -> list[str]:
+        return [*super().stored(), self.back, f"{self.back}_scale", f"{self.back}_zero"]
+
+    def taken(self) -> np.ndarray:
+        if not self.layer.tie_weights:
+            self.back_floats = raw(self.layer, self.back).numpy()
+            delattr(self.layer, self.back)
+        return super().taken()
+
+    def build(self, shape: tuple, mode: str, config: Any) -> None:
+        super().build(shape, mode, config)
+        if self.layer.tie_weights:
+            return
+        (rows, columns), block = shape[::-1], block_size(self.layer, config)
+        packed = (rows, columns) if mode == "int8" else ((rows + 1) // 2, columns)
+        grouped = mode == "int4" and block is not None
+        scales = (math.ceil(rows / block), columns) if grouped else (columns,)
+        self._add(self.back, packed, "zeros", "int8")
+        self._add(f"{self.back}_scale", scales, "ones", None)
+        if grouped:
+            self._add(f"{self.back}_zero", scales, "zeros", None)
+
+    def _add(self, name: str, shape: tuple, initializer: str, dtype: Any) -> None:
+        made = self.layer.add_weight(name=name, shape=shape, initializer=initializer, dtype=dtype, trainable=False)
+        setattr(self.layer, name, made)
+
+    def convert(self, value: np.ndarray, mode: str, config: Any) -> dict[str, Any]:
+        found = super().convert(value, mode, config)
+        if self.layer.tie_weights:
+            return found
+        block, value_range = block_size(self.layer, config), INT4 if mode == "int4" else (-127, 127)
+        if mode == "int4" and block is not None:
+            q, scale, zero = abs_max_quantize_grouped_with_zero_point(self.back_floats, block, to_numpy=True)
+            found |= {f"{self.back}_scale": scale, f"{self.back}_zero": zero}
+        else:
+            quantizer = QuantizationConfig.weight_quantizer_or_default(config, None)
+            q, scale = (quantizer or AbsMaxQuantizer(axis=0, value_range=value_range))(self.back_floats, to_numpy=True)
+            found[f"{self.back}_scale"] = np.asarray(scale).reshape(-1)
+        return {**found, self.back: pack_int4(q, axis=0)[0] if mode == "int4" else q}
+
+    def call(self, inputs: Any, reverse: bool = False, training: Any = None) -> Any:
+        layer = self.layer
+        if not reverse:
+            return super().call(inputs)
+        x, scale = activations(layer, inputs, -1)
+        grouped = layer.quantization_mode == "int4" and layer._int4_block_size is not None
+        y = ops.cast(ops.matmul(x, self._table(grouped)), layer.compute_dtype)
+        if not grouped:
+            own = "embeddings_scale" if layer.tie_weights else f"{self.back}_scale"
+            weights = ops.convert_to_tensor(getattr(layer, own))
+            y = ops.divide(y, weights if scale is None else ops.multiply(scale, weights))
+        elif scale is not None:
+            y = ops.divide(y, scale)
+        cap = layer.logit_soft_cap
+        return y if cap is None else ops.multiply(ops.tanh(ops.divide(y, cap)), cap)
+
+    def _table(self, grouped: bool) -> Any:
+        """The matrix of the way back: floats where groups have scales of their own, else the integers."""
+        layer = self.layer
+        if layer.tie_weights:
+            if grouped:
+                return ops.transpose(self.floats())
+            stored = raw(layer, self.name)
+            return ops.transpose(self.unpacked() if layer.quantization_mode == "int4" else ops.cast(stored, "float32"))
+        q = ops.convert_to_tensor(getattr(layer, self.back))
+        if layer.quantization_mode == "int4":
+            q = unpack_int4(q, layer.output_dim, axis=0)
+        if not grouped:
+            return ops.cast(q, "float32")
+        scale, zero = (ops.convert_to_tensor(getattr(layer, f"{self.back}_{part}")) for part in ("scale", "zero"))
+        return dequantized_groups(q, scale, zero, ops.convert_to_tensor(layer.g_idx), axis=0)
 
 
 def finished(layer: Any, y: Any) -> Any:
@@ -225,7 +362,12 @@ def finished(layer: Any, y: Any) -> Any:
     return y if layer.activation is None else layer.activation(y)
 
 
-FORMS: dict[str, Any] = {"Dense": DenseForm, "EinsumDense": EinsumForm, "Embedding": EmbeddingForm}
+FORMS: dict[str, Any] = {
+    "Dense": DenseForm,
+    "EinsumDense": EinsumForm,
+    "Embedding": EmbeddingForm,
+    "ReversibleEmbedding": ReversibleForm,
+}
 
 
 def form_of(layer: Any) -> Any:
@@ -251,13 +393,12 @@ def quantize_layer(layer: Any, mode: Any, type_check: bool = True, config: Any =
         raise _unsupported(layer, "quantize")
     form = form_of(layer)
     layer.quantization_config = config
-    value = getattr(layer, form.name).numpy()
-    found = form.convert(value.astype(np.float32, copy=False), config.mode, config)
-    delattr(layer, form.name)
+    value = form.taken()
+    found = form.convert(value, config.mode, config)
     with layer._name_scope():
         build_quantized(layer, value.shape, config.mode, config)
     for name, x in found.items():
-        getattr(layer, name).assign(x)
+        raw(layer, name).assign(x)
     if layer.dtype_policy.quantization_mode is None:
         mode = config.mode
         if mode == "int4":
@@ -312,10 +453,17 @@ def call_quantized(layer: Any, *args: Any, **kwargs: Any) -> Any:
 
 def stored_variables(layer: Any) -> list[Any]:
     """The variables of a quantised layer in the order of Keras's files."""
-    form = form_of(layer)
-    names = [form.name, "bias", *form.stored()[1:], "g_idx"]
-    found = [getattr(layer, name, None) for name in names]
+    found = [raw(layer, name) for name in form_of(layer).stored()]
     return [v for v in found if v is not None]
+
+
+def save_merged(layer: Any, store: Any) -> None:
+    """Saves a quantised layer with its low-rank product in the weight, quantised again."""
+    form = form_of(layer)
+    found = form.convert(form.merged(), layer.quantization_mode, layer.quantization_config)
+    names = [name for name in form.stored() if raw(layer, name) is not None]
+    for i, name in enumerate(names):
+        store[str(i)] = np.asarray(found[name]) if name in found else raw(layer, name).numpy()
 
 
 def quantize_model(model: Any, mode: Any, config: Any, filters: Any, **kwargs: Any) -> None:

@@ -83,6 +83,54 @@ def test_attention_is_quantised_and_saved_with_a_policy_a_path(tmp_path, mode="i
         np.testing.assert_allclose(k.saving.load_model(tmp_path / "m.keras")(X), want, rtol=1e-5, atol=1e-6)
 
 
+def there_and_back(k, tie):
+    i, j = k.Input((3,), dtype="int32"), k.Input((5,))
+    table = k.layers.ReversibleEmbedding(7, 5, tie_weights=tie, logit_soft_cap=3.0, name="table")
+    return k.Model([i, j], [table(i), table(j, reverse=True)])
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("mode", ["int8", "int4, one scale a channel", "int4, groups of 3"])
+def test_a_reversible_embedding_is_quantised_both_ways(mode, tie, tmp_path):
+    keras.utils.clear_session()
+    ks.utils.clear_session()
+    x = [np.array([[1, 2, 6]]), np.random.default_rng(1).normal(size=(1, 5)).astype("float32")]
+    models = []
+    for k in (keras, ks):
+        model, given = randomised(there_and_back(k, tie)), MODES[mode](k)
+        model.quantize(given) if isinstance(given, str) else model.quantize(config=given)
+        models.append(model)
+    theirs, ours = models
+    theirs.save(tmp_path / "t.keras")
+    for model in (ours, ks.saving.load_model(tmp_path / "t.keras")):
+        assert [(w.path, w.dtype) for w in model.weights] == [(w.path, w.dtype) for w in theirs.weights]
+        for got, want in zip(model(x), theirs(x), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_low_rank_products_are_added_and_saved_in_the_weights(mode, tmp_path):
+    keras.utils.clear_session()
+    ks.utils.clear_session()
+    models = []
+    for k in (keras, ks):
+        model, rng = quantized(k, mode, heads=False), np.random.default_rng(5)
+        for layer in model.layers:
+            if hasattr(layer, "enable_lora"):
+                layer.enable_lora(2, lora_alpha=3)
+                for w in layer.weights:
+                    if "lora" in w.name:
+                        w.assign(rng.normal(size=w.shape) * 0.3)
+        models.append(model)
+    theirs, ours = models
+    np.testing.assert_allclose(ours(X), theirs(X), rtol=1e-5, atol=1e-6)
+    theirs.save(tmp_path / "t.keras")
+    ours.save(tmp_path / "o.keras")
+    want = keras.saving.load_model(tmp_path / "t.keras")(X)
+    for name in ("t.keras", "o.keras"):
+        np.testing.assert_allclose(ks.saving.load_model(tmp_path / name)(X), want, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_gradients_for_the_inputs_are_those_of_keras(mode):
     x = np.random.default_rng(2).normal(size=(3, 6)).astype("float32")
