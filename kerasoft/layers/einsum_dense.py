@@ -23,7 +23,7 @@ class EinsumDense(LowRank, Configured):
 
     >>> import kerasoft as ks
     >>> ks.layers.EinsumDense("abc,cd->abd", (None, 8), bias_axes="d")(ks.Input((5, 4))).shape
-    (None, 5, 8)
+    (None, None, 8)
     """
 
     def __init__(
