@@ -56,6 +56,7 @@ def test_unary_operators_and_indexing(value):
         same(~mine, ~theirs)
     same(mine[0], theirs[0])
     same(mine[..., 1:], theirs[..., 1:])
+    same(mine[np.asarray(value) > 0], theirs[np.asarray(value) > 0])
     assert len(list(mine)) == len(value)
 
 

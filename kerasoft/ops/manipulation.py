@@ -300,23 +300,27 @@ def get_item(x: Any, key: Any) -> Any:
 
     Raises:
         IndexError: more indices than axes.
-        TypeError: a boolean array, whose result has no fixed size.
+        TypeError: a boolean array in a graph, where the result would have no fixed size.
     """
     x = tensor(x)
     key = tuple(key) if isinstance(key, list) else key  # tuples in files are lists
     keys = key if isinstance(key, tuple) else (key,)
-    used = builtins.sum(k is not None and k is not Ellipsis for k in keys)
+    used = builtins.sum(rank(k) if _is_mask(k) else k is not None and k is not Ellipsis for k in keys)
     if used > rank(x):
         raise IndexError(f"too many indices ({used}) for a tensor of shape {shape_of(x)}")
-    if builtins.any(hasattr(k, "shape") and dtype_of(k) == "bool" for k in keys):
-        raise TypeError("a boolean index gives a result of unknown size; use ops.where instead")
     if hasattr(x, "op") or builtins.any(hasattr(k, "op") for k in keys):
+        if builtins.any(map(_is_mask, keys)):
+            raise TypeError("a boolean index gives a result of unknown size; use ops.where instead")
         from ..compiler.ops import indexing
 
         return indexing.getitem(x, key)
     import jax.numpy as jnp
 
     return jnp.asarray(x)[key]
+
+
+def _is_mask(key: Any) -> bool:
+    return hasattr(key, "shape") and dtype_of(key) == "bool"
 
 
 @public("numpy", "Take", "x indices")
