@@ -221,8 +221,9 @@ def _in_top_k(targets: Any, predictions: Any, k: int) -> jax.Array:
 
 
 def _segment_sum(x: Any, ids: Any, *, count: int) -> jax.Array:
-    x = jnp.asarray(x)
-    return jnp.zeros((count, *x.shape[1:]), x.dtype).at[jnp.asarray(ids)].add(x, mode="drop")
+    x, ids = jnp.asarray(x), jnp.asarray(ids)
+    ids = jnp.where(ids < 0, count, ids)  # an index below 0 would count from the end
+    return jnp.zeros((count, *x.shape[1:]), x.dtype).at[ids].add(x, mode="drop")
 
 
 def _segment_sum_gradient(n: Node, dy: Node) -> tuple:

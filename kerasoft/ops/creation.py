@@ -164,11 +164,22 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse:
 
 @public("nn", "MultiHot", "inputs")
 def multi_hot(
-    inputs: Any, num_classes: int | None = None, axis: int = -1, dtype: Any = None, sparse: bool = False
+    inputs: Any,
+    num_classes: int | None = None,
+    axis: int = -1,
+    dtype: Any = None,
+    sparse: bool = False,
+    **kwargs: Any,
 ) -> Any:
-    """1 at the places of the classes listed along the last axis."""
+    """1 at the places of the classes listed along the last axis; `num_tokens` is an old name of `num_classes`.
+
+    Raises:
+        ValueError: the number of classes is not given.
+    """
     from .reduction import max
 
+    num_classes = kwargs.pop("num_tokens", None) if num_classes is None else num_classes
+    if num_classes is None:
+        raise ValueError("Argument `num_classes` must be specified.")
     inputs = tensor(inputs)
-    axis = 1 if len(shape_of(inputs)) > 1 else 0
-    return max(one_hot(inputs, num_classes, dtype=dtype), axis)
+    return max(one_hot(inputs, num_classes, axis=axis, dtype=dtype), 1 if len(shape_of(inputs)) > 1 else 0)

@@ -225,7 +225,9 @@ def conv(
         padding: ``"valid"``, ``"same"``, or (in one dimension) ``"causal"``.
         data_format: ``"channels_last"`` (default) or ``"channels_first"``.
     """
-    return convolution.conv(*_pair(inputs, kernel), strides, padding, data_format, dilation_rate)
+    inputs, kernel = tensor(inputs), tensor(kernel)  # as in Keras, the kernel says in what is computed
+    inputs = inputs if dtype_of(inputs) == dtype_of(kernel) else e.cast(inputs, dtype_of(kernel))
+    return convolution.conv(inputs, kernel, strides, padding, data_format, dilation_rate)
 
 
 @public("nn", "DepthwiseConv", "inputs kernel")
@@ -281,7 +283,7 @@ def average_pool(
     inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None
 ) -> Any:
     """The mean of each window; with ``"same"``, of its real cells."""
-    return pooling.average_pool(tensor(inputs), pool_size, strides, padding, data_format)
+    return pooling.average_pool(e._as_float(tensor(inputs)), pool_size, strides, padding, data_format)
 
 
 # --- normalisation and attention -----------------------------------------------------------------------------------
@@ -441,5 +443,5 @@ def sparse_categorical_crossentropy(target: Any, output: Any, from_logits: bool 
             "Argument `output` must have rank (ndim) `target.ndim - 1`. "
             f"Received: target.shape={shape_of(target)}, output.shape={shape_of(output)}"
         )
-    picked = one_hot(target, shape_of(output)[axis], axis=axis, dtype=dtype_of(output))
+    picked = one_hot(target, shape_of(output)[axis], axis=axis)
     return e.negative(r.sum(e.multiply(picked, _log_probabilities(output, from_logits, axis)), axis))

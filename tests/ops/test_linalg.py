@@ -69,6 +69,7 @@ ROWS = [
     ("istft", (SPECTRUM, 8, 3, 16), {"center": False}),
     ("istft", (BARE, 8, 3, 16), {"window": None}),
     ("segment_sum", (R[0], IDS), {"num_segments": 4}),
+    ("segment_sum", (R[0], np.array([0, -1, 7, 2])), {"num_segments": 3}),
     ("segment_max", (R[0], IDS), {"num_segments": 4}),
     ("segment_min", (R[0], IDS), {"num_segments": 4}),
     ("segment_prod", (R[0], IDS), {"num_segments": 4, "sorted": False}),
