@@ -96,11 +96,13 @@ class Functional(Model, manages_build=True):
 
     @property
     def input_shape(self) -> Any:
-        return tree.map_structure(lambda x: x.shape, self._inputs_struct)
+        """The shape of the input; a flat list for several."""
+        return _alone([x.shape for x in self._inputs])
 
     @property
     def output_shape(self) -> Any:
-        return tree.map_structure(lambda x: x.shape, self._outputs_struct)
+        """The shape of the output; a flat list for several."""
+        return _alone([x.shape for x in self._outputs])
 
     @property
     def input_names(self) -> list[str]:
@@ -149,7 +151,7 @@ class Functional(Model, manages_build=True):
             return operation(*args, **kwargs)
 
         results = self._graph.run(self._inputs, values, self._outputs, run)
-        return tree.pack_as(self._outputs_struct, results)
+        return _alone(tree.pack_as(self._outputs_struct, results))
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if args:
@@ -256,6 +258,11 @@ def _text_of_rank(x: np.ndarray, axes: int) -> np.ndarray:
     if x.ndim == axes + 1 and x.shape[-1] == 1:
         return x[..., 0]
     return x[..., None] if x.ndim == axes - 1 else x
+
+
+def _alone(value: Any) -> Any:
+    """The item of a list or tuple of one."""
+    return value[0] if isinstance(value, (list, tuple)) and len(value) == 1 else value
 
 
 def _spec(x: KerasTensor, name: str) -> InputSpec:

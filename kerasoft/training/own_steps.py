@@ -12,8 +12,8 @@ from .. import tree
 from ..callbacks.base import batch_callbacks, plain_logs
 from ..errors import DataError
 from ..runtime.loop import EpochEnd, Profile, StepReport
-from ..tensors import KerasTensor
 from . import checks
+from .building import build, symbolic
 from .local_fit import LATEST_S, _callback_list, _Source, _validation
 from .status import Status
 
@@ -179,7 +179,7 @@ def predict_with_own_steps(
     source = _Source(model, x, None, None, batch_size, steps, None, "predict")
     if whole and source.arrays is not None:
         source.batch_size = source.arrays.rows
-    _build(model, source.signature)
+    build(model, source.signature)
     feed = source.feed(False, 0, True)
     callbacks = _callback_list(model, callbacks, verbose, 1, feed.steps)
     told = batch_callbacks(callbacks.callbacks, "predict")
@@ -328,23 +328,9 @@ def data_of(signature: Any, batch: Any) -> Any:
 
 def prepare(model: Any, signature: Any) -> None:
     """Builds the model, its optimizer and its metrics for such arrays."""
-    x = _build(model, signature)
+    x = build(model, signature)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     compiled = model._trainer.compile
     if signature.y is not None and compiled.targets is None and compiled.arguments != type(compiled.arguments)():
-        compiled.at(_symbolic(signature.y), model.compute_output_spec(x), _symbolic(signature.sample_weight))
-
-
-def _build(model: Any, signature: Any) -> Any:
-    x = _symbolic(signature.x)
-    if not all(layer.built for layer in model._flatten_layers()):
-        model.compute_output_spec(x)
-    return x
-
-
-def _symbolic(structure: Any) -> Any:
-    def tensor(leaf: Any) -> Any:
-        return None if leaf is None else KerasTensor(leaf.known_shape, leaf.dtype)
-
-    return None if structure is None else tree.map_structure(tensor, structure)
+        compiled.at(symbolic(signature.y), model.compute_output_spec(x), symbolic(signature.sample_weight))

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import tree
 from . import checks
+from .building import build
 from .compiled import Compiled
 from .status import Status
 from .steps import Steps, overrides_steps, trains_by_steps
@@ -267,6 +268,7 @@ class Trainer(Steps):
         Kept until `compile`, a change of `trainable` or of the number of weights.
         """
         state = self._trainer
+        build(self, signature)
         trainable = tuple(id(v) for v in self.trainable_weights)
         key = (signature, parts, trainable, len(self.weights))
         found = state.programs.get(key)

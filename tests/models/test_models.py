@@ -42,10 +42,7 @@ def test_functional_structure_and_values():
     assert [layer.name for layer in model.layers] == ["a", "b", "shared", "head"]
     assert [o.name for o in model.operations] == ["a", "b", "shared", "concatenate", "subtract", "head"]
     assert model.input_names == ["left", "right"] and model.output_names == ["subtract", "head"]
-    assert (model.input_shape, model.output_shape) == (
-        {"left": (None, 4), "right": (None, 4)},
-        [(None, 2), (None, 1)],
-    )
+    assert (model.input_shape, model.output_shape) == ([(None, 4), (None, 4)], [(None, 2), (None, 1)])  # flat, as Keras
     assert [w.path for w in model.weights] == ["shared/kernel", "shared/bias", "head/kernel", "head/bias"]
     assert model.count_params() == 10 + 5 and model.get_layer("head") is head and model.get_layer(index=2) is shared
     difference, value = model({"left": X, "right": X * 2})

@@ -205,6 +205,35 @@ def batches_by_index(k):
 
 
 @case
+def models_that_fit_builds(k):
+    class Sum(k.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = k.layers.Dense(1, kernel_initializer="ones")
+
+        def call(self, x, training=None):
+            return self.dense(x["a"] + x["b"])
+
+    layers = [
+        k.layers.Dense(3, kernel_initializer="ones", activation="tanh"),
+        k.layers.Dense(1, kernel_initializer="ones"),
+    ]
+    sequential, own = k.Sequential(layers), Sum()
+    sequential.compile("sgd", "mse")
+    own.compile("sgd", "mse", metrics=["mae"])
+    return fit(sequential, X, Y), fit(own, {"a": X, "b": X * 2}, Y), own.predict({"a": X, "b": X}, verbose=0)
+
+
+@case
+def a_list_of_one_output(k):
+    i = k.Input((4,))
+    model = same_weights(k.Model(i, [k.layers.Dense(1)(i)]))
+    model.compile("sgd", ["mse"], metrics=[["mae"]])
+    result = fit(model, X, [Y]), evaluate(model, X, [Y])
+    return result, model.predict(X, verbose=0), model(X), model.input_shape, model.output_shape
+
+
+@case
 def kinds_of_arrays(k):
     import jax.numpy as jnp
     import pandas as pd

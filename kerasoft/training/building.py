@@ -1,0 +1,25 @@
+"""Building: a model that is not built yet gets its weights from the shapes of the arrays that it is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import tree
+from ..tensors import KerasTensor
+
+
+def build(model: Any, signature: Any) -> Any:
+    """The symbolic inputs of such arrays; builds the model by calling it on them if a layer is not built."""
+    x = symbolic(signature.x)
+    if not all(layer.built for layer in model._flatten_layers()):
+        model.compute_output_spec(x)
+    return x
+
+
+def symbolic(structure: Any) -> Any:
+    """KerasTensors for the leaves of a signature."""
+
+    def tensor(leaf: Any) -> Any:
+        return None if leaf is None else KerasTensor(leaf.known_shape, leaf.dtype)
+
+    return None if structure is None else tree.map_structure(tensor, structure)
