@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from .. import activations, constraints, initializers, regularizers
+from .. import activations, config, constraints, initializers, regularizers
 from .layer import Layer
 
 
@@ -132,18 +132,12 @@ def ints(name: str, value: Any, count: int, allow_zero: bool = False) -> tuple[i
 
 
 def data_format_of(value: Any) -> str:
-    """``"channels_last"`` (also for None) or ``"channels_first"``.
+    """``"channels_last"`` or ``"channels_first"``; None is what `kerasoft.config` says.
 
     Raises:
         ValueError: anything else.
     """
-    value = "channels_last" if value is None else str(value).lower()
-    if value not in ("channels_last", "channels_first"):
-        raise ValueError(
-            "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
-            f"Received: data_format={value}"
-        )
-    return value
+    return config.standardize_data_format(value)
 
 
 def padding_of(value: Any, allowed: tuple[str, ...] = ("valid", "same")) -> str:

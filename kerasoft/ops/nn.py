@@ -21,6 +21,7 @@ from .linear import einsum
 from .patches import (  # noqa: F401
     adaptive_average_pool,
     adaptive_max_pool,
+    data_format_of,
     depth_to_space,
     fold,
     space_to_depth,
@@ -227,7 +228,7 @@ def conv(
     """
     inputs, kernel = tensor(inputs), tensor(kernel)  # as in Keras, the kernel says in what is computed
     inputs = inputs if dtype_of(inputs) == dtype_of(kernel) else e.cast(inputs, dtype_of(kernel))
-    return convolution.conv(inputs, kernel, strides, padding, data_format, dilation_rate)
+    return convolution.conv(inputs, kernel, strides, padding, data_format_of(data_format), dilation_rate)
 
 
 @public("nn", "DepthwiseConv", "inputs kernel")
@@ -235,6 +236,7 @@ def depthwise_conv(
     inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None, dilation_rate: Any = 1
 ) -> Any:
     """Each channel convolved with its own kernels (..., channels, multiplier)."""
+    data_format = data_format_of(data_format)
     return convolution.depthwise_conv(*_pair(inputs, kernel), strides, padding, data_format, dilation_rate)
 
 
@@ -268,14 +270,14 @@ def conv_transpose(
     The result has ``(n-1)*s + k + max(s-k, 0)`` places (valid) or ``n*s`` (same), k counting the dilation.
     """
     return convolution.conv_transpose(
-        *_pair(inputs, kernel), strides, padding, output_padding, data_format, dilation_rate
+        *_pair(inputs, kernel), strides, padding, output_padding, data_format_of(data_format), dilation_rate
     )
 
 
 @public("nn", "MaxPool", "inputs")
 def max_pool(inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None) -> Any:
     """The greatest value of each window."""
-    return pooling.max_pool(tensor(inputs), pool_size, strides, padding, data_format)
+    return pooling.max_pool(tensor(inputs), pool_size, strides, padding, data_format_of(data_format))
 
 
 @public("nn", "AveragePool", "inputs")
@@ -283,7 +285,7 @@ def average_pool(
     inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None
 ) -> Any:
     """The mean of each window; with ``"same"``, of its real cells."""
-    return pooling.average_pool(e._as_float(tensor(inputs)), pool_size, strides, padding, data_format)
+    return pooling.average_pool(e._as_float(tensor(inputs)), pool_size, strides, padding, data_format_of(data_format))
 
 
 # --- normalisation and attention -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import config
 from ..tensors import known_shape
 from . import manipulation as m
 from .dispatch import is_static, lowered, public, rank, shape_of, tensor
@@ -16,18 +17,12 @@ __all__ = ["adaptive_average_pool", "adaptive_max_pool", "depth_to_space", "fold
 
 
 def data_format_of(value: Any) -> str:
-    """``"channels_last"`` (None: as `keras.config` says) or ``"channels_first"``.
+    """``"channels_last"`` or ``"channels_first"``; None is what `kerasoft.config` says.
 
     Raises:
         ValueError: anything else.
     """
-    value = "channels_last" if value is None else str(value).lower()
-    if value not in ("channels_last", "channels_first"):
-        raise ValueError(
-            "The `data_format` argument must be one of {'channels_first', 'channels_last'}. "
-            f"Received: data_format={value}"
-        )
-    return value
+    return config.standardize_data_format(value)
 
 
 def _pair(value: Any) -> tuple[int, int]:

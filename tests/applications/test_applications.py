@@ -242,3 +242,18 @@ def test_own_layers():
     rows = np.asarray(drop(np.ones((64, 2, 2), "float32"), training=True)).reshape(64, 4)
     assert set(rows.reshape(-1).tolist()) == {0.0, 2.0} and (rows == rows[:, :1]).all()
     assert convnext.StochasticDepth.from_config(drop.get_config()).drop_path_rate == 0.5
+
+
+def test_channels_first():
+    """The global layout reaches every layer: the same numbers as channels last."""
+    arguments = {"weights": None, "include_top": False, "alpha": 0.25, "pooling": "avg"}
+    x = np.random.RandomState(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
+    last = ks.applications.MobileNet(input_shape=(32, 32, 3), **arguments)
+    ks.config.set_image_data_format("channels_first")
+    try:
+        first = ks.applications.MobileNet(input_shape=(3, 32, 32), **arguments)
+    finally:
+        ks.config.set_image_data_format("channels_last")
+    first.set_weights(last.get_weights())
+    found = first.predict(x.transpose(0, 3, 1, 2), verbose=0)
+    np.testing.assert_allclose(found, last.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
