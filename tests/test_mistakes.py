@@ -163,7 +163,7 @@ MISTAKES = [
     ("nothing to monitor", lambda: fit(dense(), callbacks=[ks.callbacks.EarlyStopping("val_los")]), "EarlyStopping", "mode='max'", "val_los", "mode='min'"),
     # files
     ("no such file", lambda: ks.models.load_model("nowhere.keras"), "file", "accessible", "nowhere.keras", "ensure"),
-    ("ending of a model", lambda: dense().save("model.bin"), "filepath", ".keras", "model.bin", "add a"),
+    ("ending of a model", lambda: dense().save("model.bin"), "filepath", ".keras", "model.bin", "Please add"),
     ("ending of weights", lambda: dense().save_weights("model.bin"), "filename", ".weights.h5", "model.bin", "must end in"),
 ]  # fmt: skip
 
