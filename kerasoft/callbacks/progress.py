@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import config
 from ..training.progress import Progress
 from .base import Callback
 
@@ -25,7 +26,8 @@ class ProgbarLogger(Callback):
 
     def set_params(self, params):
         self.params = params
-        self.verbose = 1 if params.get("verbose", 1) == "auto" else int(params.get("verbose", 1))
+        automatic = 1 if config.is_interactive_logging_enabled() else 2
+        self.verbose = automatic if params.get("verbose", 1) == "auto" else int(params.get("verbose", 1))
         self.epochs = params.get("epochs", 1)
         self.target = params.get("steps")
 

@@ -74,6 +74,8 @@ class Targets:
         for term in self.metrics:
             prefix = f"{term.name}/"
             result = term.metric.result_from({n[len(prefix) :]: v for n, v in by_name.items() if n.startswith(prefix)})
+            if isinstance(result, np.ndarray):
+                result = result.astype(np.float32)
             logs.update(result if isinstance(result, dict) else {term.name: result})
         if self.reports_each_loss:
             for loss in self.losses:
