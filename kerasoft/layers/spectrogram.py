@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import initializers, ops
 from ..ops.dispatch import is_static
+from ..scope import current_scope
 from .configured import Configured, data_format_of
 from .input_spec import InputSpec
 
@@ -193,6 +194,9 @@ class MelSpectrogram(Configured):
             ),
         )
         if self.power_to_db:
+            scope = current_scope()
+            if scope is not None:  # the greatest is that of the whole batch
+                scope.couples_rows = scope.exact_rows = True
             reference = 10.0 * math.log10(max(abs(self.ref_power), self.min_power))
             values = 10.0 * ops.log10(ops.maximum(values, self.min_power)) - reference
             values = ops.maximum(values, ops.max(values) - self.top_db)
