@@ -214,4 +214,57 @@ def one_hot(b: Builder, n: Any, inputs: list[str]) -> str:
     return b.cast(b.make("Where", real, made, b.constant(0, wide(n.dtype))), wide(n.dtype), n.dtype)
 
 
+@rule("image_resize")
+def image_resize(b: Builder, n: Any, inputs: list[str]) -> str:
+    """Centres half a pixel inside, as the compiler has them; kernels that ONNX has none of as products."""
+    method, axes = n.attrs["method"], [int(a) % len(n.shape) for a in n.attrs["axes"]]
+    modes = {"nearest": "nearest", "bilinear": "linear"}
+    smaller = any(
+        not isinstance(d, int) or not isinstance(n.inputs[0].shape[a], int) or d < n.inputs[0].shape[a]
+        for a, d in zip(axes, n.attrs["size"], strict=True)
+    )
+    known = all(isinstance(d, int) for d in (*n.attrs["size"], *(n.inputs[0].shape[a] for a in axes)))
+    by_matrix = method not in modes or (n.attrs["antialias"] and smaller)
+    if n.inputs[0].dtype != "float32" or (by_matrix and not known):
+        raise SerializationError(
+            f"ONNX export has no form for resizing {n.inputs[0].dtype} of unknown size by '{method}' (layer '{n.source}')"
+        )
+    if by_matrix:
+        return _resized_by_matrices(b, n, inputs[0], axes)
+    # ONNX Runtime resizes the last two axes of four; the others go together in front.
+    rank = len(n.shape)
+    others = [i for i in range(rank) if i not in axes]
+    moved = b.transpose(inputs[0], [*others, *axes])
+    sizes = [n.inputs[0].shape[i] for i in others]
+    flat = b.make("Reshape", moved, b.vector([1, -1, *(n.inputs[0].shape[a] for a in axes)]))
+    count = b.make("Gather", b.make("Shape", flat), b.ints([1]), axis=0)
+    wanted = b.make("Concat", b.ints([1]), count, b.vector(list(n.attrs["size"])), axis=0)
+    made = b.make(
+        "Resize",
+        flat,
+        "",
+        "",
+        wanted,
+        mode=modes[method],
+        coordinate_transformation_mode="half_pixel",
+        nearest_mode="round_prefer_ceil",
+    )
+    back = b.make("Reshape", made, b.vector([*sizes, *n.attrs["size"]]))
+    order = [*others, *axes]
+    return b.transpose(back, [order.index(i) for i in range(rank)])
+
+
+def _resized_by_matrices(b: Builder, n: Any, name: str, axes: list[int]) -> str:
+    """A resize along an axis is a product with a matrix: what the compiler makes of the unit vectors."""
+    rank = len(n.shape)
+    for axis, size in zip(axes, n.attrs["size"], strict=True):
+        units = np.eye(n.inputs[0].shape[axis], dtype="float32")[:, :, None]
+        attrs = {"method": n.attrs["method"], "antialias": n.attrs["antialias"]}
+        matrix = np.asarray(n.op.lower(units, size=(size, 1), axes=(1, 2), **attrs))[:, :, 0]
+        order = [i for i in range(rank) if i != axis] + [axis]
+        name = b.make("MatMul", b.transpose(name, order), b.constant(matrix))
+        name = b.transpose(name, [order.index(i) for i in range(rank)])
+    return name
+
+
 __all__ = ["common", "reversed_along"]
