@@ -96,7 +96,7 @@ def test_what_onnx_cannot_hold_is_named(tmp_path):
     assert not (tmp_path / "m.onnx").exists()
     for name in sorted(WITHOUT):
         pooled = ks.Sequential([ks.Input((4,) * int(name[-2]) + (2,)), getattr(ks.layers, name)(2)])
-        with pytest.raises(SerializationError, match="no form for op 'patches_adaptive_.*of layer 'adaptive_"):
+        with pytest.raises(SerializationError, match="no form for op 'patches_adaptive_.*of layer '.*adaptive_"):
             pooled.export(tmp_path / "m.onnx", format="onnx")
     half = ks.Sequential([ks.Input((3,)), ks.layers.Dense(2, dtype="bfloat16")])
     with pytest.raises(SerializationError, match="does not write bfloat16"):
