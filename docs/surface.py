@@ -58,7 +58,7 @@ def rows(name: str, said: dict) -> list[tuple[str, str, str]]:
     prefix = f"{name}." if name else ""
     modules = name in ("datasets",)
     found = []
-    for each in sorted(public(theirs, modules), key=str.lower):
+    for each in sorted(public(theirs, modules), key=lambda n: (n.lower(), n)):
         full = prefix + each
         if has(ours, each):
             found.append((each, SINCE, said["differences"].get(full, "")))
@@ -66,7 +66,7 @@ def rows(name: str, said: dict) -> list[tuple[str, str, str]]:
             whole = said["left_out"].get(name)
             reason = said["left_out"].get(full) or (f"left out: {whole}" if whole else None)
             found.append((each, "–", reason or "missing"))
-    for each in sorted(public(ours, modules) - public(theirs, modules) if ours else (), key=str.lower):
+    for each in sorted(public(ours, modules) - public(theirs, modules) if ours else (), key=lambda n: (n.lower(), n)):
         if getattr(ours, "__all__", None) and name and each[0].isupper():
             found.append((each, SINCE, said["ours"].get(prefix + each, "not in Keras")))
     return found
