@@ -215,7 +215,7 @@ def elastic_transform(
     """
     check_interpolation(interpolation, fill_mode)
     images, height, width, axis = image_input(images, data_format)
-    noise = _normal(images, np.asarray(random.draw_key(seed)), axes=(height, width))
+    noise = _normal(images, random.draw_key(seed), axes=(height, width))
     width = int(6 * sigma) | 1
     shift = blur(noise[..., None] * sigma, np.float32([sigma, sigma]), size=(width, width), axis=-1)[..., 0]
     return _elastic(

@@ -103,7 +103,7 @@ ROWS = [
     ("ctc_loss", (LABELS, LOGITS, np.array([3, 2]), np.array([7, 2])), {"mask_index": 4}),
     ("ctc_decode", (LOGITS, np.array([7, 5])), {}),
     ("ctc_decode", (LOGITS, np.array([7, 5])), {"merge_repeated": False, "mask_index": None}),
-    ("ctc_decode", (LOGITS, np.array([7, 5])), {"strategy": "beam_search", "beam_width": 6, "top_paths": 3}),
+    ("ctc_decode", (LOGITS, np.array([7, 5])), {"strategy": "beam_search", "beam_width": 3, "top_paths": 2}),
     ("unfold", (X2, 3), {}),
     ("unfold", (X2, (2, 3), 1, (1, 2), (2, 1)), {}),
     ("fold", (N(2, 18, 20), (6, 7), (3, 3)), {}),

@@ -76,7 +76,7 @@ RANDOM = [
     ("RandomPosterization", lambda L, **k: L.RandomPosterization((1, 5), **k)),
     ("Solarization", lambda L, **k: L.Solarization(0.4, 0.6, **k)),
     ("RandAugment", lambda L, **k: L.RandAugment(num_ops=3, factor=(0.1, 0.6), **k)),
-    ("AugMix", lambda L, **k: L.AugMix(num_chains=2, chain_depth=2, all_ops=False, **k)),
+    ("AugMix", lambda L, **k: L.AugMix(num_chains=2, chain_depth=1, all_ops=False, **k)),
     ("CutMix", lambda L, **k: L.CutMix((0.9, 1.0), **k)),
     ("MixUp", lambda L, **k: L.MixUp(0.9, **k)),
     ("RandomShear", lambda L, **k: L.RandomShear((0.3, 0.5), (0.1, 0.2), **k)),
