@@ -130,7 +130,10 @@ class Bidirectional(Configured):
 def _copy(layer, prefix, **changes):
     saved = to_saved(layer)
     name = layer.name.removeprefix(prefix)
-    return from_saved({**saved, "config": {**saved["config"], **changes, "name": prefix + name}})
+    copied = from_saved({**saved, "config": {**saved["config"], **changes, "name": prefix + name}})
+    if hasattr(layer, "use_cudnn"):  # an attribute that no config holds
+        copied.use_cudnn = layer.use_cudnn
+    return copied
 
 
 def _check_pair(forward, backward):

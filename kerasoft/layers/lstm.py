@@ -161,6 +161,7 @@ class LSTM(OneOp):
             activity_regularizer=activity_regularizer,
             **kwargs,
         )
+        self.use_cudnn = use_cudnn
         self.input_spec = InputSpec(ndim=3)
 
     def run_op(self, *inputs, **attributes):

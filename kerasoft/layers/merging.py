@@ -28,15 +28,13 @@ class Merge(Configured):
             raise ValueError(
                 f"Cannot merge tensors with different batch sizes. Received tensors with shapes {input_shape}"
             )
-        for shape in shapes[1:]:
-            for a, b in zip(reversed(shapes[0][1:]), reversed(shape[1:]), strict=False):
-                if None not in (a, b) and a != b and 1 not in (a, b):
-                    raise ValueError(
-                        f"Inputs have incompatible shapes. Received shapes {shapes[0][1:]} and {shape[1:]}. "
-                        "Give inputs of one shape, or sizes of 1 where they may be repeated."
-                    )
+        functools.reduce(_broadcast, [s[1:] for s in shapes])
 
     def call(self, inputs):
+        if not isinstance(inputs, (list, tuple)):
+            raise ValueError(
+                f"A merge layer should be called on a list of inputs. Received: inputs={inputs} (not a list of tensors)"
+            )
         rank = max(len(x.shape) for x in inputs)
         return self.merge([_of_rank(x, rank) for x in inputs])
 
@@ -47,7 +45,10 @@ class Merge(Configured):
         raise NotImplementedError
 
     def compute_mask(self, inputs, mask=None):
-        if mask is None or any(m is None for m in mask):
+        if mask is None:
+            return None
+        _check_masks(inputs, mask)
+        if any(m is None for m in mask):
             return None
         return functools.reduce(ops.logical_or, mask)
 
@@ -56,6 +57,32 @@ def _shapes(input_shape, text):
     if not isinstance(input_shape, (list, tuple)) or not input_shape or not isinstance(input_shape[0], (list, tuple)):
         raise ValueError(f"{text} Received: input_shape={input_shape} (not a list of shapes)")
     return [tuple(s) for s in input_shape]
+
+
+def _broadcast(a, b):
+    """The shape of an elementwise result; a size that is unknown in one of them is unknown."""
+    short, long = sorted((a, b), key=len)
+    sizes = list(long[: len(long) - len(short)])
+    for x, y in zip(long[len(sizes) :], short, strict=True):
+        if None not in (x, y) and x != y and 1 not in (x, y):
+            raise ValueError(
+                f"Inputs have incompatible shapes. Received shapes {a} and {b}. "
+                "Give inputs of one shape, or sizes of 1 where they may be repeated."
+            )
+        sizes.append(None if None in (x, y) else y if x == 1 else x)
+    return tuple(sizes)
+
+
+def _check_masks(inputs, mask):
+    """Refuses anything but one mask (or None) for each input."""
+    for name, value in (("mask", mask), ("inputs", inputs)):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"`{name}` should be a list. Received: {name}={value}")
+    if len(mask) != len(inputs):
+        raise ValueError(
+            "The lists `inputs` and `mask` should have the same length. "
+            f"Received: inputs={inputs} of length {len(inputs)}, and mask={mask} of length {len(mask)}"
+        )
 
 
 def _of_rank(x, rank):
@@ -184,7 +211,10 @@ class Concatenate(Merge):
         return ops.concatenate(list(inputs), axis=self.axis)
 
     def compute_mask(self, inputs, mask=None):
-        if mask is None or all(m is None for m in mask):
+        if mask is None:
+            return None
+        _check_masks(inputs, mask)
+        if all(m is None for m in mask):
             return None
         full = []
         for x, m in zip(inputs, mask, strict=True):

@@ -83,16 +83,17 @@ class State:
 
     # --- variables ---
 
-    def _flatten_layers(self) -> list[Any]:
-        """This layer and all below, depth first, each once."""
+    def _flatten_layers(self, include_self: bool = True, recursive: bool = True) -> list[Any]:
+        """This layer and all below, depth first, each once; or not itself, or only those directly in it."""
         order: list[Any] = []
         stack: list[Any] = [self]
         while stack:
             layer = stack.pop()
             if not any(x is layer for x in order):
                 order.append(layer)
-                stack.extend(reversed(layer._layers))
-        return order
+                if recursive or layer is self:
+                    stack.extend(reversed(layer._layers))
+        return order if include_self else order[1:]
 
     @property
     def weights(self) -> list[Variable]:

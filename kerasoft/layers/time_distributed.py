@@ -74,6 +74,16 @@ class TimeDistributed(Wrapper):
                     "The `mask` passed to the `TimeDistributed` layer must be at least 2D (e.g., `(batch_size, "
                     f"timesteps)`), but it has {len(mask.shape)} dimension(s) with shape {tuple(mask.shape)}."
                 )
+            if any(
+                isinstance(m, int) and isinstance(n, int) and m != n
+                for m, n in zip(mask.shape, inputs.shape, strict=False)
+            ):
+                raise ValueError(
+                    f"The `mask` passed to the `TimeDistributed` layer has a shape {tuple(mask.shape)} that is "
+                    f"incompatible with the input shape {tuple(inputs.shape)}. The first two dimensions of the mask "
+                    "(batch size and timesteps) must match the input's first two dimensions. Expected mask shape "
+                    f"prefix: ({batch}, {steps})."
+                )
             if takes(self.layer, "mask"):
                 arguments["mask"] = ops.reshape(mask, (batch * steps, *mask.shape[2:]))
         if takes(self.layer, "training"):

@@ -54,6 +54,13 @@ CASES = [
     (lambda: on(L.Dot(axes=1), (3,), (4,)), r"Incompatible input shapes: axis values 3 \(at axis 1\) != 4 \(at axis 1\)"),
     (lambda: on(L.Dot(axes=(0, 1)), (3,), (3,)), r"cannot contract the batch axis. Received: axes=\(0, 1\)"),
     (lambda: L.Dot(axes=(1, 2, 3)), "it should contain two elements"),
+    (lambda: L.Add().compute_mask([1, 2], np.ones(2)), "`mask` should be a list. Received: mask="),
+    (lambda: L.Add().compute_mask(1, [None, None]), "`inputs` should be a list. Received: inputs=1"),
+    (lambda: L.Concatenate().compute_mask([1, 2], [None]), "should have the same length. .* length 2, and .* length 1"),
+    (
+        lambda: L.TimeDistributed(L.Dense(1))(np.ones((4, 5, 3)), mask=np.ones((4, 6), bool)),
+        r"mask.* has a shape \(4, 6\) that is incompatible with the input shape \(4, 5, 3\).* prefix: \(4, 5\)",
+    ),
     (lambda: on(L.GroupNormalization(groups=3), (4,)), r"Number of groups \(3\) must be a multiple of the number of channels \(4\)"),
     (lambda: on(L.LayerNormalization(axis=2), (4,)), r"Axis 2 is out of bounds for input shape \(None, 4\)"),
     (lambda: L.EinsumDense("ab->ac", 3), "Invalid einsum equation 'ab->ac'"),

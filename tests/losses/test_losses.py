@@ -196,6 +196,18 @@ def test_an_empty_mask_gives_zero():
     assert float(ks.losses.base.reduce_weighted_values(NUMBERS[:, 0], mask=np.zeros(ROWS))) == 0.0
 
 
+def test_a_users_own_way_from_elements_to_a_number():
+    class Total(ks.losses.Loss):
+        def __call__(self, y_true, y_pred, sample_weight=None):
+            return ks.ops.sum(y_pred * ks.ops.cast(y_true, "float32"))
+
+    x, y = np.ones((2, 3), "float32"), np.array([[1.0], [2.0]], "float32")
+    model = ks.Sequential([ks.Input((3,)), ks.layers.Dense(1, kernel_initializer="ones")])
+    model.compile(ks.optimizers.SGD(0.1), loss=Total())
+    assert model.train_on_batch(x, y) == 9.0
+    np.testing.assert_allclose(model.get_weights()[0], np.full((3, 1), 0.7), rtol=1e-6)
+
+
 def test_a_users_loss_and_functions():
     class Quartic(ks.losses.Loss):
         def call(self, y_true, y_pred):
