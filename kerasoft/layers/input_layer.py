@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from .. import dtypes
@@ -35,7 +36,10 @@ class InputLayer(Layer):
         **kwargs: Any,
     ):
         super().__init__(name=name)
-        kwargs.pop("input_shape", None)
+        if "input_shape" in kwargs:
+            warnings.warn("Argument `input_shape` is deprecated. Use `shape` instead.", stacklevel=2)
+            shape = kwargs.pop("input_shape")
+        batch_shape = kwargs.pop("batch_input_shape", batch_shape)
         if kwargs:
             raise ValueError(f"Unrecognized keyword arguments passed to InputLayer: {kwargs}")
         if sparse or ragged:

@@ -116,6 +116,13 @@ def check_inputs(spec: Any, inputs: Any, layer_name: str) -> None:
         inputs = [inputs[name] for name in names]
     flat = tree.flatten(inputs)
     if len(flat) != len(specs):
+        if len(names) == len(specs) and all(names):
+            raise LayerError(
+                f'Layer "{layer_name}" expects {len(specs)} named input(s) with keys {names}, but it received '
+                f"{len(flat)} input tensors. Pass inputs as a dict, e.g. `layer({{"
+                + ", ".join(f"'{n}': ..." for n in names)
+                + "})`."
+            )
         raise LayerError(
             f'Layer "{layer_name}" expects {len(specs)} input(s), but it received {len(flat)} input tensors. '
             f"Inputs received: {[known_shape(x) if hasattr(x, 'shape') else x for x in flat]}. "

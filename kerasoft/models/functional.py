@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Functional(Model, manages_build=True):
         self._inputs, self._outputs = tree.flatten(inputs), tree.flatten(outputs)
         if len({id(x) for x in self._inputs}) != len(self._inputs):
             raise GraphError(f"an input is given twice among the model's inputs: {[x.name for x in self._inputs]}")
-        self._graph = map_graph(self._inputs, self._outputs)
+        self._graph = map_graph(self._inputs, self._outputs, outputs)
         for layer in self.layers:
             self._track(layer)
         if trainable is not None:
@@ -155,10 +156,38 @@ class Functional(Model, manages_build=True):
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if args:
-            args = (self._by_name(args[0]), *args[1:])
+            args = (self._checked(args[0]), *args[1:])
         elif "inputs" in kwargs:
-            kwargs = {**kwargs, "inputs": self._by_name(kwargs["inputs"])}
+            kwargs = {**kwargs, "inputs": self._checked(kwargs["inputs"])}
         return super()._run(*args, **kwargs)
+
+    def _checked(self, inputs: Any) -> Any:
+        """`inputs` in the structure of the model's; warns of others, as Keras does.
+
+        Raises:
+            LayerError: None for an input that is not optional, or a list for a dict whose keys are not in sorted order.
+        """
+        named = self._by_name(inputs)
+        for x, reference in zip(tree.flatten(named), self._inputs, strict=False):
+            if x is None and not getattr(reference.history.operation, "optional", False):
+                raise _missing(reference)
+        expected = self._inputs_struct
+        if isinstance(inputs, dict) and not isinstance(expected, dict):
+            return named
+        if isinstance(expected, (list, tuple)) and len(expected) == 1 and not tree.is_nested(inputs):
+            return named
+        if not tree.is_nested(expected) and isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+            return named
+        if not _is_like(inputs, expected) and len(tree.flatten(named)) == len(self._inputs):
+            text = (
+                "The structure of `inputs` doesn't match the expected structure.\nExpected: "
+                f"{tree.map_structure(lambda x: x.name, expected)}\nReceived: inputs="
+                f"{tree.map_structure(lambda x: 'None' if x is None else f'Tensor(shape={known_shape(x)})', inputs)}"
+            )
+            if isinstance(expected, dict) and not isinstance(inputs, dict) and list(expected) != sorted(expected):
+                raise LayerError(text)
+            warnings.warn(text, stacklevel=5)
+        return named
 
     def _by_name(self, inputs: Any) -> Any:
         """A dict of inputs in the structure that the model has; others as they are."""
@@ -198,9 +227,7 @@ class Functional(Model, manages_build=True):
         for x, reference in zip(flat, self._inputs, strict=True):
             if x is None:
                 if not getattr(reference.history.operation, "optional", False):
-                    raise LayerError(
-                        f"The input '{reference.name}' is not optional, but None was passed. Please provide a valid tensor."
-                    )
+                    raise _missing(reference)
                 values.append(x)
                 continue
             mask = get_mask(x)
@@ -214,8 +241,10 @@ class Functional(Model, manages_build=True):
             elif len(y.shape) == len(reference.shape) - 1 and reference.shape[-1] == 1:
                 y = ops.expand_dims(y, -1)
             elif len(y.shape) != len(reference.shape):
+                paths = [path for path, _ in tree.flatten_with_path(self._inputs_struct)]
+                path = ".".join(map(str, paths[len(values)]))
                 raise LayerError(
-                    f"Invalid input shape for input '{reference.name}' of model '{self.name}'. Expected shape "
+                    f"Invalid input shape for input {x} with name '{reference.name}' and path '{path}'. Expected shape "
                     f"{reference.shape}, but input has incompatible shape {known_shape(x)}"
                 )
             if mask is not None and y is not x:
@@ -230,7 +259,7 @@ class Functional(Model, manages_build=True):
 
     def get_config(self) -> dict[str, Any]:
         """Layers with their calls, inputs and outputs; calls are numbered within the model."""
-        if not _constructor_is_functional(type(self)):
+        if not constructor_is_functional(type(self)):
             return Model.get_config(self)
         from ..saving.serialization import serialize_keras_object
 
@@ -253,6 +282,26 @@ class Functional(Model, manages_build=True):
         }
 
 
+def _missing(reference: KerasTensor) -> LayerError:
+    return LayerError(
+        f"The input '{reference.name}' is not optional, but None was passed. Please provide a valid tensor."
+    )
+
+
+def _is_like(given: Any, expected: Any) -> bool:
+    """Whether two structures are nested alike, lists and tuples being the same."""
+    if isinstance(expected, dict):
+        return (
+            isinstance(given, dict)
+            and set(given) == set(expected)
+            and all(_is_like(given[key], expected[key]) for key in expected)
+        )
+    if isinstance(expected, (list, tuple)):
+        same = isinstance(given, (list, tuple)) and len(given) == len(expected)
+        return same and all(_is_like(g, e) for g, e in zip(given, expected, strict=True))
+    return not tree.is_nested(given)
+
+
 def _text_of_rank(x: np.ndarray, axes: int) -> np.ndarray:
     """Text with a last axis of 1 added or removed where the input has it or not."""
     if x.ndim == axes + 1 and x.shape[-1] == 1:
@@ -270,7 +319,7 @@ def _spec(x: KerasTensor, name: str) -> InputSpec:
     return InputSpec(shape=(None, *x.shape[1:]), allow_last_axis_squeeze=True, name=name, optional=optional)
 
 
-def _constructor_is_functional(cls: type) -> bool:
+def constructor_is_functional(cls: type) -> bool:
     mine = inspect.signature(cls.__init__).parameters
     theirs = inspect.signature(Functional.__init__).parameters
     kinds = {p.kind for p in mine.values()}
@@ -365,6 +414,8 @@ def functional_from_config(cls: type, config: dict[str, Any], custom_objects: di
             return tensor_at(list(structure))
         if isinstance(structure, dict):
             return {k: revive(v) for k, v in structure.items()}
+        if isinstance(structure, tuple):
+            return tuple(revive(v) for v in structure)
         return [revive(v) for v in structure]
 
     return cls(inputs=revive(input_layers), outputs=revive(output_layers), name=name, trainable=trainable, **config)
@@ -383,11 +434,24 @@ def _tensor(made: dict[str, Any], name: str, index: int, tensor: int) -> KerasTe
     return calls[index].outputs[tensor]
 
 
+def _revive_legacy_call(data: list, made: dict[str, Any]) -> tuple[list, dict]:
+    """A call as Keras 2 wrote it: of each input the layer's name, call and tensor, then arguments."""
+    tensors, kwargs = [], {}
+    for place in data:
+        if len(place) not in (3, 4):
+            raise SerializationError("Cannot deserialize the model (invalid config data?)")
+        if place[0] not in made:
+            raise SerializationError(f"Invalid Functional model configuration. Missing node: {place[0]}")
+        tensors.append(_tensor(made, *place[:3]))
+        kwargs = place[3] if len(place) == 4 else {}
+    return [_alone(tensors)], kwargs
+
+
 def _revive_call(data: Any, made: dict[str, Any]) -> tuple[list, dict]:
     from ..saving.serialization import deserialize_keras_object
 
-    if not isinstance(data, dict):
-        raise SerializationError("the config is of Keras 2's form; save the model again with Keras 3")
+    if isinstance(data, list):
+        return _revive_legacy_call(data, made)
 
     def revive(x: Any) -> Any:
         if isinstance(x, KerasTensor):

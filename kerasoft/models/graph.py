@@ -51,8 +51,11 @@ def call_of(tensor: KerasTensor) -> Call | None:
     return None if history is None else history.operation._inbound_nodes[history.node_index]
 
 
-def map_graph(inputs: list, outputs: list) -> CallGraph:
+def map_graph(inputs: list, outputs: list, structure: Any = None) -> CallGraph:
     """The graph between `inputs` and `outputs`.
+
+    Args:
+        structure: of the outputs, for errors that say which one; a flat list by default.
 
     Raises:
         GraphError: an output depends on a tensor that no input leads to, or two operations have one name.
@@ -74,7 +77,7 @@ def map_graph(inputs: list, outputs: list) -> CallGraph:
             found[call.operation] = -1
     calls = sorted(depths, key=lambda c: -depths[c])
     operations = sorted(operation_depths, key=lambda o: (-operation_depths[o], found[o]))
-    _check_connected(inputs, calls)
+    _check_connected(inputs, calls, outputs if structure is None else structure)
     _check_names(operations)
     return CallGraph(calls, depths, operations)
 
@@ -109,7 +112,7 @@ def _search(inputs: list, outputs: list) -> tuple[list[Call], dict[Operation, in
     return order, found
 
 
-def _check_connected(inputs: list, calls: Iterable[Call]) -> None:
+def _check_connected(inputs: list, calls: Iterable[Call], outputs: Any) -> None:
     computable = {id(x) for x in inputs}
     reached: list[str] = []
     for call in calls:
@@ -123,10 +126,25 @@ def _check_connected(inputs: list, calls: Iterable[Call]) -> None:
         reached.append(call.operation.name)
         if call.is_input and not all(id(x) in computable for x in call.outputs):
             raise GraphError(
-                f"Graph disconnected: the output depends on Input '{call.operation.name}', which is not among the model's "
-                f"inputs {[x.name for x in inputs]}."
+                f"Output with path `{_path_from(call, outputs)}` is not connected to `inputs`. Graph disconnected: the "
+                f"output depends on Input '{call.operation.name}', which is not among the model's inputs "
+                f"{[x.name for x in inputs]}."
             )
         computable.update(id(x) for x in call.outputs)
+
+
+def _path_from(call: Call, outputs: Any) -> str:
+    """The path of the first output that depends on a call."""
+    for path, x in tree.flatten_with_path(outputs):
+        waiting, seen = [call_of(x)], set()
+        while waiting:
+            found = waiting.pop()
+            if found is call:
+                return ".".join(map(str, path))
+            if found is not None and found not in seen:
+                seen.add(found)
+                waiting.extend(found.parents)
+    return ""
 
 
 def _check_names(operations: list[Operation]) -> None:

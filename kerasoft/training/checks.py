@@ -61,9 +61,14 @@ def fit_inputs(model: Any, x: Any, wanted: list) -> Any:
             f"{_called(model)} takes {len(wanted)} input(s) {names}, but x holds {len(leaves)} array(s). "
             "Give a list in this order or a dict by these names."
         )
-    fitted = [_with_rank(a, t.shape) for a, t in zip(leaves, wanted, strict=True)]
+    fitted = [None if a is None else _with_rank(a, t.shape) for a, t in zip(leaves, wanted, strict=True)]
     for array, tensor, name in zip(fitted, wanted, names, strict=True):
-        _check_shape(model, array, tensor.shape, name)
+        if array is not None:
+            _check_shape(model, array, tensor.shape, name)
+        elif not getattr(tensor.history.operation, "optional", False):
+            raise DataError(
+                f"The input '{tensor.name}' is not optional, but None was passed. Please provide a valid tensor."
+            )
     return (
         tree.pack_as(structure, fitted) if tree.is_nested(structure) and len(wanted) > 1 else _like(structure, fitted)
     )

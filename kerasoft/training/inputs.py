@@ -99,11 +99,12 @@ def as_structure(value: Any, what: str, count: int) -> Any:
         count: leaves expected, 0 when that is not known.
     """
     if isinstance(value, dict):
-        return {key: as_structure(item, f"{what}[{key!r}]", 0) for key, item in value.items()}
+        return {key: None if item is None else as_structure(item, f"{what}[{key!r}]", 0) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         is_structure = any(_is_array(item) or isinstance(item, dict) for item in value) and (
             len(value) == count or count != 1 or any(np.ndim(item) > 0 for item in value if _is_array(item))
         )
+        is_structure = is_structure or (len(value) == count and any(item is None for item in value))
         if count == 1 and len(value) != 1 and is_structure and all(_is_array(item) for item in value):
             is_structure = False  # rows given as a list of arrays
         if is_structure or any(isinstance(item, (list, tuple)) and _has_arrays(item) for item in value):

@@ -49,7 +49,13 @@ def test_functional_structure_and_values():
     np.testing.assert_allclose(difference, dense(shared, X) - dense(shared, X * 2), rtol=1e-5, atol=1e-6)
     both = np.concatenate([dense(shared, X), dense(shared, X * 2)], -1)
     np.testing.assert_allclose(value, dense(head, both), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(model({"right": X * 2, "left": X, "other": X})[1], value)
+    with pytest.warns(UserWarning, match="structure of `inputs` doesn't match the expected structure"):
+        np.testing.assert_allclose(model({"right": X * 2, "left": X, "other": X})[1], value)
+    with pytest.warns(UserWarning, match="doesn't match the expected structure"):
+        np.testing.assert_allclose(model([X, X * 2])[1], value)
+    unsorted = ks.Model({"right": b, "left": a}, x - y)
+    with pytest.raises(LayerError, match="doesn't match the expected structure"):
+        unsorted([X, X])
     single = ks.Model([a, b], x + y)
     np.testing.assert_allclose(single([X, X]), single({"a": X, "b": X}))
 
@@ -183,8 +189,13 @@ def test_clones_have_their_own_weights():
     double = ks.Model(x, Dense(2, name="d")(x) * 2.0)
     wide = ks.models.clone_model(double, clone_function=lambda o: Dense(7, name="w") if o.name == "d" else o)
     assert wide.output_shape == (None, 7)
-    with pytest.raises(GraphError, match="got a subclassed model instead"):
-        ks.models.clone_model(Net())
+    with pytest.raises(ValueError, match="are only supported for Sequential models or Functional models"):
+        ks.models.clone_model(Net(), clone_function=lambda layer: layer)
+    with pytest.raises(ValueError, match="`input_tensors` must have the same structure as model.input"):
+        ks.models.clone_model(double, input_tensors=[ks.Input((4,))])
+    double.compile("adam", "mse")
+    again = ks.models.clone_model(double)
+    assert again.compiled and type(again.optimizer).__name__ == "Adam" and again.optimizer is not double.optimizer
 
 
 def test_training_and_masks_reach_inner_layers():
@@ -226,7 +237,7 @@ def test_errors_of_graphs():
     with pytest.raises(GraphError, match="All `outputs` values must be KerasTensors"):
         ks.Model(a, 3)
     model = ks.Model([a, b], a + b)
-    with pytest.raises(LayerError, match=r"expects 2 input\(s\), but it received 1 input tensors"):
+    with pytest.raises(LayerError, match=r"expects 2 named input\(s\) with keys \['a', 'b'\], but it received 1"):
         model(X)
     with pytest.raises(LayerError, match='Missing data for input "b"'):
         model({"a": X})
