@@ -316,7 +316,7 @@ class STFT(Initializer):
 
     Args:
         side: ``"real"`` (cosines) or ``"imag"`` (sines).
-        window: ``"hann"``, ``"hamming"``, one factor a place of the frame, or None.
+        window: a name that `scipy.signal.get_window` knows without parameters, one factor a place of the frame, or None.
         scaling: ``"density"`` (by the root of the window's power), ``"spectrum"`` (by its sum) or None.
         periodic: whether the window is periodic instead of symmetric.
     """
@@ -324,8 +324,8 @@ class STFT(Initializer):
     def __init__(self, side: str = "real", window: Any = "hann", scaling: Any = "density", periodic: bool = False):
         if side not in ("real", "imag"):
             raise ValueError(f"side should be 'real' or 'imag', not {side}")
-        if isinstance(window, str) and window not in ("hann", "hamming"):
-            raise ValueError(f"Unknown window type. Expected 'hann' or 'hamming'. Received: window={window}")
+        if isinstance(window, str):
+            _window(window, 1)  # raises what it does not know
         if scaling not in (None, "density", "spectrum"):
             raise ValueError(
                 f"Scaling is invalid, it must be `None`, 'density' or 'spectrum'. Received scaling={scaling}"
@@ -352,14 +352,27 @@ class STFT(Initializer):
                     f"The shape of `window` must be equal to [frame_length].Received: window shape={window.shape}"
                 )
             return window
-        if length == 1:
-            return np.ones(1)
-        base = 0.5 if self.window == "hann" else 0.54
-        turns = np.arange(length) / (length if self.periodic else length - 1)
-        return base - (1.0 - base) * np.cos(2.0 * np.pi * turns)
+        return _window(self.window, length, self.periodic)
 
     def get_config(self):
         return {"side": self.side, "window": self.window, "periodic": self.periodic, "scaling": self.scaling}
+
+
+def _window(name: str, length: int, periodic: bool = True) -> np.ndarray:
+    """`scipy.signal.get_window`; the usual ones without its long import.
+
+    Raises:
+        ValueError: no name of a window.
+    """
+    if name not in ("hann", "hamming"):
+        from scipy.signal import get_window
+
+        return get_window(name, length, periodic)
+    if length == 1:
+        return np.ones(1)
+    base = 0.5 if name == "hann" else 0.54
+    turns = np.arange(length) / (length if periodic else length - 1)
+    return base - (1.0 - base) * np.cos(2.0 * np.pi * turns)
 
 
 _MAY_WAIT = {

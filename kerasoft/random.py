@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random as _python_random
+import sys
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,28 @@ def salt_of(seed: Any) -> int:
 
 
 def global_seed_generator() -> SeedGenerator:
-    """The generator behind draws without a seed."""
+    """The generator behind draws without a seed.
+
+    Raises:
+        ValueError: in a function that JAX traces, where its state would become a constant.
+    """
     global _global
+    if current_scope() is None and _jax_traces():
+        raise ValueError(
+            "[JAX RNG] When tracing a JAX function, you should only use seeded random ops, e.g. you should create a "
+            "`SeedGenerator` instance, attach it to your layer/model, and pass the instance as the `seed` argument "
+            "when calling random ops. Unseeded random ops would get incorrectly traced by JAX and would become "
+            "constant after tracing."
+        )
     if _global is None:
         _global = SeedGenerator()
     return _global
+
+
+def _jax_traces() -> bool:
+    """Whether this runs in a function that JAX is tracing."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(jax.numpy.zeros(()), jax.core.Tracer)
 
 
 def reset_global_seed() -> None:
@@ -192,7 +210,7 @@ def normal(shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = None
 def uniform(shape: Any, minval: float = 0.0, maxval: float = 1.0, dtype: Any = None, seed: Any = None) -> Any:
     """Evenly distributed numbers in [minval, maxval)."""
     if dtype and not dtypes.is_float(dtype):
-        raise ValueError(f"`kerasoft.random.uniform` requires a floating point `dtype`. Received: dtype={dtype} ")
+        raise ValueError(f"`keras.random.uniform` requires a floating point `dtype`. Received: dtype={dtype} ")
     shape, dtype = tuple(shape), dtypes.narrowed(dtype)
     drawn = _by_rows("uniform", seed, shape)
     if drawn is not None:
@@ -208,7 +226,7 @@ def truncated_normal(shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: 
 def randint(shape: Any, minval: Any, maxval: Any, dtype: Any = "int32", seed: Any = None) -> Any:
     """Integers in [minval, maxval)."""
     if dtype and "int" not in dtypes.standardize(dtype):
-        raise ValueError(f"`kerasoft.random.randint` requires an integer `dtype`. Received: dtype={dtype} ")
+        raise ValueError(f"`keras.random.randint` requires an integer `dtype`. Received: dtype={dtype} ")
     dtype = dtypes.narrowed(dtype or "int32")
     return _draw("randint", seed, shape=tuple(shape), minval=minval, maxval=maxval, dtype=dtype)
 

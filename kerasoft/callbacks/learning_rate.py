@@ -34,22 +34,23 @@ class LearningRateScheduler(Callback):
         self.verbose = verbose
 
     def on_epoch_begin(self, epoch, logs=None):
-        optimizer = self._model.optimizer
-        if not hasattr(optimizer, "learning_rate"):
-            raise ValueError('Optimizer must have a "learning_rate" attribute.')
-        try:
-            rate = self.schedule(epoch, rate_of(optimizer))
-        except TypeError:
-            rate = self.schedule(epoch)
-        if not isinstance(rate, (float, np.float32, np.float64)):
-            raise ValueError(f"The output of the `schedule` function should be a float. Got: {rate}")
-        optimizer.learning_rate = rate
-        if self.verbose > 0:
-            print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting learning rate to {rate}.")
+        for optimizer, name in optimizers_of(self._model.optimizer):
+            if not hasattr(optimizer, "learning_rate"):
+                raise ValueError('Optimizer must have a "learning_rate" attribute.')
+            try:
+                rate = self.schedule(epoch, rate_of(optimizer))
+            except TypeError:
+                rate = self.schedule(epoch)
+            if not isinstance(rate, (float, np.float32, np.float64)):
+                raise ValueError(f"The output of the `schedule` function should be a float. Got: {rate}")
+            optimizer.learning_rate = rate
+            if self.verbose > 0:
+                name = f"{name} " if name else ""
+                print(f"\nEpoch {epoch + 1}: LearningRateScheduler setting {name}learning rate to {rate}.")
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            logs["learning_rate"] = rate_of(self._model.optimizer)
+            logs.update(rates_of(self._model.optimizer))
 
 
 class ReduceLROnPlateau(MonitorCallback):
@@ -102,7 +103,7 @@ class ReduceLROnPlateau(MonitorCallback):
         if self._direction is None:
             self._set_direction()
         logs = logs if logs is not None else {}
-        logs["learning_rate"] = rate_of(self._model.optimizer)
+        logs.update(rates_of(self._model.optimizer))
         current = logs.get(self.monitor)
         if current is None:
             warnings.warn(
@@ -124,15 +125,29 @@ class ReduceLROnPlateau(MonitorCallback):
                 self.wait = 0
 
     def _reduce(self, epoch: int) -> bool:
-        optimizer = self._model.optimizer
-        old = rate_of(optimizer)
-        if old <= np.float32(self.min_lr):
-            return False
-        new = max(old * self.factor, self.min_lr)
-        optimizer.learning_rate = new
-        if self.verbose > 0:
-            print(f"\nEpoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {new}.")
-        return True
+        reduced = False
+        for optimizer, name in optimizers_of(self._model.optimizer):
+            old = rate_of(optimizer)
+            if old <= np.float32(self.min_lr):
+                continue
+            optimizer.learning_rate = new = max(old * self.factor, self.min_lr)
+            reduced = True
+            if self.verbose > 0:
+                name = f" {name}" if name else ""
+                print(f"\nEpoch {epoch + 1}: ReduceLROnPlateau reducing{name} learning rate to {new}.")
+        return reduced
+
+
+def optimizers_of(optimizer) -> list[tuple]:
+    """Pairs (optimizer, name) of a `MultiOptimizer`'s inner ones; of another optimizer itself, without a name."""
+    inner = getattr(optimizer, "optimizers", None)
+    return [(optimizer, "")] if inner is None else [(each, each.name) for each in inner]
+
+
+def rates_of(optimizer) -> dict[str, float]:
+    """Learning rates as logs: "learning_rate", or "learning_rate_<name>" of each of several."""
+    pairs = optimizers_of(optimizer)
+    return {f"learning_rate_{name}" if name else "learning_rate": rate_of(each) for each, name in pairs}
 
 
 def rate_of(optimizer) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 from .. import ops
+from ..initializers import VarianceScaling
 from ..tensors import KerasTensor
 from .configured import Configured, known
 from .lora import LowRank, low_rank
@@ -88,7 +90,7 @@ class EinsumDense(LowRank, Configured):
         if self.quantization_mode:
             self.quantized_build(shape, mode=self.quantization_mode, config=self.quantization_config)
         else:
-            self.kernel = self.weight("kernel", shape)
+            self.kernel = self.weight("kernel", shape, initializer=self._first_kernel(kernel, result))
         self.bias = None
         if self.bias_axes:
             axes = [size(letter) if letter in self.bias_axes else 1 for letter in named]
@@ -96,6 +98,16 @@ class EinsumDense(LowRank, Configured):
             trailing = rank - len(letters) if result.endswith("...") else 0
             self.bias = self.weight("bias", (*axes, *(1,) * trailing))
         self.build_lora()
+
+    def _first_kernel(self, kernel, result):
+        """The kernel's initializer; one that asks for the fans learns which axes are inputs and which outputs."""
+        first = self.kernel_initializer
+        if not isinstance(first, VarianceScaling) or None not in (first.input_axes, first.output_axes):
+            return first
+        first = copy.copy(first)
+        first.input_axes = [i for i, letter in enumerate(kernel) if letter not in result]
+        first.output_axes = [i for i, letter in enumerate(kernel) if letter in result]
+        return first
 
     def compute_output_shape(self, input_shape):
         """The shape as `output_shape` tells it: its None stay None, as in Keras."""

@@ -25,8 +25,8 @@ def _check_categorical(name, y_true, y_pred, axis):
         raise ValueError(f"{name}: axis must be an int, got {axis!r}")
     if not fits(y_true.shape, y_pred.shape):
         raise ValueError(
-            f"{name} needs y_true and y_pred of the same shape, got y_true {tuple(y_true.shape)} and y_pred "
-            f"{tuple(y_pred.shape)}. For integer labels use sparse_{name.removeprefix('sparse_')}."
+            "Arguments `target` and `output` must have the same shape. Received: "
+            f"target.shape={tuple(y_true.shape)}, output.shape={tuple(y_pred.shape)}. That is {name}; for integer labels use sparse_{name.removeprefix('sparse_')}."
         )
     if y_pred.shape[-1] == 1:
         warnings.warn(
@@ -95,8 +95,9 @@ def _sparse_pair(y_true, y_pred, axis):
     expected = tuple(d for i, d in enumerate(y_pred.shape) if i != axis % len(y_pred.shape))
     if not fits(y_true.shape, expected):
         raise ValueError(
-            f"sparse_categorical_crossentropy needs integer labels of shape {expected} for y_pred "
-            f"{tuple(y_pred.shape)}, got {tuple(y_true.shape)}. For one-hot labels use categorical_crossentropy."
+            "Arguments `target` and `output` must have the same shape up until the last dimension: "
+            f"target.shape={tuple(y_true.shape)}, output.shape={tuple(y_pred.shape)}. That is "
+            f"sparse_categorical_crossentropy, which needs integer labels of shape {expected}. For one-hot labels use categorical_crossentropy."
         )
     return ops.cast(y_true, "int32"), y_pred
 
@@ -151,8 +152,8 @@ def _smoothed_binary(y_true, label_smoothing):
 def _check_binary(name, y_true, y_pred):
     if not fits(y_true.shape, y_pred.shape):
         raise ValueError(
-            f"{name} needs y_true and y_pred of the same shape, got y_true {tuple(y_true.shape)} and y_pred "
-            f"{tuple(y_pred.shape)}."
+            "Arguments `target` and `output` must have the same shape. Received: "
+            f"target.shape={tuple(y_true.shape)}, output.shape={tuple(y_pred.shape)}. That is {name}."
         )
 
 

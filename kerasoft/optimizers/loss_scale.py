@@ -91,7 +91,11 @@ class LossScaleOptimizer(Optimizer):
         scale = ops.convert_to_tensor(self.dynamic_scale)
         finite = self.check_finite(grads)
         with ValueScope() as values:
-            unscaled = [g if g is None else ops.divide(g, scale) for g in grads]
+            variables = trainable_variables or self._trainable_variables
+            unscaled = [
+                g if g is None or getattr(v, "overwrite_with_gradient", False) else ops.divide(g, scale)
+                for g, v in zip(grads, variables, strict=True)
+            ]
             self.inner_optimizer.apply(unscaled, trainable_variables)
         changed = values.assigned_besides()
         chosen = [(variable, ops.where(finite, value, ops.convert_to_tensor(variable))) for variable, value in changed]

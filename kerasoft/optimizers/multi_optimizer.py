@@ -110,7 +110,7 @@ class MultiOptimizer(Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self._optimizer_map = optimizer_map
         self._inner: list[Optimizer] = []
-        self._owner: dict[int, int] = {}
+        self._var_to_optimizer_idx: dict[int, int] = {}
         for optimizer in (
             *getattr(optimizer_map, "values", tuple)(),
             getattr(optimizer_map, "default_optimizer", None),
@@ -142,7 +142,7 @@ class MultiOptimizer(Optimizer):
             if optimizer not in self._inner:
                 optimizer.loss_scale_factor = self.loss_scale_factor
                 self._inner.append(optimizer)
-            self._owner[id(variable)] = self._inner.index(optimizer)
+            self._var_to_optimizer_idx[id(variable)] = self._inner.index(optimizer)
         for optimizer, own in zip(self._inner, self._divided(variables), strict=True):
             if own:
                 optimizer.build(own)
@@ -152,7 +152,7 @@ class MultiOptimizer(Optimizer):
         """Things by the inner optimizer that owns their variable."""
         parts: list[list] = [[] for _ in self._inner]
         for thing in variables:
-            parts[self._owner[id(key(thing))]].append(thing)
+            parts[self._var_to_optimizer_idx[id(key(thing))]].append(thing)
         return parts
 
     @property

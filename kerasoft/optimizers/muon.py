@@ -116,9 +116,11 @@ class Muon(Optimizer):
         step = learning_rate * self.zeropower_via_newtonschulz5(
             gradient + self.momentum * m if self.nesterov else m, self.ns_steps
         )
-        if self.rms_rate is not None:
-            step = step * math.sqrt(max(variable.shape)) * self.rms_rate
-        variable.assign(variable - step)
+        variable.assign(variable - self.lr_adjust(step))
+
+    def lr_adjust(self, x):
+        """A step for a matrix times `rms_rate` and the root of its larger size."""
+        return x if self.rms_rate is None else x * (math.sqrt(max(x.shape)) * self.rms_rate)
 
     def _adam_step(self, gradient, variable, learning_rate, momentum, velocity):
         t = ops.cast(ops.convert_to_tensor(self.iterations), "float32") + 1.0

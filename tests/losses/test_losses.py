@@ -257,9 +257,9 @@ def test_errors_say_what_to_do():
         ks.losses.MeanSquaredError(reduction="average")
     with pytest.raises(ValueError, match=r"got y_true \(6,\) and y_pred \(6, 4\). For integer labels use sparse_cat"):
         ks.losses.categorical_crossentropy(LABELS, PROBABILITIES)
-    with pytest.raises(ValueError, match=r"needs integer labels of shape \(6,\) for y_pred \(6, 4\), got \(6, 4\)"):
+    with pytest.raises(ValueError, match=r"target.shape=\(6, 4\), output.shape=\(6, 4\).*needs integer labels of shape \(6,\)"):
         ks.losses.sparse_categorical_crossentropy(ONE_HOT, PROBABILITIES)
-    with pytest.raises(ValueError, match="binary_crossentropy needs y_true and y_pred of the same shape"):
+    with pytest.raises(ValueError, match="must have the same shape. Received: .*binary_crossentropy"):
         ks.losses.binary_crossentropy(LABELS, PROBABILITIES)
     with pytest.raises(ValueError, match=r"q must be in \(0, 1\), got 1"):
         ks.losses.CategoricalGeneralizedCrossEntropy(q=1)
