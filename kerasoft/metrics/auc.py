@@ -47,8 +47,8 @@ class AUC(Metric):
         from_logits=False,
     ):
         super().__init__(name=name, dtype=dtype)
-        self.curve = _one_of("curve", str(curve).upper(), CURVES)
-        self.summation_method = _one_of("summation_method", str(summation_method).lower(), SUMMATIONS)
+        self.curve = _one_of("curve", str(curve).upper(), CURVES, curve)
+        self.summation_method = _one_of("summation method", str(summation_method).lower(), SUMMATIONS, summation_method)
         self._given = thresholds is not None
         if thresholds is not None:
             inner = sorted(thresholds)
@@ -146,7 +146,7 @@ def _interpolated_pr(tp, fp, fn):
     return ratio(slope * (dtp + intercept * xp.log(grown)), xp.maximum(tp[1:] + fn[1:], 0))
 
 
-def _one_of(argument, value, allowed):
+def _one_of(argument, value, allowed, given):
     if value not in allowed:
-        raise ValueError(f"AUC: {argument} must be one of {allowed}, got {value!r}")
+        raise ValueError(f'Invalid AUC {argument} value: "{given}". Expected values are {list(allowed)}')
     return value

@@ -87,7 +87,7 @@ class Metric:
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Variable):
             if "_variables" not in self.__dict__:
-                raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() first")
+                raise RuntimeError("You forgot to call `super().__init__()` in the `__init__()` method. Go add it!")
             if all(value is not known for known in self._variables):
                 self._variables.append(value)
         super().__setattr__(name, value)
@@ -95,7 +95,7 @@ class Metric:
     def add_variable(self, shape, initializer=None, dtype=None, aggregation="sum", name=None) -> Variable:
         """A state of known shape, zeros by default; a sum over rows, so it starts at 0 in a traced step."""
         if "_variables" not in self.__dict__:
-            raise RuntimeError(f"{type(self).__name__}.__init__ must call super().__init__() first")
+            raise RuntimeError("You forgot to call `super().__init__()` in the `__init__()` method. Go add it!")
         first = get_initializer("zeros" if initializer is None else initializer)
         with name_scope(self.name.replace("/", ">")):
             variable = Variable(first, shape=tuple(shape), dtype=dtype or "float32", trainable=False, name=name)

@@ -13,13 +13,13 @@ LOWEST = -1e10
 COUNTS = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
 
-def parse_thresholds(owner: str, thresholds, default: float) -> list[float]:
+def parse_thresholds(thresholds, default: float) -> list[float]:
     """`thresholds` as a list in [0, 1]."""
     given = default if thresholds is None else thresholds
     given = list(given) if isinstance(given, (list, tuple, np.ndarray)) else [given]
     wrong = [] if thresholds is None else [t for t in given if t is None or not 0 <= t <= 1]
     if wrong:
-        raise ValueError(f"{owner}: thresholds must be in [0, 1], got {wrong}")
+        raise ValueError(f"Threshold values must be in [0, 1]. Received: {wrong}")
     return given
 
 
@@ -114,7 +114,7 @@ class _Count(Metric):
     def __init__(self, thresholds=None, name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
         self.init_thresholds = thresholds
-        self.thresholds = parse_thresholds(self.name, thresholds, 0.5)
+        self.thresholds = parse_thresholds(thresholds, 0.5)
         self.accumulator = self.add_variable((len(self.thresholds),), name="accumulator")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -161,7 +161,7 @@ class _Ratio(Metric):
     def __init__(self, thresholds=None, top_k=None, class_id=None, name=None, dtype=None):
         super().__init__(name=name, dtype=dtype)
         self.init_thresholds, self.top_k, self.class_id = thresholds, top_k, class_id
-        self.thresholds = parse_thresholds(self.name, thresholds, 0.5 if top_k is None else LOWEST)
+        self.thresholds = parse_thresholds(thresholds, 0.5 if top_k is None else LOWEST)
         shape = (len(self.thresholds),)
         self.true_positives = self.add_variable(shape, name="true_positives")
         setattr(self, self.other, self.add_variable(shape, name=self.other))

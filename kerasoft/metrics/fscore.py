@@ -33,11 +33,17 @@ class FBetaScore(Metric):
                 "Invalid `average` argument value. Expected one of: {None, 'micro', 'macro', 'weighted'}. "
                 f"Received: average={average}"
             )
-        if not isinstance(beta, float) or beta <= 0.0:
-            raise ValueError(f"Invalid `beta` argument value. It should be a Python float > 0. Received: beta={beta}")
-        if threshold is not None and not (isinstance(threshold, float) and 0.0 < threshold <= 1.0):
+        for argument, value in (("beta", beta), ("threshold", threshold)):
+            if not isinstance(value, float) and not (argument == "threshold" and value is None):
+                raise ValueError(
+                    f"Invalid `{argument}` argument value. It should be a Python float. "
+                    f"Received: {argument}={value} of type '{type(value)}'"
+                )
+        if beta <= 0.0:
+            raise ValueError(f"Invalid `beta` argument value. It should be > 0. Received: beta={beta}")
+        if threshold is not None and not 0.0 < threshold <= 1.0:
             raise ValueError(
-                "Invalid `threshold` argument value. It should be a Python float and verify 0 < threshold <= 1. "
+                "Invalid `threshold` argument value. It should verify 0 < threshold <= 1. "
                 f"Received: threshold={threshold}"
             )
         self.average, self.beta, self.threshold = average, beta, threshold

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from .. import ops
@@ -57,6 +59,13 @@ class IoU(Metric):
             counted = ops.logical_and(counted, condition)
         weights = ops.cast(counted, self.dtype)
         if sample_weight is not None:
+            traced = hasattr(sample_weight, "op")  # weights of rows, always float
+            if "float" in str(getattr(sample_weight, "dtype", "")) and "int" in self.dtype and not traced:
+                warnings.warn(
+                    "You are passing weight as `float`, but dtype is `int`. This may result in an incorrect weight "
+                    "due to type casting Consider using integer weights.",
+                    stacklevel=2,
+                )
             given = ops.cast(ops.convert_to_tensor(sample_weight), self.dtype)
             shape = tuple(given.shape) + (1,) * (len(y_true.shape) - len(given.shape))
             weights = ops.multiply(weights, ops.broadcast_to(ops.reshape(given, shape), y_true.shape))

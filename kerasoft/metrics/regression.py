@@ -50,9 +50,15 @@ class R2Score(Metric):
         super().__init__(name=name, dtype=dtype)
         allowed = (None, "uniform_average", "variance_weighted_average")
         if class_aggregation not in allowed:
-            raise ValueError(f"R2Score: class_aggregation must be one of {allowed}, got {class_aggregation!r}")
+            raise ValueError(
+                f"Invalid value for argument `class_aggregation`. Expected one of {allowed}. "
+                f"Received: class_aggregation={class_aggregation}"
+            )
         if num_regressors < 0:
-            raise ValueError(f"R2Score: num_regressors must be 0 or more, got {num_regressors}")
+            raise ValueError(
+                "Invalid value for argument `num_regressors`. Expected a value >= 0. "
+                f"Received: num_regressors={num_regressors}"
+            )
         self.class_aggregation, self.num_regressors = class_aggregation, num_regressors
         self.num_samples = self.add_variable((), name="num_samples")
         self._built = False

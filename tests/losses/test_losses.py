@@ -257,7 +257,9 @@ def test_errors_say_what_to_do():
         ks.losses.MeanSquaredError(reduction="average")
     with pytest.raises(ValueError, match=r"got y_true \(6,\) and y_pred \(6, 4\). For integer labels use sparse_cat"):
         ks.losses.categorical_crossentropy(LABELS, PROBABILITIES)
-    with pytest.raises(ValueError, match=r"target.shape=\(6, 4\), output.shape=\(6, 4\).*needs integer labels of shape \(6,\)"):
+    with pytest.raises(
+        ValueError, match=r"target.shape=\(6, 4\), output.shape=\(6, 4\).*needs integer labels of shape \(6,\)"
+    ):
         ks.losses.sparse_categorical_crossentropy(ONE_HOT, PROBABILITIES)
     with pytest.raises(ValueError, match="must have the same shape. Received: .*binary_crossentropy"):
         ks.losses.binary_crossentropy(LABELS, PROBABILITIES)

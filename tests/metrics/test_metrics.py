@@ -334,11 +334,11 @@ def test_resolve_functions_and_instances():
 def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="Could not interpret metric identifier: accurracy"):
         ks.metrics.resolve("accurracy", (None, 1), (None, 1))
-    with pytest.raises(ValueError, match=r"thresholds must be in \[0, 1\], got \[1.5\]"):
+    with pytest.raises(ValueError, match=r"Threshold values must be in \[0, 1\]. Received: \[1.5\]"):
         ks.metrics.Precision(thresholds=[0.5, 1.5])
     with pytest.raises(ValueError, match=r"`recall` must be in the range \[0, 1\]"):
         ks.metrics.PrecisionAtRecall(recall=2)
-    with pytest.raises(ValueError, match="curve must be one of .* got 'RAC'"):
+    with pytest.raises(ValueError, match='Invalid AUC curve value: "rac". Expected values are'):
         ks.metrics.AUC(curve="rac")
     with pytest.raises(ValueError, match="`num_labels` is needed only when `multi_label`"):
         ks.metrics.AUC(num_labels=3)
