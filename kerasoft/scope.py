@@ -210,7 +210,7 @@ class EagerScope(Scope):
 
     def count_rows(self, batch: int) -> None:
         """The call that begins now is of so many rows."""
-        self.rows = np.float32(batch)
+        self.rows = np.float32(max(batch, 1))
         self.row_id = np.arange(batch, dtype=np.uint32)
 
     @property

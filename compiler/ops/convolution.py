@@ -149,7 +149,7 @@ def window_fits(sizes: Sequence[Any], window: Sequence[int], what: str) -> None:
     if any(isinstance(n, int) and 0 < n < k for n, k in zip(sizes, window)):
         need = tuple(int(k) for k in window)
         raise ShapeError(
-            f"{what} of size {need} does not fit spatial sizes {tuple(sizes)}: with padding='valid' they must be at "
+            f"Computed output size would be zero or negative. {what} of size {need} does not fit spatial sizes {tuple(sizes)}: with padding='valid' they must be at "
             f"least {', '.join(map(str, need))}. Use padding='same', a smaller window or a larger input."
         )
 

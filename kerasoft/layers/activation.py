@@ -15,6 +15,8 @@ class Activation(Configured):
     [[0.0, 2.0]]
     """
 
+    _stateless = True
+
     def __init__(self, activation, **kwargs):
         super().__init__(**kwargs)
         self.keep(activation=activation)
@@ -33,6 +35,8 @@ class ReLU(Configured):
     Raises:
         ValueError: a negative argument.
     """
+
+    _stateless = True
 
     def __init__(self, max_value=None, negative_slope=0.0, threshold=0.0, **kwargs):
         super().__init__(**kwargs)
@@ -57,6 +61,8 @@ class LeakyReLU(Configured):
         ValueError: `negative_slope` is None or negative.
     """
 
+    _stateless = True
+
     def __init__(self, negative_slope=0.3, **kwargs):
         if "alpha" in kwargs:  # the name of Keras 2
             negative_slope = kwargs.pop("alpha")
@@ -77,6 +83,8 @@ class LeakyReLU(Configured):
 
 class ELU(Configured):
     """x, or `alpha * (exp(x) - 1)` below 0."""
+
+    _stateless = True
 
     def __init__(self, alpha=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -131,6 +139,8 @@ class PReLU(Configured):
 class Softmax(Configured):
     """Softmax over `axis` (an int, or a tuple for a joint softmax); where `mask` is False the result is 0."""
 
+    _stateless = True
+
     def __init__(self, axis=-1, **kwargs):
         super().__init__(**kwargs)
         self.keep(axis=axis)
@@ -149,6 +159,8 @@ class Softmax(Configured):
 
 class ActivityRegularization(Configured):
     """Gives its input back and adds ``l1 * sum(|x|) + l2 * sum(x²)``, divided by the batch size, to the loss."""
+
+    _stateless = True
 
     def __init__(self, l1=0.0, l2=0.0, **kwargs):
         super().__init__(activity_regularizer=regularizers.L1L2(l1=l1, l2=l2), **kwargs)

@@ -53,6 +53,7 @@ class CallArguments:
     Attributes:
         by_name: arguments as bound to `call`'s parameters, without defaults.
         tensors: those that are tensors or structures of tensors, in order.
+        masks: arguments named ``..._mask`` that are tensors.
         first: the first argument.
     """
 
@@ -68,9 +69,14 @@ class CallArguments:
         else:
             self._bind(signature, args, kwargs)
         self.first = args[0] if args else next(iter(by_name.values()), None)
-        self.tensors = {}
+        self.tensors: dict[str, Any] = {}
+        self.masks: dict[str, Any] = {}
         for name, value in by_name.items():
-            if value is None or name == "mask" or name.endswith("_mask"):
+            if value is None or name == "mask":
+                continue
+            if name.endswith("_mask"):
+                if is_tensor(value):
+                    self.masks[name] = value
                 continue
             if isinstance(value, (list, tuple, dict)):
                 if _holds_tensors(value):
@@ -110,6 +116,7 @@ def shapes_for_build(arguments: CallArguments, build: Any, shape_of: Any) -> dic
     bound = getattr(build, "__func__", None)
     parameters = _build_parameters(bound) if bound is not None else list(inspect.signature(build).parameters.values())
     shapes = {f"{name}_shape": tree.map_structure(shape_of, value) for name, value in arguments.tensors.items()}
+    shapes |= {f"{name}_shape": shape_of(value) for name, value in arguments.masks.items()}
     if not parameters:
         return {}
     if len(parameters) == 1:
@@ -123,3 +130,35 @@ def shapes_for_build(arguments: CallArguments, build: Any, shape_of: Any) -> dic
         elif p.name == "input_shape" and shapes:
             found[p.name] = next(iter(shapes.values()))
     return found
+
+
+def wrong_build(layer: Any, arguments: CallArguments) -> str:
+    """What is wrong with a `build` to which `shapes_for_build` finds no shapes."""
+    names = [p.name for p in _build_parameters(type(layer).build)]
+    name = next(
+        (n for n in names if not n.endswith("_shape")),
+        next((n for n in names if n[:-6] not in arguments.by_name), names[0]),
+    )
+    if name.endswith("_shape"):
+        what = f"received `build()` argument `{name}`, but `call()` does not have argument `{name[:-6]}`"
+    else:
+        what = f"Received `build()` argument `{name}`, which does not end in `_shape`"
+    return (
+        "For a `build()` method with more than one argument, all arguments should have a `_shape` suffix and match an "
+        "argument from `call()`. E.g. `build(self, foo_shape, bar_shape)` "
+        f"For layer '{type(layer).__name__}', {what}. The tensors of this call are {list(arguments.tensors)}."
+    )
+
+
+def check_positional(args: tuple) -> None:
+    """Refuses plain numbers, bools and names among positional arguments after the first.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for arg in args[1:]:
+        if isinstance(arg, (bool, int, float, str)):
+            raise ValueError(
+                "Only input tensors may be passed as positional arguments. The following argument value should be passed "
+                f"as a keyword argument: {arg} (of type {type(arg)})"
+            )

@@ -90,8 +90,8 @@ def positive(layer: Any, name: str, value: Any) -> int:
     """
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) <= 0:
         raise ValueError(
-            f"Received an invalid value for argument `{name}` of {type(layer).__name__}, "
-            f"expected a positive integer, got {value}."
+            f"Received an invalid value for `{name}`, expected a positive integer. "
+            f"Received: {name}={value} (layer {type(layer).__name__})"
         )
     return int(value)
 
@@ -123,10 +123,11 @@ def ints(name: str, value: Any, count: int, allow_zero: bool = False) -> tuple[i
         result = ()
     if len(result) != count:
         raise ValueError(f"The `{name}` argument must be a tuple of {count} integers. Received {name}={value}")
-    lowest = 0 if allow_zero else 1
-    if min(result) < lowest:
+    wrong = {v for v in result if v < 0 or (v == 0 and not allow_zero)}
+    if wrong:
         raise ValueError(
-            f"The `{name}` argument must be a tuple of {count} integers >= {lowest}. Received {name}={value}"
+            f"The `{name}` argument must be a tuple of {count} integers. Received {name}={value}, including values "
+            f"{wrong} that do not satisfy `value {'>= 0' if allow_zero else '> 0'}`"
         )
     return result
 

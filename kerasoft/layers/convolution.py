@@ -67,7 +67,7 @@ class Convolution(Configured):
             if self.data_format == "channels_first":
                 bias = ops.reshape(bias, (1, bias.shape[0]) + (1,) * self.rank)
             x = ops.add(x, bias)
-        return self.activation(x)
+        return x if self.activation is None else self.activation(x)
 
     def get_config(self):
         return {"activity_regularizer": None, **super().get_config()}

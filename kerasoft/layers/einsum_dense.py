@@ -66,7 +66,6 @@ class EinsumDense(LowRank, Configured):
             bias_constraint=bias_constraint,
             quantization_config=quantization_config,
         )
-        self.supports_masking = True
 
     kernel = low_rank("kernel")
 
@@ -125,7 +124,7 @@ class EinsumDense(LowRank, Configured):
         x = ops.einsum(self.equation, inputs, self.kernel)
         if self.bias is not None:
             x = ops.add(x, self.bias)
-        return self.activation(x)
+        return x if self.activation is None else self.activation(x)
 
     def get_config(self):
         return {"activity_regularizer": None, **super().get_config()}

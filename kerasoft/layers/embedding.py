@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import ops
 from ..compiler.ops.indexing import embedding_lookup
 from ..scope import set_mask
-from .configured import Configured, positive
+from .configured import Configured
 from .lora import LowRank, low_rank
 
 
@@ -44,8 +44,8 @@ class Embedding(LowRank, Configured):
         super().__init__(**kwargs)
         self.keep_lora(lora_rank, lora_alpha)
         self.keep(
-            input_dim=positive(self, "input_dim", input_dim),
-            output_dim=positive(self, "output_dim", output_dim),
+            input_dim=_positive("input_dim", input_dim),
+            output_dim=_positive("output_dim", output_dim),
             embeddings_initializer=embeddings_initializer,
             embeddings_regularizer=embeddings_regularizer,
             embeddings_constraint=embeddings_constraint,
@@ -143,11 +143,21 @@ class ReversibleEmbedding(Embedding):
         return None  # set in `call`
 
 
+def _positive(name, value):
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) <= 0:
+        raise ValueError(
+            f"`{name}` must be a positive integer. Received: {name}={value} (of type {type(value).__name__})."
+        )
+    return int(value)
+
+
 class Masking(Configured):
     """Steps whose features all equal `mask_value` are zeroed and skipped by later layers.
 
     Shapes: (batch, steps, features) -> the same.
     """
+
+    _stateless = True
 
     def __init__(self, mask_value=0.0, **kwargs):
         super().__init__(**kwargs)

@@ -42,19 +42,22 @@ class InputLayer(Layer):
         batch_shape = kwargs.pop("batch_input_shape", batch_shape)
         if kwargs:
             raise ValueError(f"Unrecognized keyword arguments passed to InputLayer: {kwargs}")
-        if sparse or ragged:
-            raise ValueError(f"Input '{self.name}': sparse and ragged inputs are not supported; give dense arrays")
+        for option, given in (("sparse", sparse), ("ragged", ragged)):
+            if given:
+                raise ValueError(f"`{option}=True` is not supported (Input '{self.name}'); give dense arrays")
         if input_tensor is not None:
-            batch_shape, dtype = input_tensor.shape, dtype or input_tensor.dtype
-        if batch_shape is None:
-            if shape is None:
+            _check_tensor(input_tensor, shape, batch_size, batch_shape, dtype)
+            batch_shape, dtype = input_tensor.shape, input_tensor.dtype
+        else:
+            for option, given in (("shape", shape), ("batch_size", batch_size)):
+                if given is not None and batch_shape is not None:
+                    raise ValueError(f"You cannot pass both `{option}` and `batch_shape` at the same time.")
+            if shape is None and batch_shape is None:
                 raise ValueError("You must pass a `shape` argument.")
-            batch_shape = (batch_size, *standardize_shape(shape))
-        elif shape is not None:
-            raise ValueError("You cannot pass both `shape` and `batch_shape` at the same time.")
+            batch_shape = (batch_size, *standardize_shape(shape)) if batch_shape is None else batch_shape
         self._batch_shape = standardize_shape(batch_shape)
         self._input_dtype = dtypes.standardize(dtype)
-        self.optional = optional
+        self.optional, self.sparse, self.ragged = optional, False, False
         self.built = True
         output = (
             input_tensor if input_tensor is not None else KerasTensor(self._batch_shape, self._input_dtype, name=name)
@@ -85,6 +88,29 @@ class InputLayer(Layer):
             "name": self.name,
             "optional": self.optional,
         }
+
+
+def _check_tensor(tensor: Any, shape: Any, batch_size: Any, batch_shape: Any, dtype: Any) -> None:
+    """
+    Raises:
+        ValueError: no KerasTensor, or another argument says something else than it.
+    """
+    if not isinstance(tensor, KerasTensor):
+        raise ValueError(
+            "Argument `input_tensor` must be a KerasTensor. "
+            f"Received invalid type: input_tensor={tensor} (of type {type(tensor)})"
+        )
+    other = {
+        "batch_size": batch_size is not None and tensor.shape[:1] != (batch_size,),
+        "shape": shape is not None and tuple(shape) != tensor.shape[1:],
+        "batch_shape": batch_shape is not None and tuple(batch_shape) != tensor.shape,
+        "dtype": dtype is not None and tensor.dtype != dtypes.standardize(dtype),
+    }
+    for name, wrong in other.items():
+        if wrong:
+            raise ValueError(
+                f"When providing the `input_tensor` argument, you cannot provide an incompatible `{name}` argument."
+            )
 
 
 def Input(

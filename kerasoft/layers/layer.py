@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes, naming, tree
+from ..dtype_policies import DTypePolicy
 from ..errors import LayerError
 from ..scope import EagerScope, current_scope, enter_autocast, get_mask, leave_autocast, set_mask
 from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
 from ..variables import Variable
-from .call_arguments import CallArguments, shapes_for_build, signature_of
+from .call_arguments import CallArguments, check_positional, shapes_for_build, signature_of, wrong_build
 from .errors_in_calls import close_arguments, locate, located_constructor
 from .input_spec import check_inputs
 from .precision import Precision
@@ -48,6 +49,9 @@ class Layer(Stateless, Precision, Operation):
     [[2.0, 4.0, 6.0]]
     """
 
+    _allow_non_tensor_positional_args = False
+    _stateless = False  # True: there is nothing to build, so that the layer is built from the start
+
     def __init__(
         self,
         *,
@@ -73,10 +77,14 @@ class Layer(Stateless, Precision, Operation):
         self.activity_regularizer = activity_regularizer
         self._dtype_policy = dtypes.policy(dtype)
         self.autocast = autocast
-        self.built = False
+        self.built = self._stateless and type(self).build is Layer.build
         self.supports_masking = type(self).compute_mask is not Layer.compute_mask
         self.input_spec: Any = None
-        self._trainable = bool(trainable)
+        if not isinstance(trainable, bool):
+            raise ValueError(
+                f"Expected `trainable` to be a boolean. Received: trainable={trainable} (of type {type(trainable)})"
+            )
+        self._trainable = trainable
         self._build_shapes: dict[str, Any] | None = None
         self._building = False
         self._is_quantized = False
@@ -129,6 +137,11 @@ class Layer(Stateless, Precision, Operation):
         """
         from .. import constraints, initializers, regularizers
 
+        if isinstance(shape, str):
+            raise ValueError(
+                f"`name` must be passed as a keyword argument. Received: add_weight('{shape}', ...). "
+                f"Use: add_weight(shape=..., name='{shape}')."
+            )
         shape = () if shape is None else (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if not all(isinstance(d, (int, np.integer)) for d in shape):
             raise LayerError(
@@ -162,10 +175,7 @@ class Layer(Stateless, Precision, Operation):
             return
         shapes = shapes_for_build(arguments, self.build, lambda x: None if x is None else known_shape(x))
         if shapes is None:
-            raise LayerError(
-                f"Layer '{self.name}' ({type(self).__name__}): build() takes other arguments than the shapes of call()'s "
-                f"tensors {list(arguments.tensors)}. Name them `<argument>_shape`."
-            )
+            raise LayerError(wrong_build(self, arguments))
         with self._name_scope():
             self._call_build(shapes)
 
@@ -177,6 +187,8 @@ class Layer(Stateless, Precision, Operation):
 
     def _after_build(self) -> None:
         self.built = True
+        if _is_users(type(self)) and (type(self).build is not Layer.build or not self._layers):
+            self._locked = True
         if not self._trainable:
             self.trainable = False  # reaches the new variables and sublayers
 
@@ -205,7 +217,7 @@ class Layer(Stateless, Precision, Operation):
     # --- calling ---
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call()` method implemented.")
+        raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call` method implemented.")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not getattr(self, "_ready", False):
@@ -213,10 +225,12 @@ class Layer(Stateless, Precision, Operation):
                 f"In layer '{type(self).__name__}', you forgot to call `super().__init__()` as the first statement in "
                 "the `__init__()` method. Go add it!"
             )
+        scope = current_scope()
+        if len(args) > 1 and (scope is None or not scope.tracing) and not self._allow_non_tensor_positional_args:
+            check_positional(args)
         if any_symbolic(args, kwargs):
             return self._symbolic_call(args, kwargs)
         args, kwargs = self._as_tensors(args), self._as_tensors(kwargs)
-        scope = current_scope()
         if scope is not None and (scope.tracing or not scope.counts_rows):
             return self._run(*args, **kwargs)
         first = next((x for x in tree.flatten((args, kwargs)) if hasattr(x, "dtype") and len(x.shape)), None)
@@ -228,10 +242,11 @@ class Layer(Stateless, Precision, Operation):
                 return self._run(*args, **kwargs)
             finally:
                 scope.counts_rows = True
-        with EagerScope(batch=rows) as scope:
-            outputs = self._run(*args, **kwargs)
-            self._losses = list(scope.losses)
-            return outputs
+        with EagerScope(batch=rows):
+            for layer in self._flatten_layers():
+                if layer._losses:
+                    layer._losses = []
+            return self._run(*args, **kwargs)
 
     def _symbolic_call(self, args: tuple, kwargs: dict) -> Any:
         try:
@@ -390,7 +405,7 @@ class Layer(Stateless, Precision, Operation):
         """Adds a scalar computed in `call` to the model's loss."""
         scope = current_scope()
         for value in tree.flatten(loss):
-            if scope is None:
+            if scope is None or not (scope.tracing or scope.holds_values):
                 self._losses.append(value)
             else:
                 scope.add_loss(value)
@@ -405,7 +420,11 @@ class Layer(Stateless, Precision, Operation):
                 real = ops.reshape(scope.valid, (x.shape[0],) + (1,) * (len(x.shape) - 1))
                 x = ops.where(ops.greater(real, 0), x, ops.zeros_like(x))
             loss = self.activity_regularizer(x)
-            scope.add_share(ops.divide(loss, scope.row_count(x)) if len(x.shape) else loss)
+            loss = ops.divide(loss, scope.row_count(x)) if len(x.shape) else loss
+            if scope.tracing or scope.holds_values:
+                scope.add_share(loss)
+            else:
+                self._losses.append(loss)
 
     @property
     def losses(self) -> list[Any]:
@@ -427,6 +446,11 @@ class Layer(Stateless, Precision, Operation):
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         """The output shape for an input shape (or one per tensor argument)."""
+        if type(self).call is Layer.call:
+            raise NotImplementedError(
+                f"Layer {type(self).__name__} does not have a `compute_output_shape` method implemented. Should implement "
+                "`def compute_output_shape(self, input_shape)`."
+            )
         shapes = [*args, *kwargs.values()]
 
         def symbolic(shape: Any) -> Any:
@@ -467,10 +491,14 @@ class Layer(Stateless, Precision, Operation):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """The layer that gave this config."""
-        if cls.get_config is Layer.get_config:
-            from ..saving.serialization import deserialize_keras_object
+        from ..saving.serialization import deserialize_keras_object
 
+        if cls.get_config is Layer.get_config:
             config = {key: deserialize_keras_object(value) for key, value in config.items()}
+        elif isinstance(config.get("dtype"), dict):  # constructors see a policy, or its name if it is a plain one
+            found = deserialize_keras_object(config["dtype"])
+            plain = type(found) is DTypePolicy and found.quantization_mode is None
+            config = {**config, "dtype": found.name if plain else found}
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -492,11 +520,17 @@ def _complete_build(build: Any) -> Any:
         finally:
             self._building = False
         shapes = {**dict(zip(names, args, strict=False)), **kwargs}
-        self._build_shapes = {name: shape_tuple(shape) for name, shape in shapes.items() if shape is not None} or None
+        self._build_shapes = {name: shape_tuple(shape) for name, shape in shapes.items() if shape is not None}
         self._after_build()
         return result
 
     return complete
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users(cls: type) -> bool:
+    """Whether a class derives from `Layer` and from no layer or model of this library."""
+    return all(c in Layer.__mro__ or not c.__module__.startswith("kerasoft.") for c in cls.__mro__)
 
 
 def _labelled(layer: Layer) -> Any:

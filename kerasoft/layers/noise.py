@@ -71,6 +71,8 @@ def normal_noise(x, stddev, seed):
 class Noise(Configured):
     """Base of the layers that act in training only: `disturb` there, the input elsewhere."""
 
+    _stateless = True
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True

@@ -184,6 +184,8 @@ class RMSNormalization(Configured):
 class UnitNormalization(Configured):
     """x divided by its length along `axis` (an int, or a list of ints for a joint length)."""
 
+    _stateless = True
+
     def __init__(self, axis=-1, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(axis, (int, list, tuple)):

@@ -20,6 +20,8 @@ class Pooling(Configured):
         data_format: ``"channels_last"`` or ``"channels_first"``.
     """
 
+    _stateless = True
+
     rank: int
 
     def __init__(self, pool_size, strides=None, padding="valid", data_format=None, name=None, **kwargs):
@@ -102,6 +104,8 @@ class GlobalPooling(Configured):
 
     Shapes: (batch, *spatial, channels) -> (batch, channels), or (batch, 1, ..., channels) with `keepdims`.
     """
+
+    _stateless = True
 
     rank: int
 

@@ -148,11 +148,11 @@ class Precision(State):
 
         quantize_layer(self, mode, type_check, config)
 
-    def quantized_build(self, *shapes: Any, **options: Any) -> None:
+    def quantized_build(self, input_shape: Any, mode: Any = None, **options: Any) -> None:
         """Makes the weights of the quantised form."""
         from ..quantizers.layers import build_quantized
 
-        build_quantized(self, *shapes, **options)
+        build_quantized(self, input_shape, mode, **options)
 
     def quantized_call(self, *args: Any, **kwargs: Any) -> Any:
         """`call` with quantised weights."""

@@ -12,6 +12,8 @@ from .input_spec import InputSpec
 class Identity(Configured):
     """Gives its input back."""
 
+    _stateless = True
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.keep()

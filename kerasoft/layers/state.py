@@ -27,10 +27,14 @@ class State:
     name: str
     built: bool
     _trainable: bool
+    _locked = False  # True: no more state may be added
 
     def __init__(self) -> None:
         for name in ("_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators"):
             object.__setattr__(self, name, [])
+        for name, value in list(self.__dict__.items()):  # set before the constructor of the base class was called
+            if type(value) not in _PLAIN and name not in _UNTRACKED and name != "_captured":
+                setattr(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if type(value) not in _PLAIN and name not in _UNTRACKED and "_layers" in self.__dict__:
@@ -49,6 +53,7 @@ class State:
             self._track_variable(value)
         elif isinstance(value, State):
             if value is not self and not any(x is value for x in self._layers):
+                self._check_lock()
                 self._layers.append(value)
         elif hasattr(value, "update_state") and hasattr(value, "result"):
             if not any(x is value for x in self._metrics):
@@ -60,7 +65,15 @@ class State:
     def _track_variable(self, variable: Variable) -> None:
         found = self._trainable_variables if variable.trainable else self._non_trainable_variables
         if not any(v is variable for v in self._trainable_variables + self._non_trainable_variables):
+            self._check_lock()
             found.append(variable)
+
+    def _check_lock(self) -> None:
+        if self._locked:
+            raise ValueError(
+                "You cannot add new elements of state (variables or sub-layers) to a layer that is already built. All "
+                "state must be created in the `__init__()` method or in the `build()` method."
+            )
 
     def _untrack_variable(self, variable: Variable) -> None:
         for found in (self._trainable_variables, self._non_trainable_variables):
@@ -87,9 +100,11 @@ class State:
         """This layer and all below, depth first, each once; or not itself, or only those directly in it."""
         order: list[Any] = []
         stack: list[Any] = [self]
+        seen: set[int] = set()
         while stack:
             layer = stack.pop()
-            if not any(x is layer for x in order):
+            if id(layer) not in seen:
+                seen.add(id(layer))
                 order.append(layer)
                 if recursive or layer is self:
                     stack.extend(reversed(layer._layers))

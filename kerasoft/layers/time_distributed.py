@@ -24,7 +24,7 @@ class Wrapper(Configured):
         if not isinstance(layer, Layer):
             raise ValueError(
                 f"Layer {layer} supplied to {type(self).__name__} isn't a supported layer type. "
-                "Please ensure wrapped layer is a valid kerasoft layer."
+                "Please ensure wrapped layer is a valid Keras layer."
             )
         super().__init__(**kwargs)
         self.keep()

@@ -432,19 +432,25 @@ def build_quantized(layer: Any, shape: tuple, mode: str | None = None, config: A
         raise _unsupported(layer, "quantized_build")
     mode = mode or layer.quantization_mode
     if mode not in ("int8", "int4"):
-        raise NotImplementedError(
-            f"Invalid quantization mode. Expected one of ('int8', 'int4'). Received: quantization_mode={mode}"
-        )
+        raise _invalid_mode(mode)
     default = AbsMaxQuantizer() if mode == "int8" else None
     layer.inputs_quantizer = QuantizationConfig.activation_quantizer_or_default(config, default)
     layer._is_quantized = True
     form.build(tuple(shape), mode, config)
 
 
+def _invalid_mode(mode: Any) -> NotImplementedError:
+    return NotImplementedError(
+        f"Invalid quantization mode. Expected one of ('int8', 'int4'). Received: quantization_mode={mode}"
+    )
+
+
 def call_quantized(layer: Any, *args: Any, **kwargs: Any) -> Any:
     """A quantised layer's call; layers without weights of their own compute as before."""
     form = form_of(layer)
     if form is None or not layer._is_quantized:
+        if layer.quantization_mode not in ("int8", "int4"):
+            raise _invalid_mode(layer.quantization_mode)
         if form is not None or layer._own_variables:
             raise _unsupported(layer, "_int8_call")
         return layer.call(*args, **kwargs)

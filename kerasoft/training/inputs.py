@@ -132,6 +132,8 @@ def _array(value: Any, what: str) -> np.ndarray:
         raise checks.ragged(value, what) from error
     if array.dtype == object:
         array = checks.from_objects(array, what)
+    if array.dtype.name in dtypes.FLOATS and array.dtype.kind not in "fiub":
+        array = array.astype(np.float32)  # NumPy has no bfloat16 of its own
     if array.dtype.kind not in "fiub":
         raise DataError(
             f"{what} holds {array.dtype.name} values; expected numbers. Encode text or dates as numbers first, or begin the "

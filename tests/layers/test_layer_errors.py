@@ -13,8 +13,8 @@ def on(layer, *shapes):
 
 
 CASES = [
-    (lambda: L.Dense(0), "invalid value for argument `units` of Dense, expected a positive integer, got 0"),
-    (lambda: L.Dense(2.5), "invalid value for argument `units` of Dense, expected a positive integer, got 2.5"),
+    (lambda: L.Dense(0), "invalid value for `units`, expected a positive integer. Received: units=0 .layer Dense."),
+    (lambda: L.Dense(2.5), "invalid value for `units`, expected a positive integer. Received: units=2.5"),
     (lambda: L.Dense(2, "tnah"), "Could not interpret activation function identifier: tnah"),
     (lambda: L.Dense(2).enable_lora(3), "Cannot enable lora on a layer that isn't yet built."),
     (lambda: L.Dense(2, units_=3), r"Unrecognized keyword arguments passed to Dense: \{'units_': 3\}"),
@@ -22,7 +22,7 @@ CASES = [
         lambda: on(L.Dense(2, name="head"), (None,)),
         r"Dense 'head' needs a known size of axis -1, got input shape \(None, None\). Give Input a fixed size there.",
     ),
-    (lambda: L.Embedding(0, 3), "invalid value for argument `input_dim` of Embedding, expected a positive integer, got 0"),
+    (lambda: L.Embedding(0, 3), "`input_dim` must be a positive integer. Received: input_dim=0 .of type int."),
     (lambda: L.ReLU(negative_slope=-1.0), "negative_slope of a ReLU layer cannot be a negative value"),
     (lambda: L.LeakyReLU(None), "negative_slope value of a Leaky ReLU layer cannot be None or negative"),
     (lambda: L.Permute((1, 3)), r"consecutive and start from 1. Received dims=\(1, 3\)"),
@@ -35,7 +35,7 @@ CASES = [
     (lambda: L.Conv2D(0, 3), "Invalid value for argument `filters`. Expected a strictly positive value. Received filters=0"),
     (lambda: L.Conv2D(4, 3, groups=3), "filters must be evenly divisible by the number of groups. .*groups=3, filters=4"),
     (lambda: L.Conv2D(4, (3, 3, 3)), r"`kernel_size` argument must be a tuple of 2 integers. Received kernel_size=\(3, 3, 3\)"),
-    (lambda: L.Conv2D(4, 0), "`kernel_size` argument must be a tuple of 2 integers >= 1. Received kernel_size=0"),
+    (lambda: L.Conv2D(4, 0), "`kernel_size` argument must be a tuple of 2 integers. Received kernel_size=0, including values \\{0\\} that do not satisfy `value > 0`"),
     (lambda: L.Conv2D(4, 3, strides=2, dilation_rate=2), "`strides > 1` not supported in conjunction with `dilation_rate > 1`"),
     (lambda: L.Conv2D(4, 3, padding="causal"), "`padding` argument must be one of .* Received: padding=causal"),
     (lambda: L.Conv2D(4, 3, data_format="last"), "`data_format` argument must be one of .* Received: data_format=last"),
@@ -66,7 +66,7 @@ CASES = [
     (lambda: L.EinsumDense("ab->ac", 3), "Invalid einsum equation 'ab->ac'"),
     (lambda: L.Attention(score_mode="sum"), "Expected one of {'dot', 'concat'}. Received: score_mode=sum"),
     (lambda: on(L.Attention(), (3, 4)), "Attention layer must be called on a list of 2 or 3 inputs"),
-    (lambda: L.MultiHeadAttention(0, 2), "argument `num_heads` of MultiHeadAttention, expected a positive integer, got 0"),
+    (lambda: L.MultiHeadAttention(0, 2), "invalid value for `num_heads`, expected a positive integer. Received: num_heads=0"),
     (lambda: L.MultiHeadAttention(2, 3, sliding_window=0), "`sliding_window` must be `None` or a positive integer. Received: sliding_window=0"),
 ]  # fmt: skip
 

@@ -270,5 +270,5 @@ def test_input():
         ks.Input(5)
     with pytest.raises(ValueError, match="cannot pass both `shape` and `batch_shape`"):
         ks.Input((3,), batch_shape=(None, 3))
-    with pytest.raises(ValueError, match="sparse and ragged inputs are not supported"):
+    with pytest.raises(ValueError, match="`sparse=True` is not supported"):
         ks.Input((3,), sparse=True)
