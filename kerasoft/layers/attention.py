@@ -39,10 +39,15 @@ class Attention(Configured):
 
     def check(self, inputs):  # the shapes
         nested = isinstance(inputs, (list, tuple)) and all(isinstance(x, (list, tuple)) for x in inputs)
-        if not nested or not 2 <= len(inputs) <= 3:
+        if not nested:
             raise ValueError(
-                f"{type(self).__name__} layer must be called on a list of 2 or 3 inputs, namely [query, value] or "
+                f"{type(self).__name__} layer must be called on a list of inputs, namely [query, value] or "
                 f"[query, value, key]. Received: inputs={inputs}."
+            )
+        if not 2 <= len(inputs) <= 3:
+            raise ValueError(
+                f"{type(self).__name__} layer accepts inputs list of length 2 or 3, namely [query, value] or "
+                f"[query, value, key]. Received length: {len(inputs)}."
             )
 
     def scores(self, query, key):
@@ -55,6 +60,14 @@ class Attention(Configured):
         return ops.multiply(ops.sum(ops.tanh(both), axis=-1), self.concat_score_weight)
 
     def call(self, inputs, mask=None, training=False, return_attention_scores=False, use_causal_mask=False):
+        if mask is not None and not isinstance(mask, (list, tuple)):
+            raise ValueError(
+                f"{type(self).__name__} layer mask must be a list, namely [query_mask, value_mask]. Received: mask={mask}."
+            )
+        if mask is not None and not 2 <= len(mask) <= 3:
+            raise ValueError(
+                f"{type(self).__name__} layer accepts mask list of length 2 or 3. Received: inputs={inputs}, mask={mask}."
+            )
         query, value = inputs[0], inputs[1]
         key = inputs[2] if len(inputs) > 2 else value
         query_mask, value_mask = (mask[0], mask[1]) if mask else (None, None)

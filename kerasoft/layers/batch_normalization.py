@@ -134,7 +134,7 @@ class BatchNormalization(Configured):
         scope = current_scope()
         scope.couples_rows = scope.couples_rows or not self.synchronized
         axes = tuple(a for a in range(len(x.shape)) if a != channel)
-        weight = _weight(x, mask, scope.valid, channel)
+        weight = _weight(x, mask, scope.valid)
         if not self.synchronized and weight is None:
             mean = ops.mean(x, axis=axes)
             return mean, ops.mean(ops.square(ops.subtract(x, ops.reshape(mean, broadcast))), axis=axes)
@@ -157,12 +157,12 @@ class BatchNormalization(Configured):
         return ops.add(offset, ops.reshape(shift, offset.shape)), ops.maximum(variance, 0.0)
 
 
-def _weight(x, mask, valid, channel):
+def _weight(x, mask, valid):
     """1 for elements that count and 0 for padding and masked ones, broadcast over `x`; None when all count."""
     rank = len(x.shape)
     weight = None
     if mask is not None:
-        weight = ops.expand_dims(ops.cast(mask, "float32"), channel if len(mask.shape) == rank - 1 else -1)
+        weight = ops.expand_dims(ops.cast(ops.cast(mask, "bool"), "float32"), -1)
     if valid is not None:
         rows = ops.reshape(valid, (x.shape[0],) + (1,) * (rank - 1))
         weight = rows if weight is None else ops.multiply(weight, rows)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import dtypes, naming, tree
 from ..dtype_policies import DTypePolicy
-from ..errors import LayerError
+from ..errors import ConfigError, LayerError, UnknownClassError, UnsafeFileError
 from ..scope import EagerScope, current_scope, enter_autocast, get_mask, leave_autocast, set_mask
 from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
 from ..variables import Variable
@@ -499,7 +499,17 @@ class Layer(Stateless, Precision, Operation):
             found = deserialize_keras_object(config["dtype"])
             plain = type(found) is DTypePolicy and found.quantization_mode is None
             config = {**config, "dtype": found.name if plain else found}
-        return cls(**config)
+        try:
+            return cls(**config)
+        except (ConfigError, UnknownClassError, UnsafeFileError):
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"Error when deserializing class '{cls.__name__}' using config={config}.\n\nException encountered: {error}\n"
+                f"{cls.__name__} could not be made from its config. Each argument of its constructor must be in what "
+                "`get_config()` returns. It could not be deserialized properly: objects (layers, models, ...) returned by "
+                "`get_config()` must be deserialized in `from_config()`."
+            ) from error
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"

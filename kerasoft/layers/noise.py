@@ -117,12 +117,7 @@ class Dropout(Noise):
     def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
         super().__init__(**kwargs)
         self.keep_rate(rate, seed)
-        if noise_shape is not None and not all(d is None or isinstance(d, int) and d > 0 for d in noise_shape):
-            raise ValueError(
-                "Invalid value received for argument `noise_shape`. Expected a tuple or list with positive integers or "
-                f"None. Received: noise_shape={noise_shape}"
-            )
-        self.keep(noise_shape=None if noise_shape is None else tuple(noise_shape))
+        self.keep(noise_shape=_checked_shape(noise_shape))
 
     def quick_shape(self, shape):
         return shape if getattr(self, "noise_shape", None) is None else None
@@ -139,6 +134,30 @@ class Dropout(Noise):
                 f"{len(inputs.shape)}. Received: noise_shape={self.noise_shape}"
             )
         return self.noise_shape
+
+
+def _checked_shape(shape):
+    """
+    Raises:
+        ValueError: no sequence of positive ints and Nones.
+    """
+    if shape is None:
+        return None
+    wrong = "Invalid value received for argument `noise_shape`. Expected"
+    if isinstance(shape, str) or not hasattr(shape, "__iter__"):
+        raise ValueError(f"{wrong} a tuple or list of integers. Received: noise_shape={shape}")
+    for i, size in enumerate(shape):
+        if size is not None and not isinstance(size, int):
+            raise ValueError(
+                f"{wrong} all elements to be integers or None. "
+                f"Received element at index {i}: {size} (type: {type(size).__name__})"
+            )
+        if size is not None and size <= 0:
+            raise ValueError(
+                f"{wrong} all dimensions to be positive integers or None. "
+                f"Received negative or zero value at index {i}: {size}"
+            )
+    return tuple(shape)
 
 
 class SpatialDropout(Dropout):

@@ -56,7 +56,7 @@ class LayerNormalization(Configured):
             beta_constraint=beta_constraint,
             gamma_constraint=gamma_constraint,
         )
-        self.supports_masking = True
+        self.supports_masking, self.autocast = True, False
 
     def build(self, input_shape):
         rank = len(input_shape)
@@ -65,7 +65,6 @@ class LayerNormalization(Configured):
             raise ValueError(
                 f"Axis {self.axis} is out of bounds for input shape {tuple(input_shape)}. Received: axis={self.axis}"
             )
-        self.axes = tuple(axes)
         self.axis = [self.axis] if isinstance(self.axis, int) else sorted(self.axis)  # as in Keras's config
         shape = tuple(known(self, input_shape, a) for a in axes)
         self.gamma = self.weight("gamma", shape, autocast=False) if self.scale or self.rms_scaling else None
@@ -75,11 +74,12 @@ class LayerNormalization(Configured):
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
-        mean = ops.mean(x, axis=self.axes, keepdims=True)
+        axes = tuple(sorted(a % len(x.shape) for a in self.axis))
+        mean = ops.mean(x, axis=axes, keepdims=True)
         centred = ops.subtract(x, mean)
-        variance = ops.mean(ops.square(centred), axis=self.axes, keepdims=True)
+        variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)
         y = ops.multiply(x if self.rms_scaling else centred, ops.rsqrt(ops.add(variance, self.epsilon)))
-        broadcast = tuple(d if a in self.axes else 1 for a, d in enumerate(x.shape))
+        broadcast = tuple(d if a in axes else 1 for a, d in enumerate(x.shape))
         if self.gamma is not None:
             y = ops.multiply(y, ops.reshape(self.gamma, broadcast))
         if self.beta is not None:
@@ -111,6 +111,11 @@ class GroupNormalization(Configured):
         gamma_constraint=None,
         **kwargs,
     ):
+        if not isinstance(groups, int) or (groups <= 0 and groups != -1):
+            raise ValueError(
+                "Received an invalid value for argument `groups`, expected a positive integer (or `-1` for instance "
+                f"normalization). Received: groups={groups}"
+            )
         super().__init__(**kwargs)
         self.keep(
             groups=groups,
@@ -125,18 +130,27 @@ class GroupNormalization(Configured):
             beta_constraint=beta_constraint,
             gamma_constraint=gamma_constraint,
         )
-        self.supports_masking = True
+        self.supports_masking, self.autocast = True, False
 
     def build(self, input_shape):
-        channels = known(self, input_shape, self.axis)
+        channels = input_shape[self.axis]
+        if channels is None:
+            raise ValueError(
+                f"Axis {self.axis} of input tensor should have a defined dimension but the layer received an input with "
+                f"shape {tuple(input_shape)}."
+            )
         if self.groups == -1:
             self.groups = channels  # as in Keras's config
+        if channels < self.groups:
+            raise ValueError(
+                f"Number of groups ({self.groups}) cannot be more than the number of channels ({channels})."
+            )
         if channels % self.groups:
             raise ValueError(
                 f"Number of groups ({self.groups}) must be a multiple of the number of channels ({channels})."
             )
-        self.gamma = self.weight("gamma", (channels,)) if self.scale else None
-        self.beta = self.weight("beta", (channels,)) if self.center else None
+        self.gamma = self.weight("gamma", (channels,), autocast=False) if self.scale else None
+        self.beta = self.weight("beta", (channels,), autocast=False) if self.center else None
         self.input_spec = InputSpec(ndim=len(input_shape), axes={self.axis: channels})
 
     def call(self, inputs):
@@ -168,15 +182,15 @@ class RMSNormalization(Configured):
 
     def build(self, input_shape):
         axes = [self.axis] if isinstance(self.axis, int) else list(self.axis)
-        self.axes = tuple(sorted(a % len(input_shape) for a in axes))
         self.axis = sorted(axes)  # as in Keras's config
-        shape = tuple(known(self, input_shape, a) for a in self.axes)
+        shape = tuple(known(self, input_shape, a) for a in sorted(a % len(input_shape) for a in axes))
         self.scale = self.add_weight(name="scale", shape=shape, initializer="ones", autocast=False)
 
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
-        power = ops.mean(ops.square(x), axis=self.axes, keepdims=True)
-        broadcast = tuple(d if a in self.axes else 1 for a, d in enumerate(x.shape))
+        axes = tuple(sorted(a % len(x.shape) for a in self.axis))
+        power = ops.mean(ops.square(x), axis=axes, keepdims=True)
+        broadcast = tuple(d if a in axes else 1 for a, d in enumerate(x.shape))
         y = ops.multiply(x, ops.rsqrt(ops.add(power, self.epsilon)))
         return ops.cast(ops.multiply(y, ops.reshape(self.scale, broadcast)), self.compute_dtype)
 

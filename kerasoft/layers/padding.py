@@ -15,9 +15,17 @@ def _pairs(name: str, value, rank: int) -> tuple[tuple[int, int], ...]:
     """
     if hasattr(value, "__index__"):
         value = (value,) * rank
-    if not hasattr(value, "__len__") or len(value) != rank:
-        raise ValueError(f"`{name}` should be an int, {rank} ints or {rank} pairs of ints. Received: {name}={value}.")
-    return tuple(ints(name, entry, 2, allow_zero=True) for entry in value)
+    if not hasattr(value, "__len__"):
+        raise ValueError(
+            f"`{name}` should be either an int, a tuple of {rank} ints or a tuple of {rank} tuples of 2 ints. "
+            f"Received: {name}={value}."
+        )
+    if len(value) != rank:
+        raise ValueError(f"`{name}` should have {'two' if rank == 2 else rank} elements. Received: {name}={value}.")
+    places = ("1st", "2nd", "3rd")
+    return tuple(
+        ints(f"{place} entry of {name}", entry, 2, allow_zero=True) for place, entry in zip(places, value, strict=False)
+    )
 
 
 class _Spatial(Configured):
@@ -103,6 +111,11 @@ class Cropping(_Spatial):
         ):
             size = inputs.shape[axis]
             if isinstance(size, int) and before + after >= size:
+                if self.rank == 1:
+                    raise ValueError(
+                        "`cropping` parameter of `Cropping1D` layer must be smaller than the input length. "
+                        f"Received: input_shape={tuple(inputs.shape)}, cropping={self.cropping}"
+                    )
                 raise ValueError(
                     "Values in `cropping` argument should be smaller than the corresponding spatial dimension of the "
                     f"input. Received: input_shape={tuple(inputs.shape)}, cropping={self.cropping}"
@@ -156,7 +169,8 @@ class UpSampling1D(UpSampling):
 
     def __init__(self, size=2, **kwargs):
         super().__init__(None, **kwargs)
-        ints("size", size, 1)
+        if int(size) <= 0:
+            raise ValueError(f"Argument `size` should be a positive integer. Received: size={size}")
         self.keep(size=int(size))
 
 

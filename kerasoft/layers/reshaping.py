@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from .. import ops
-from .configured import Configured, data_format_of, positive
+from .configured import Configured, data_format_of
 from .input_spec import InputSpec
 
 
@@ -59,7 +59,14 @@ class Reshape(Configured):
         super().__init__(**kwargs)
         target_shape = tuple(target_shape)
         if target_shape.count(-1) > 1:
-            raise ValueError(f"There must be at most one unknown dimension in target_shape. Received: {target_shape}.")
+            raise ValueError(
+                f"There must be at most one unknown dimension in target_shape. Received: target_shape={target_shape}."
+            )
+        if any(d is not None and d < -1 for d in target_shape):
+            raise ValueError(
+                "Each entry of `target_shape` must be a non-negative integer, or -1 for a size that follows. "
+                f"Received: target_shape={target_shape}"
+            )
         self.keep(target_shape=target_shape)
 
     def call(self, inputs):
@@ -105,7 +112,9 @@ class RepeatVector(Configured):
         super().__init__(**kwargs)
         if not isinstance(n, int):
             raise TypeError(f"Expected an integer value for `n`, got {type(n)}.")
-        self.keep(n=positive(self, "n", n))
+        if n <= 0:
+            raise ValueError(f"Argument `n` should be a positive integer. Received: n={n}")
+        self.keep(n=n)
         self.input_spec = InputSpec(ndim=2)
 
     def call(self, inputs):

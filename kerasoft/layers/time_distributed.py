@@ -76,7 +76,7 @@ class TimeDistributed(Wrapper):
                 )
             if any(
                 isinstance(m, int) and isinstance(n, int) and m != n
-                for m, n in zip(mask.shape, inputs.shape, strict=False)
+                for m, n in zip(mask.shape[:2], inputs.shape[:2], strict=True)
             ):
                 raise ValueError(
                     f"The `mask` passed to the `TimeDistributed` layer has a shape {tuple(mask.shape)} that is "

@@ -117,7 +117,7 @@ def test_eager_calls_draw_anew_and_the_seed_governs_them():
     "make, text",
     [
         (lambda: layers.Dropout(1.5), "argument `rate`. Expected a float value between 0 and 1. Received: rate=1.5"),
-        (lambda: layers.Dropout(0.5, noise_shape=(0, 1)), r"argument `noise_shape`.* Received: noise_shape=\(0, 1\)"),
+        (lambda: layers.Dropout(0.5, noise_shape=(0, 1)), r"argument `noise_shape`.*positive integers or None. Received negative or zero value at index 0: 0"),
         (lambda: layers.GaussianNoise(-1.0), "argument `stddev`.* Received: stddev=-1.0"),
         (
             lambda: layers.Dropout(0.5, noise_shape=(None, 1), name="d")(np.ones((2, 3, 4), "float32"), training=True),
