@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import SerializationError, UnsafeFileError
 from .hdf5 import KERAS_VERSION, WeightsReader, WeightsWriter, opened
-from .serialization import serialize_keras_object
+from .serialization import serialize_with_shared_objects
 from .state import write_state
 
 CONFIG, METADATA, WEIGHTS, ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
@@ -32,7 +32,7 @@ LARGEST_EXPANSION = 100
 
 def _texts(model: Any) -> dict[str, str]:
     metadata = {"keras_version": KERAS_VERSION, "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")}
-    return {METADATA: json.dumps(metadata), CONFIG: json.dumps(serialize_keras_object(model))}
+    return {METADATA: json.dumps(metadata), CONFIG: json.dumps(serialize_with_shared_objects(model))}
 
 
 def _write_weights(model: Any, file: Any, assets: str) -> None:
@@ -101,7 +101,8 @@ class Archive:
                 raise UnsafeFileError(f"{path} has a member named {member.filename!r}, which leads out of the archive")
             if member.file_size > max(1 << 20, LARGEST_EXPANSION * member.compress_size):
                 raise UnsafeFileError(
-                    f"{path}: member {member.filename!r} would grow from {member.compress_size:,} to {member.file_size:,} bytes"
+                    f"{path}: member {member.filename!r} would grow from {member.compress_size:,} to {member.file_size:,} bytes: "
+                    "a decompression bomb"
                 )
         for name in (CONFIG, WEIGHTS):
             if name not in archive.namelist():
@@ -182,17 +183,18 @@ def _in(folder: str) -> Assets:
 
 
 @contextlib.contextmanager
-def opened_archive(path: str) -> Iterator[Any]:
-    """The parts of the `.keras` file or folder at `path`.
+def opened_archive(path: Any) -> Iterator[Any]:
+    """The parts of the `.keras` file (its path, or open) or folder at `path`.
 
     Raises:
         SerializationError: there is none, or it is damaged.
         UnsafeFileError: members that lead out of it, or grow too much.
     """
-    if os.path.isdir(path):
+    is_path = isinstance(path, (str, os.PathLike))
+    if is_path and os.path.isdir(path):
         yield Folder(path)
         return
-    if not os.path.exists(path):
+    if is_path and not os.path.exists(path):
         raise SerializationError(
             f"File not found: filepath={path}. Please ensure the file is an accessible `.keras` zip file."
         )

@@ -26,7 +26,7 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     """Writes a model to a `.keras` file (whole or not at all), to a folder, or to a legacy `.h5` file.
 
     Args:
-        filepath: ends in ``.keras`` or ``.h5``; a folder with ``zipped=False``.
+        filepath: ends in ``.keras`` or ``.h5``; a folder with ``zipped=False``; or an open binary file.
         zipped: False writes the parts of a `.keras` file into the folder `filepath`.
 
     Raises:
@@ -42,6 +42,9 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     """
     include_optimizer = kwargs.pop("include_optimizer", True)
     save_format = kwargs.pop("save_format", None)
+    if hasattr(filepath, "write"):
+        archive.write_zip(model, filepath)
+        return
     path = os.fspath(filepath)
     if kwargs:
         raise SerializationError(f"The following argument(s) are not supported: {list(kwargs)}")
@@ -86,6 +89,7 @@ def save_weights(
 
     Args:
         max_shard_size: largest size of a file in GB; the path then ends in ``.weights.json``.
+        objects_to_skip: layers to leave out.
 
     Raises:
         SerializationError: another ending, or a file that exists while `overwrite` is False.
@@ -94,6 +98,7 @@ def save_weights(
     import h5py
 
     path = os.fspath(filepath)
+    skipped = kwargs.pop("objects_to_skip", None)
     if kwargs:
         raise SerializationError(f"Invalid keyword arguments: {kwargs}")
     if max_shard_size is None and not path.endswith(".weights.h5"):
@@ -105,7 +110,7 @@ def save_weights(
     model._need_built("saving")
     if max_shard_size is None:
         with replacing(path, overwrite) as file, h5py.File(file, "w") as h5:
-            write_state(model, WeightsWriter(h5))
+            write_state(model, WeightsWriter(h5), skipped=skipped)
         return
     if path.endswith(".h5"):
         renamed = path.removesuffix(".h5") + ".json"
@@ -119,7 +124,7 @@ def save_weights(
         raise SerializationError(f"the file {path} exists; give overwrite=True to replace it")
     writer = ShardedWriter(path, float(max_shard_size) * 1024**3)
     try:
-        write_state(model, writer)
+        write_state(model, writer, skipped=skipped)
     finally:
         writer.close()
 
@@ -162,7 +167,9 @@ def load_model(filepath: Any, custom_objects: dict | None = None, compile: bool 
         UnknownNameError: a class that is neither kerasoft's nor registered.
         UnsafeFileError: a lambda as byte code, a path out of the archive, or sizes that do not fit.
     """
-    path = os.fspath(filepath)
+    path = filepath if hasattr(filepath, "read") else os.fspath(filepath)
+    if path is filepath and not isinstance(path, str):
+        return _load_archive(path, custom_objects, compile, safe_mode)
     is_folder = os.path.isdir(path) and os.path.exists(os.path.join(path, archive.CONFIG))
     if path.endswith(legacy.ENDINGS) and not is_folder:
         with safe_mode_scope(True):
@@ -172,6 +179,11 @@ def load_model(filepath: Any, custom_objects: dict | None = None, compile: bool 
             f"File format not supported: filepath={path}. kerasoft reads Keras 3's `.keras` files and folders and legacy H5 "
             "format files (`.h5` extension)."
         )
+    return _load_archive(path, custom_objects, compile, safe_mode)
+
+
+def _load_archive(path: Any, custom_objects: dict | None, compile: bool, safe_mode: bool) -> Any:
+    """The model of a `.keras` file, open binary file or folder."""
     with archive.opened_archive(path) as parts:
         config = parts.config()
         if not compile:

@@ -98,7 +98,8 @@ def inside(file: Any, path: str) -> Any:
             return None
         if not isinstance(link, h5py.HardLink):
             raise UnsafeFileError(
-                f"the weights file links '{path}' to another place; weights must be in the file itself"
+                f"the weights file links '{path}' to another place (a SoftLink or ExternalLink); weights must be in the "
+                "file itself"
             )
         current = current[part]
     if not isinstance(current, h5py.Group):

@@ -21,7 +21,7 @@ from .. import dtype_policies
 from ..dtype_policies import DTypePolicy
 from ..errors import ConfigError, KerasoftError, UnknownClassError, UnsafeFileError
 from ..tensors import KerasTensor
-from .registration import custom_object_scope, get_registered_name, get_registered_object
+from .registration import custom_object_scope, get_custom_objects, get_registered_name, get_registered_object
 
 _PLAIN = (str, int, float, bool, type(None))
 _PUBLIC = (
@@ -29,6 +29,7 @@ _PUBLIC = (
     "models", "activations", "random", "quantizers", "utils", "distillation",
 )  # fmt: skip
 _shared: contextvars.ContextVar[dict[Any, Any] | None] = contextvars.ContextVar("shared", default=None)
+_written: contextvars.ContextVar[dict[int, Any] | None] = contextvars.ContextVar("written", default=None)
 _safe: contextvars.ContextVar[bool | None] = contextvars.ContextVar("safe", default=None)
 _IN_APPLICATIONS = ("CustomScaleLayer", "LayerScale", "StochasticDepth")  # Keras knows them by their private modules
 _MODELS = {"Sequential": "keras", "Model": "keras", "Functional": "keras.src.models.functional"}
@@ -109,6 +110,9 @@ def _serialize_instance(obj: Any) -> dict:
         found = getattr(obj, getter)() if hasattr(obj, getter) else None
         if found is not None:
             made[key] = serialize_keras_object(found)
+    written = _written.get()
+    if written is not None:
+        made["shared_object_id"] = written.setdefault(id(obj), (len(written), obj))[0]
     return made
 
 
@@ -217,6 +221,27 @@ def sharing() -> Iterator[None]:
         _shared.reset(token)
 
 
+def serialize_with_shared_objects(obj: Any) -> Any:
+    """As `serialize_keras_object`; configs of one object that stands in several places get one ``shared_object_id``."""
+    token = _written.set({})
+    try:
+        config = serialize_keras_object(obj)
+    finally:
+        _written.reset(token)
+    places: dict[int, list[dict]] = {}
+    waiting = [config]
+    while waiting:
+        part = waiting.pop()
+        inner = part.values() if isinstance(part, dict) else part
+        waiting.extend(x for x in inner if isinstance(x, (dict, list, tuple)))
+        if isinstance(part, dict) and isinstance(part.get("shared_object_id"), int):
+            places.setdefault(part["shared_object_id"], []).append(part)
+    for found in places.values():
+        if len(found) == 1:
+            del found[0]["shared_object_id"]
+    return config
+
+
 def _instance(cls: Any, config: dict) -> Any:
     shared, key = _shared.get(), config.get("shared_object_id")
     if shared is None or key is None:
@@ -243,7 +268,9 @@ def _new_instance(cls: Any, config: dict) -> Any:
         raise ConfigError(
             f"{cls.__name__} could not be made from its config {_short(inner)}: {error}. Each argument of its constructor must be "
             "in what `get_config()` returns. It could not be deserialized properly: objects (layers, models, ...) returned "
-            "by `get_config()` must be deserialized in `from_config()`."
+            "by `get_config()` must be deserialized in `from_config()`: "
+            "please ensure that components that are Python object instances (layers, models, etc.) returned by "
+            "`get_config()` are explicitly deserialized in the model's `from_config()` method."
         ) from error
     if config.get("build_config") and not instance.built:
         instance.build_from_config(config["build_config"])
@@ -294,7 +321,18 @@ def find(name: str, module: str | None, registered_name: str | None, inner: Any 
         found = get_registered_object(known) if isinstance(known, str) else None
         if found is not None:
             return found
+    if name == "function" and not isinstance(inner, str):
+        raise ConfigError(
+            f"Expected 'config' to be a non-null str for a function, instead got {type(inner)}: {inner!r}"
+        )
     found = _ours(str(target), module or "")
+    if found is not None and registered_name not in (None, "", target, "function", getattr(found, "__name__", "")):
+        raise ConfigError(
+            f"'{target}' with registered_name={registered_name!r} resolved to a Keras built-in, whose registered name is "
+            "its own. Register your class under a name of its own, or take registered_name out of the config."
+        )
+    if found is None and name == "function" and module == "builtins" and ">" not in str(target):
+        found = _registered_without_package(str(target))  # as Keras 3.6 and older wrote them
     if found is None:
         kind = "function" if name == "function" else "class"
         raise UnknownClassError(
@@ -306,6 +344,11 @@ def find(name: str, module: str | None, registered_name: str | None, inner: Any 
             f"`custom_objects={{'{target}': ...}}`."
         )
     return found
+
+
+def _registered_without_package(name: str) -> Any:
+    """A registered function known as ``package>name`` for some package."""
+    return next((found for known, found in get_custom_objects().items() if known.endswith(f">{name}")), None)
 
 
 def _ours(name: str, module: str) -> Any:

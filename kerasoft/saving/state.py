@@ -67,14 +67,15 @@ def _join(path: str, name: str) -> str:
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def write_state(model: Any, writer: Any, assets: Callable[[str], str] | None = None) -> None:
+def write_state(model: Any, writer: Any, assets: Callable[[str], str] | None = None, skipped: Any = None) -> None:
     """Puts the variables of `model` and all below it into the file.
 
     Args:
         writer: a `WeightsWriter` or one like it.
         assets: gives a folder for the files of the object at a path; None leaves such files out.
+        skipped: objects to leave out.
     """
-    _write(model, writer, "", set(), set(), assets)
+    _write(model, writer, "", {id(x) for x in skipped or ()}, set(), assets)
 
 
 def _write(value: Any, writer: Any, path: str, seen: set[int], containers: set[int], assets: Any) -> None:

@@ -243,6 +243,14 @@ class Trainer(Steps):
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles as `get_compile_config` says, and makes the optimizer's variables."""
+        if type(self).compile is not Trainer.compile and type(self).compile_from_config is Trainer.compile_from_config:
+            warnings.warn(
+                "`compile()` was not called as part of model loading because the model's `compile()` method is custom. All "
+                "subclassed Models that have `compile()` overridden should also override `get_compile_config()` and "
+                "`compile_from_config(config)`. Alternatively, you can call `compile()` manually after loading.",
+                stacklevel=2,
+            )
+            return
         from ..saving.serialization import deserialize_keras_object
 
         self.compile(**{name: deserialize_keras_object(value) for name, value in config.items()})

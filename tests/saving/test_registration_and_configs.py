@@ -1,5 +1,7 @@
 """Custom objects by name, configs of all kinds of values, layers with captured and with written configs."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,57 @@ def test_one_shared_object_id_gives_one_object(tmp_path):
     with sharing():
         assert deserialize_keras_object(dense) is deserialize_keras_object(dense)
     assert deserialize_keras_object(dense) is not deserialize_keras_object(dense)
+
+
+def test_a_layer_inside_another_is_shared_again_after_loading():
+    @ks.saving.register_keras_serializable("sharing")
+    class Around(ks.layers.Layer):
+        def __init__(self, layer, **kwargs):
+            super().__init__(**kwargs)
+            self.layer = layer
+
+        def call(self, x):
+            return self.layer(x)
+
+        def get_config(self):
+            return {**super().get_config(), "layer": ks.saving.serialize_keras_object(self.layer)}
+
+        @classmethod
+        def from_config(cls, config):
+            return cls(ks.saving.deserialize_keras_object(config.pop("layer")), **config)
+
+    a, b, inner = ks.Input((2,)), ks.Input((2,)), ks.layers.Dense(1)
+    model = ks.Model([a, b], [inner(a), Around(inner)(b)])
+    file = io.BytesIO()
+    model.save(file)
+    again = ks.saving.load_model(file)
+    assert again.layers[2] is again.layers[3].layer
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+def test_functions_of_old_files_and_names_that_claim_to_be_ours():
+    @ks.saving.register_keras_serializable("old")
+    def squared_by_me(x):
+        return x**2
+
+    config = {"module": "builtins", "class_name": "function", "config": "squared_by_me", "registered_name": "function"}
+    assert ks.saving.deserialize_keras_object(config) is squared_by_me
+    with pytest.raises(SerializationError, match="Expected 'config' to be a non-null str"):
+        ks.saving.deserialize_keras_object({**config, "config": ["no", "text"]})
+    dense = {"module": "keras.layers", "class_name": "Dense", "config": {"units": 1}, "registered_name": "my>Dense"}
+    with pytest.raises(SerializationError, match="resolved to a Keras built-in"):
+        ks.saving.deserialize_keras_object(dense)
+
+
+def test_a_compile_of_ones_own_is_not_called_on_loading():
+    @ks.saving.register_keras_serializable("compiling")
+    class Own(ks.Sequential):
+        def compile(self, extra, optimizer="sgd"):
+            super().compile(optimizer, "mse")
+
+    model = Own([ks.Input((2,)), ks.layers.Dense(1)])
+    model.compile("x")
+    file = io.BytesIO()
+    model.save(file)
+    with pytest.warns(UserWarning, match=r"the model's `compile\(\)` method is custom"):
+        assert not ks.saving.load_model(file).compiled
