@@ -4,31 +4,78 @@ The layers of the contract table train side by side, many in one model: each has
 of its own, so that a layer that differs shows by its own weights and losses.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 from kerasoft.runtime import AllReduce
 
 import kerasoft as ks
 from kerasoft import layers, tree
-from tests.layers.test_layer_contract import ROWS
+from tests.layers.test_layer_contract import OTHER_TABLES, ROWS
+from tests.layers.test_layer_contract import row as a_row
 
 pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("ignore:.*destroy the mask:UserWarning")]
 L = ks.layers
 ROWS_OF_DATA, TOGETHER = 12, 20
-BATCH_STATISTICS = {"BatchNormalization", "SpectralNormalization"}  # state that the batch changes: kept apart
+# What looks at the whole batch: with two shards the numbers are not those of one array.
+WHOLE_BATCH = {
+    "BatchNormalization",
+    "SpectralNormalization",
+    "CutMix",
+    "MixUp",
+    "Equalization",
+    "AugMix",
+    "RandAugment",
+}
+WHOLE_BATCH |= {"MelSpectrogram"}
+IMAGE = (8, 8, 3)
+ARGUMENTS = {
+    "CenterCrop": (4, 4), "Resizing": (5, 5), "RandomCrop": (4, 4), "RandomBrightness": (0.2,), "RandomContrast": (0.2,),
+    "RandomRotation": (0.1,), "RandomZoom": (0.2,), "RandomTranslation": (0.1, 0.1), "RandomShear": (0.1,),
+    "RandomHue": (0.2,), "RandomSaturation": (0.3,), "RandomSharpness": (0.3,), "RandomColorDegeneration": (0.3,),
+    "RandomPosterization": (4,),
+}  # fmt: skip
+KEYWORDS = {"RandomColorJitter": {"brightness_factor": 0.2}, "RandomErasing": {"scale": (0.1, 0.2)}}
+
+
+def image_layer(name):
+    def make(L):
+        options = dict(KEYWORDS.get(name, {}))
+        if "value_range" in inspect.signature(getattr(L, name)).parameters:
+            options["value_range"] = (0, 1)
+        return getattr(L, name)(*ARGUMENTS.get(name, ()), **options)
+
+    return a_row(name, make, IMAGE)
+
+
+OTHERS = [
+    *(
+        image_layer(n)
+        for n in sorted(OTHER_TABLES["image/test_image_layers"] - {"ImageLayer", "Pipeline", "MaxNumBoundingBoxes"})
+    ),
+    a_row("Pipeline", lambda L: L.Pipeline([L.Rescaling(2.0), L.RandomFlip()]), IMAGE),
+    a_row("STFTSpectrogram", lambda L: L.STFTSpectrogram(frame_length=16, frame_step=8), (64, 1)),
+    a_row("MelSpectrogram", lambda L: L.MelSpectrogram(fft_length=32, sequence_stride=16, num_mel_bins=4), (64,)),
+    a_row("Normalization", lambda L: L.Normalization(mean=1.0, variance=2.0), (4,)),
+    a_row("Discretization", lambda L: L.Discretization([-0.5, 0.5], output_mode="one_hot"), (1,)),
+    a_row("CategoryEncoding", lambda L: L.CategoryEncoding(5), (3,), ints=5),
+    a_row("Hashing", lambda L: L.Hashing(4, output_mode="one_hot"), (1,), ints=9),
+    a_row("IntegerLookup", lambda L: L.IntegerLookup(vocabulary=[1, 3, 4], output_mode="multi_hot"), (3,), ints=6),
+]
 
 
 def one_row_a_layer():
     found = {}
-    for row in ROWS:
-        found.setdefault(row.name, row)
+    for each in [*ROWS, *OTHERS]:
+        found.setdefault(each.name, each)
     return list(found.values())
 
 
 def groups():
     table = one_row_a_layer()
-    apart = [r for r in table if r.name in BATCH_STATISTICS]
-    rest = [r for r in table if r.name not in BATCH_STATISTICS]
+    apart = [r for r in table if r.name in WHOLE_BATCH]
+    rest = [r for r in table if r.name not in WHOLE_BATCH]
     return [apart, *(rest[i : i + TOGETHER] for i in range(0, len(rest), TOGETHER))]
 
 
@@ -54,6 +101,11 @@ def build(rows):
     return model
 
 
+def sample(rng, row, size):
+    values = rng.random(size) if row in OTHERS else rng.normal(size=size)
+    return values.astype("float32")
+
+
 def pick(part, i):
     return {name: array[i] for name, array in part.items()}
 
@@ -64,9 +116,7 @@ def data(rows):
     for i, row in enumerate(rows):
         for k, shape in enumerate(row.shapes):
             size = (ROWS_OF_DATA, *shape)
-            x[f"x{i}_{k}"] = (
-                rng.integers(0, row.ints, size).astype("int32") if row.ints else rng.normal(size=size).astype("float32")
-            )
+            x[f"x{i}_{k}"] = rng.integers(0, row.ints, size).astype("int32") if row.ints else sample(rng, row, size)
     y = {f"{row.name}_{i}": rng.normal(size=(ROWS_OF_DATA, 1)).astype("float32") for i, row in enumerate(rows)}
     return x, y
 
@@ -76,7 +126,7 @@ def test_two_executors_give_the_bits_of_one_and_the_numbers_of_arrays(context, r
     x, y = data(rows)
     rdd = context.parallelize([(pick(x, i), pick(y, i)) for i in range(ROWS_OF_DATA)], 2)
     here, one, two = build(rows), build(rows), build(rows)
-    coupled = any(row.name in BATCH_STATISTICS for row in rows)
+    coupled = any(row.name in WHOLE_BATCH for row in rows)
     local = here.fit(x, y, batch_size=ROWS_OF_DATA, epochs=2, verbose=0, seed=5, shuffle=False)
     options = dict(batch_size=ROWS_OF_DATA, epochs=2, verbose=0, seed=5, shuffle=False)
     one.fit(rdd, strategy=AllReduce(1, deterministic=True), **options)
@@ -92,4 +142,13 @@ def test_two_executors_give_the_bits_of_one_and_the_numbers_of_arrays(context, r
 
 
 def test_every_layer_of_the_table_is_in_a_group():
-    assert {row.name for group in GROUPS for row in group} == {r.name for r in ROWS}
+    tested = {r.name for group in GROUPS for r in group}
+    tables = {r.name for r in ROWS} | set().union(*OTHER_TABLES.values())
+    # Boxes are no arrays of numbers to train on; strings are tested in test_host_part.py.
+    assert tables - tested == {
+        "ImageLayer",
+        "MaxNumBoundingBoxes",
+        "HashedCrossing",
+        "StringLookup",
+        "TextVectorization",
+    }

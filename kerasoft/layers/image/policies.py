@@ -143,8 +143,8 @@ class RandAugment(Policy):
 class AugMix(Policy):
     """Mixes each image with several chains of changes of it, in training.
 
-    The changes of a chain are drawn by Python's `random` when the layer is called or traced; their strength and the
-    shares of the chains are drawn at every step.
+    The changes of a chain are drawn by Python's `random` at every eager call, and from the layer's seed when a model is
+    traced; their strength and the shares of the chains are drawn at every step.
 
     Args:
         value_range: least and greatest value of a channel.
@@ -188,9 +188,11 @@ class AugMix(Policy):
             return None
         draw = self.draw(data, seed)
         shares, own = draw.gamma_once(self.alpha, (self.num_chains,)), draw.gamma_once(self.alpha, (2,))
+        # A trace must come out the same in every process that makes it, also in one that resumes a training.
+        chooser = python_random.Random(f"{self.seed} {draw.salt()}") if draw.traced else python_random
         chains = []
         for _ in range(self.num_chains):
-            chosen = [python_random.choice([*self.names, None]) for _ in range(self.chain_depth)]
+            chosen = [chooser.choice([*self.names, None]) for _ in range(self.chain_depth)]
             chains.append(
                 [(name, getattr(self, name).get_random_transformation(data)) for name in chosen if name is not None]
             )
