@@ -103,7 +103,7 @@ X = "%0 = input{name='x'} : float32[b, 2]\n"
         (X + "%1 = constant{value=float32[3](1.0)} : float32[3]", "line 2, column 21: 1 numbers do not make float32[3]"),
         (X + "%1 = constant{value=float32[30]@0123456789abcdef} : float32[30]", "column 32: @0123456789abcdef is not in the table"),
         (X + "output 'y' = %0\noutput 'y' = %0", "line 3, column 12: output 'y' stands twice"),
-        (X + "%1 = matmul(%0, %0) : float32[7]", "line 2, column 6: matmul"),
+        (X.replace("b", "3") + "%1 = matmul(%0, %0) : float32[7]", "line 2, column 6: matmul"),
     ],
 )  # fmt: skip
 def test_errors_give_line_and_column(given_text, error):
