@@ -300,7 +300,11 @@ class DTypePolicyMap(DTypePolicy, MutableMapping):
     def get_config(self) -> dict:
         from .saving import serialize_keras_object
 
-        return {"default_policy": self._default_policy_arg, "policy_map": serialize_keras_object(self._policy_map)}
+        policies = serialize_keras_object(self._policy_map)
+        if self._default_policy_arg is None:  # what is read takes the default policy of its time
+            for policy in policies.values():
+                policy["config"] |= {name: None for name in ("name", "source_name") if name in policy["config"]}
+        return {"default_policy": self._default_policy_arg, "policy_map": policies}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> DTypePolicyMap:

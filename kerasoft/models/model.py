@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 from typing import Any
 
@@ -47,6 +48,14 @@ class Model(Trainer, Layer, manages_build=True):
             return
         Trainer.__init__(self)
         Layer.__init__(self, *args, **kwargs)
+
+    def __reduce__(self) -> tuple:
+        """Copies and pickles hold the model's `.keras` file, and its class."""
+        from ..saving.archive import write_zip
+
+        file = io.BytesIO()
+        write_zip(self, file)
+        return _from_file, (type(self), file.getvalue())
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"Model {type(self).__name__} does not have a `call()` method implemented.")
@@ -310,3 +319,10 @@ def model_from_json(json_string: str, custom_objects: dict | None = None) -> Any
     from ..saving.serialization import deserialize_keras_object
 
     return deserialize_keras_object(json.loads(json_string), custom_objects=custom_objects)
+
+
+def _from_file(cls: type, file: bytes) -> Any:
+    """The model that `Model.__reduce__` wrote."""
+    from ..saving.files import load_model
+
+    return load_model(io.BytesIO(file), custom_objects={cls.__name__: cls}, safe_mode=False)

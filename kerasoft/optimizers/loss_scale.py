@@ -112,7 +112,7 @@ class LossScaleOptimizer(Optimizer):
     def check_finite(self, grads):
         """Whether all elements of all gradients are finite numbers, bool[]."""
         finite = [ops.all(ops.isfinite(ops.convert_to_tensor(g))) for g in grads if g is not None]
-        return ops.all(ops.stack(finite))
+        return ops.all(ops.stack(finite)) if finite else ops.convert_to_tensor(True)
 
     def finalize_variable_values(self, var_list):
         self.inner_optimizer.finalize_variable_values(var_list)

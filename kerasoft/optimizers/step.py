@@ -144,6 +144,8 @@ def flat_step(optimizer: Any, places: Sequence[Place], state: State, gradient: A
         state: before; its vectors are whole where `needs_whole_variables`.
         gradient: float32[n].
     """
+    if not places:  # nothing is trainable
+        return state
     before, every, steps = state, optimizer.gradient_accumulation_steps, moment.iteration
     if every:
         steps = ops.floor_divide(moment.iteration, every)

@@ -43,7 +43,7 @@ def fake_quant_with_min_max_vars(
     inside = ops.minimum(ops.maximum(wide, low), high)
     level_of_zero = ops.floor(ops.add(ops.multiply(ops.negative(low), inverse), 0.5))
     steps = ops.subtract(ops.multiply(ops.subtract(inside, low), inverse), level_of_zero)
-    rounded = ops.cast(ops.multiply(ops.floor(ops.add(steps, 0.5)), scale), kind)
+    rounded = ops.multiply(ops.floor(ops.add(steps, 0.5)), scale)
     # What the gradient sees: x inside the nudged range, the given ends outside.
     lower, higher = ops.less_equal(wide, low), ops.greater_equal(wide, high)
     kept = ops.logical_and(ops.greater_equal(wide, low), ops.less_equal(wide, high))
@@ -54,7 +54,7 @@ def fake_quant_with_min_max_vars(
             ops.where(higher, ops.broadcast_to(highest, ops.shape(wide)), ops.zeros_like(wide)),
         ),
     )
-    return _through(rounded, ops.cast(seen, kind))
+    return ops.cast(_through(rounded, seen), kind)
 
 
 def compute_float8_scale(amax: Any, scale: Any, dtype_max: Any, margin: int = 0) -> Any:

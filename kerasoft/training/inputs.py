@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import warnings
@@ -336,8 +337,8 @@ class GeneratorFeed:
         self._largest = 0
         self._seen = 0
         self.known_steps: int | None = data.num_batches if self._by_index else None
-        if hasattr(data, "__len__"):
-            self.known_steps = len(data)
+        with contextlib.suppress(TypeError):  # an iterable may have a length that it does not know
+            self.known_steps = len(data)  # type: ignore[arg-type]
         if steps is None and self.known_steps is not None:
             self.steps = self.known_steps
 

@@ -103,7 +103,8 @@ class _Estimator(BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Predictions in the form of the targets."""
-        return self._encoder.inverse_transform(self._raw(X))
+        raw = self._raw(X)
+        return self._encoder.inverse_transform(raw)
 
     def _targets(self, y: np.ndarray, reset: bool = False) -> np.ndarray:
         _type_of(y)

@@ -1,6 +1,8 @@
 """Functional, sequential and subclassed models: structure, running, names, configs, clones, errors."""
 
+import copy
 import os
+import pickle
 
 os.environ["KERAS_BACKEND"] = "jax"
 
@@ -272,3 +274,12 @@ def test_input():
         ks.Input((3,), batch_shape=(None, 3))
     with pytest.raises(ValueError, match="`sparse=True` is not supported"):
         ks.Input((3,), sparse=True)
+
+
+def test_copies_and_pickles_of_a_trained_model():
+    model = ks.Sequential([ks.Input((4,)), Dense(1)])
+    model.compile("adam", "mse")
+    model.fit(X, np.ones((len(X), 1), "float32"), verbose=0)
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(again(X), model(X))
+        assert again.compiled and int(again.optimizer.iterations) == 1

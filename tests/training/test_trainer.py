@@ -447,3 +447,11 @@ def test_nothing_is_said_with_verbose_0(shared, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Epoch 1/2" and lines[2] == "Epoch 2/2" and len(lines) == 4
     assert lines[1].startswith("4/4 ") and " rows/s - loss: " in lines[1] and " - mae: " in lines[1]
+
+
+def test_a_model_without_trainable_weights_is_fitted():
+    model = ks.Sequential([ks.Input((2,)), ks.layers.Dense(1, kernel_initializer="ones")])
+    model.trainable = False
+    model.compile("rmsprop", "mse")
+    assert model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0).history["loss"] == [1.0]
+    np.testing.assert_array_equal(model.get_weights()[0], np.ones((2, 1), "float32"))
