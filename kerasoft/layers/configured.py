@@ -90,7 +90,7 @@ def positive(layer: Any, name: str, value: Any) -> int:
     """
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) <= 0:
         raise ValueError(
-            f"Received an invalid value for `{name}`, expected a positive integer. "
+            f"Received an invalid value for {'' if name == 'units' else 'argument '}`{name}`, expected a positive integer. "
             f"Received: {name}={value} (layer {type(layer).__name__})"
         )
     return int(value)

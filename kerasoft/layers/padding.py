@@ -169,7 +169,9 @@ class UpSampling1D(UpSampling):
 
     def __init__(self, size=2, **kwargs):
         super().__init__(None, **kwargs)
-        if int(size) <= 0:
+        if not isinstance(size, int) or isinstance(size, bool):
+            raise TypeError(f"Expected an integer value for `size`, got {type(size)}.")
+        if size <= 0:
             raise ValueError(f"Argument `size` should be a positive integer. Received: size={size}")
         self.keep(size=int(size))
 

@@ -28,6 +28,8 @@ class Sequential(Model, manages_build=True):
     ((None, 2), [[4.0, 8.0]])
     """
 
+    _sizes_of_data = False  # whether its Input's sizes are those of the first data, which others may differ from
+
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None):
         Model.__init__(self, trainable=trainable, name=name)
         self._functional: Functional | None = None
@@ -126,10 +128,12 @@ class Sequential(Model, manages_build=True):
         """Puts an Input for rows of this shape and dtype first, and builds."""
         self._layers.insert(0, InputLayer(shape=shape, dtype=dtype))
         self._connect((None, *shape))
+        self._sizes_of_data = True
 
     def _call_build(self, shapes: dict[str, Any]) -> None:
         shape = next(iter(shapes.values()), None)
         if is_shape(shape):
+            self._sizes_of_data = not isinstance(self._layers[0], InputLayer)
             self.build((None, *shape[1:]))
         self._after_build()
 
@@ -177,7 +181,11 @@ class Sequential(Model, manages_build=True):
 
     @property
     def input_spec(self) -> Any:
-        return self._functional.input_spec if self._functional is not None else self.__dict__.get("_given_spec")
+        return (
+            self._functional.input_spec
+            if self._functional is not None and not self._sizes_of_data
+            else self.__dict__.get("_given_spec")
+        )
 
     @input_spec.setter
     def input_spec(self, value: Any) -> None:

@@ -64,7 +64,8 @@ def fit_inputs(model: Any, x: Any, wanted: list) -> Any:
     fitted = [None if a is None else _with_rank(a, t.shape) for a, t in zip(leaves, wanted, strict=True)]
     for array, tensor, name in zip(fitted, wanted, names, strict=True):
         if array is not None:
-            _check_shape(model, array, tensor.shape, name)
+            shape = (None,) * len(tensor.shape) if getattr(entry(model), "_sizes_of_data", False) else tensor.shape
+            _check_shape(model, array, shape, name)
         elif not getattr(tensor.history.operation, "optional", False):
             raise DataError(
                 f"The input '{tensor.name}' is not optional, but None was passed. Please provide a valid tensor."

@@ -14,6 +14,7 @@ from ..models.host_part import on_host
 from ..runtime.local import LocalLoop, sum_batches
 from ..runtime.loop import Profile, TrainJob, step_keys
 from . import checks
+from .building import build
 from .hooks import FitHooks
 from .inputs import ArrayFeed, Arrays, GeneratorFeed, class_weights, is_arrays, split_validation, to_arrays, unpack
 from .status import Status
@@ -216,6 +217,7 @@ class _Source:
         self.weighs_classes = class_weight is not None
         self.arrays: Arrays | None = None
         self._feed: GeneratorFeed | None = None
+        self._looked = False
         if x is None:
             raise DataError(f"there is no data: {caller}() was called without x")
         if is_arrays(x):
@@ -271,6 +273,15 @@ class _Source:
 
     def _prepare(self, class_weight: Any) -> Callable[[tuple], Arrays]:
         def prepare(parts: tuple) -> Arrays:
+            arrays = made(parts)
+            if not self._looked:  # inputs get their names when the model is built
+                self._looked = True
+                if not checks.input_tensors(self.model):
+                    build(self.model, arrays.signature)
+                    arrays = made(parts) if checks.input_tensors(self.model) else arrays
+            return arrays
+
+        def made(parts: tuple) -> Arrays:
             x, y, weight = parts
             if self.caller == "predict":
                 y = weight = None

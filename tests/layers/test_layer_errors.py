@@ -77,7 +77,7 @@ CASES = [
     (lambda: L.EinsumDense("ab->ac", 3), "Invalid einsum equation 'ab->ac'"),
     (lambda: L.Attention(score_mode="sum"), "Expected one of {'dot', 'concat'}. Received: score_mode=sum"),
     (lambda: on(L.Attention(), (3, 4)), "Attention layer must be called on a list of inputs"),
-    (lambda: L.MultiHeadAttention(0, 2), "invalid value for `num_heads`, expected a positive integer. Received: num_heads=0"),
+    (lambda: L.MultiHeadAttention(0, 2), "invalid value for argument `num_heads`, expected a positive integer. Received: num_heads=0"),
     (lambda: L.MultiHeadAttention(2, 3, sliding_window=0), "`sliding_window` must be `None` or a positive integer. Received: sliding_window=0"),
 ]  # fmt: skip
 

@@ -195,6 +195,15 @@ def test_steps(shared):
     assert part == pytest.approx(shared.evaluate(X[:16], Y[:16], verbose=0))
 
 
+def test_generators_and_models_whose_sizes_come_from_the_data():
+    model = ks.Sequential([ks.layers.Flatten(), ks.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile("sgd", "mse")
+    history = model.fit(((np.ones((3, 2, 2)), np.ones((3, 1))) for _ in range(4)), steps_per_epoch=3, verbose=0)
+    assert history.history["loss"][0] < 1.0 and int(model.optimizer.iterations) == 3
+    pooled = ks.Sequential([ks.layers.GlobalAveragePooling1D()])
+    assert [pooled.predict(np.ones((2, n, 3)), verbose=0).shape for n in (4, 5)] == [(2, 3), (2, 3)]
+
+
 def test_generators():
     def batches():
         for start in range(0, 48, 16):
