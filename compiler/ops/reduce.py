@@ -96,14 +96,24 @@ any = op(
     lower=lambda x, *, axis=None, keepdims=False: jnp.any(x, axis=axis, keepdims=keepdims),
     doc="Whether an element over `axis` is true.",
 )
+
+
+def _place(find, x, axis, keepdims):
+    """`find` (argmax or argmin) of floats in which -0.0 is less than 0.0, as in Keras on CPUs."""
+    if x.ndim and jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = jnp.where((x == 0) & jnp.signbit(x), -jnp.finfo(x.dtype).tiny, x)
+    return find(x, axis=axis, keepdims=keepdims).astype(jnp.int32)
+
+
 argmax = op(
     "argmax",
-    lower=lambda x, *, axis=None, keepdims=False: jnp.argmax(x, axis=axis, keepdims=keepdims).astype(jnp.int32),
+    lower=lambda x, *, axis=None, keepdims=False: _place(jnp.argmax, x, axis, keepdims),
     doc="int32 position of the first largest element along `axis` (None: of the flattened array).",
 )
 argmin = op(
     "argmin",
-    lower=lambda x, *, axis=None, keepdims=False: jnp.argmin(x, axis=axis, keepdims=keepdims).astype(jnp.int32),
+    lower=lambda x, *, axis=None, keepdims=False: _place(jnp.argmin, x, axis, keepdims),
     doc="int32 position of the first smallest element along `axis` (None: of the flattened array).",
 )
 count_nonzero = op(

@@ -238,7 +238,8 @@ class Metric:
 
 def value_of(variable: Variable) -> Any:
     """The array of a state, for results: float32 in eager use, float64 in `result_from`, JAX's in `stateless_result`."""
-    return variable.value
+    value = variable.value
+    return value.astype("float32") if variable.dtype == "float64" else value
 
 
 @contextlib.contextmanager

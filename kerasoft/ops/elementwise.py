@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import dtypes
 from .dispatch import dtype_of, kernel, public, tensor
 
@@ -21,8 +23,12 @@ def _unary(
     return public(module, class_name)(function)
 
 
-def _binary(name: str, class_name: str, text: str, kernel_name: str | None = None):
+def _binary(name: str, class_name: str, text: str, kernel_name: str | None = None, strong: bool = False):
+    """`strong`: a Python float is a float32 tensor, not a number that takes the other one's dtype."""
+
     def function(x1: Any, x2: Any) -> Any:
+        if strong:
+            x1, x2 = (np.float32(x) if type(x) is float else x for x in (x1, x2))
         return kernel(kernel_name or name)(tensor(x1), tensor(x2))
 
     function.__name__ = function.__qualname__ = name
@@ -107,9 +113,9 @@ mod = _binary("mod", "Mod", "Remainder with the sign of the divisor.")
 floor_divide = _binary("floor_divide", "FloorDivide", "Largest integer not above x1 / x2.")
 maximum = _binary("maximum", "Maximum", "The greater one.")
 minimum = _binary("minimum", "Minimum", "The smaller one.")
-arctan2 = _binary("arctan2", "Arctan2", "Angle of the point (x2, x1), in radians.", kernel_name="atan2")
+arctan2 = _binary("arctan2", "Arctan2", "Angle of the point (x2, x1), in radians.", kernel_name="atan2", strong=True)
 hypot = _binary("hypot", "Hypot", "sqrt(x1^2 + x2^2).")
-logaddexp = _binary("logaddexp", "Logaddexp", "log(exp(x1) + exp(x2)).")
+logaddexp = _binary("logaddexp", "Logaddexp", "log(exp(x1) + exp(x2)).", strong=True)
 equal = _binary("equal", "Equal", "x1 == x2.")
 not_equal = _binary("not_equal", "NotEqual", "x1 != x2.")
 greater = _binary("greater", "Greater", "x1 > x2.")

@@ -26,14 +26,9 @@ fmin = e._binary("fmin", "Fmin", "The smaller one; the other one where one is Na
 fmod = e._binary("fmod", "Fmod", "Remainder with the sign of the dividend.")
 gcd = e._binary("gcd", "Gcd", "The greatest common divisor of integers.")
 lcm = e._binary("lcm", "Lcm", "The least common multiple of integers.")
+logaddexp2 = e._binary("logaddexp2", "Logaddexp2", "log2(2**x1 + 2**x2).", strong=True)
 heaviside = e._binary("heaviside", "Heaviside", "0 where x1 is below 0, x2 where it is 0, 1 above.")
 nextafter = e._binary("nextafter", "Nextafter", "The next float after x1 towards x2.")
-
-
-@public("numpy", "Logaddexp2", "x1 x2")
-def logaddexp2(x1: Any, x2: Any) -> Any:
-    """log2(2**x1 + 2**x2)."""
-    return kernel("logaddexp2")(tensor(x1), tensor(x2))
 
 
 @public("numpy", "Ldexp", "x1 x2")
