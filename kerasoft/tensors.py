@@ -101,8 +101,9 @@ class KerasTensor:
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise SymbolicValueError(
-            f"{self!r} has no NumPy value: it is a symbolic input of a model. Use kerasoft.ops or layers on it, or "
-            "call the finished model on an array."
+            "A KerasTensor is symbolic: it's a placeholder for a shape an a dtype. It doesn't have any actual numerical "
+            f"value. You cannot convert it to a NumPy array. Use kerasoft.ops or layers on {self!r}, or call the "
+            "finished model on an array."
         )
 
     def __iter__(self):

@@ -78,12 +78,12 @@ def convert_to_tensor(x: Any, dtype: Any = None, sparse: Any = None, ragged: Any
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:
-    """x as a NumPy array.
+    """x as a NumPy array that can be written to.
 
     Raises:
-        TypeError: x is symbolic.
+        ValueError: x is symbolic.
     """
-    return np.asarray(x.numpy() if isinstance(x, Variable) else x)
+    return np.array(x.numpy() if isinstance(x, Variable) else x)
 
 
 @public("core", "StopGradient", "variable")

@@ -175,12 +175,12 @@ def lowered(function: Callable) -> Callable:
 def tensor(value: Any) -> Any:
     """`value` as something that an op computes with: Python sequences become arrays, the rest stays."""
     if isinstance(value, (list, tuple)):
+        import jax.numpy as jnp
+
         if any(hasattr(x, "shape") for x in tree.flatten(value)):
             from ..compiler.ops import shape
 
-            return shape.stack([tensor(x) for x in value])
-        import jax.numpy as jnp
-
+            return shape.stack([x if hasattr(x, "shape") else jnp.asarray(x) for x in map(tensor, value)])
         return jnp.asarray(value)
     return value
 

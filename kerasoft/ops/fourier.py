@@ -193,6 +193,11 @@ def window_of(window: Any, length: int, size: int, dtype: Any = "float32") -> np
     return np.pad(window, (before, size - length - before)).astype(dtype)
 
 
+def _check_stride(stride: Any) -> None:
+    if not isinstance(stride, (int, np.integer)) or stride <= 0:
+        raise ValueError(f"`sequence_stride` must be a positive integer. Received: sequence_stride={stride}")
+
+
 @public("math", "STFT", "x")
 def stft(
     x: Any, sequence_length: int, sequence_stride: int, fft_length: int, window: Any = "hann", center: bool = True
@@ -216,6 +221,7 @@ def stft(
             f"Invalid input type. Expected `float32` or `float64`. Received: input type={getattr(x, 'dtype', type(x))}"
         )
     factors = window_of(window, sequence_length, fft_length)
+    _check_stride(sequence_stride)
     return _stft(x, factors, stride=int(sequence_stride), center=bool(center))
 
 
@@ -236,5 +242,6 @@ def istft(
     """
     real, imaginary = _parts(x, 2)
     factors = window_of(window, sequence_length, fft_length)
+    _check_stride(sequence_stride)
     gain = 1.0 if window is not None else fft_length / sequence_stride  # as Keras scales on JAX
     return _istft(real, imaginary, factors, stride=int(sequence_stride), length=length, center=bool(center), gain=gain)

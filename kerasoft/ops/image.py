@@ -148,6 +148,7 @@ def pad_images(
     images, height, width, _ = image_input(images, data_format)
     _two_of_three(top_padding=top_padding, bottom_padding=bottom_padding, target_height=target_height)
     _two_of_three(left_padding=left_padding, right_padding=right_padding, target_width=target_width)
+    _non_negative(target_height=target_height, target_width=target_width)
     rows, columns = shape_of(images)[height], shape_of(images)[width]
     top = target_height - bottom_padding - rows if top_padding is None else top_padding
     bottom = target_height - top - rows if bottom_padding is None else bottom_padding
@@ -212,6 +213,8 @@ def extract_patches(
     count = int(np.prod(size)) * channels
     kernel = np.eye(count, dtype=str(x.dtype)).reshape(*size, channels, count)
     strides = size if not strides else strides
+    if not isinstance(strides, int) and len(strides) != len(size):
+        raise ValueError(f"`strides` must have {len(size)} values, as `size`. Received: strides={strides}, size={size}")
     x = conv(x, kernel, strides, padding, "channels_last" if last else "channels_first", dilation_rate)
     return x if batched else m.squeeze(x, 0)
 

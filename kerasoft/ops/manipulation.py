@@ -176,7 +176,7 @@ def unstack(x: Any, num: int | None = None, axis: int = 0) -> Any:
     axis = _axis(x, axis)
     num = shape_of(x)[axis] if num is None else num
     if not is_static(num):
-        raise ValueError(f"unstack along axis {axis} of {shape_of(x)} needs `num`: that size is unknown")
+        raise ValueError(f"Cannot infer argument `num` from shape {shape_of(x)} along axis {axis}. Give `num`.")
     return [squeeze(_range(x, axis, i, i + 1), axis) for i in range(num)]
 
 
@@ -428,6 +428,11 @@ def slice_(inputs: Any, start_indices: Any, shape: Any) -> Any:
     from ..compiler.ops import indexing
 
     x = _array(tensor(inputs))
+    if len(shape) != rank(x):
+        raise ValueError(
+            "The number of dimensions in `inputs` must match the number of dimensions in `shape`. "
+            f"Received: inputs.shape={shape_of(x)}, shape={tuple(shape)}"
+        )
     sizes = [
         have - int(start_indices[i]) if is_static(want) and want == -1 else want
         for i, (have, want) in enumerate(zip(shape_of(x), shape, strict=True))

@@ -236,6 +236,7 @@ def in_top_k(targets: Any, predictions: Any, k: int) -> Any:
 
     targets, predictions = tensor(targets), tensor(predictions)
     mine = take_along_axis(predictions, expand_dims(e.cast(targets, "int32"), -1), axis=-1)
+    mine = e.where(e.isnan(mine), float("-inf"), mine)  # NaN is no great probability
     return e.less(sum(e.greater(predictions, mine), axis=-1), k)
 
 

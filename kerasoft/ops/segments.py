@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .dispatch import is_static, kernel, lowered, public, rank, shape_of, tensor
+from .dispatch import is_static, kernel, lowered, public, shape_of, tensor
 
 __all__ = ["segment_max", "segment_min", "segment_prod", "segment_sum"]
 
@@ -26,17 +26,20 @@ def _prod(data: Any, ids: Any, *, count: int) -> Any:
 def _segments(by: str, function: Callable, data: Any, ids: Any, count: int | None) -> Any:
     data, ids = tensor(data), tensor(ids)
     have, want = shape_of(ids), shape_of(data)
-    if len(have) > len(want) or any(is_static(a) and is_static(b) and a != b for a, b in zip(have, want, strict=False)):
+    if len(have) != 1:
         raise ValueError(
-            f"segment_{by}: argument `segment_ids` must give a number for each row of `data`. "
-            f"Received: data.shape={want}, segment_ids.shape={have}"
+            f"Argument `segment_ids` should be an 1-D vector, got shape: {len(have)}. Consider either flatten input with "
+            "segment_ids.reshape((-1)) and data.reshape((-1, ) + data.shape[len(segment_ids.shape):]) or vectorize with "
+            "vmap."
+        )
+    if not want or (is_static(have[0]) and is_static(want[0]) and have[0] != want[0]):
+        raise ValueError(
+            f"Argument `segment_ids` and `data` should have same leading dimension. Got {have} v.s. {want}."
         )
     if count is None:
         if hasattr(ids, "op") or isinstance(ids, jax.core.Tracer):
             raise ValueError(f"segment_{by} of a symbolic tensor needs num_segments, the number of results")
         count = int(np.max(np.asarray(ids), initial=-1)) + 1
-    if rank(ids) != 1:
-        raise ValueError(f"segment_{by}: argument `segment_ids` must have one axis. Received shape {have}")
     return function(data, ids, count=int(count))
 
 
