@@ -269,7 +269,7 @@ def assert_same_structure(a: Any, b: Any, check_types: Any = None) -> None:
 
 def _check_same(a: Any, b: Any) -> None:
     if is_nested(a) != is_nested(b) or (is_nested(a) and (_kind(a) != _kind(b) or len(a) != len(b))):
-        raise ValueError(f"{_DIFFERENT} {a!r} and {b!r}")
+        raise ValueError(f"{_DIFFERENT} {a!r} and {b!r}. Expected an instance of {type(a)}, got {type(b)}.")
     if not is_nested(a):
         return
     if isinstance(a, dict):

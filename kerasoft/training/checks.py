@@ -219,7 +219,7 @@ def label_columns(traced: Any) -> list[tuple[Any, Any, int | None, tuple]]:
     columns = []
     for term in traced.targets.losses:
         leaf, shape = traced.labels[term.index], traced.output_shapes[term.index]
-        if leaf is not None:
+        if leaf is not None and term.part is None:
             columns.append((term, leaf, classes_of(term.loss, shape), shape))
     return columns
 

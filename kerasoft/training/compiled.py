@@ -88,7 +88,7 @@ class Compiled:
         """Takes the targets that a model was traced with."""
         self.targets = targets
         names = [term.name for term in targets.losses] if targets.reports_each_loss else []
-        self.trackers = {name: self.trackers.get(name) or Mean(name=name) for name in names}
+        self.trackers = {name: self.trackers.get(name) or Mean(name=name.partition("#")[0]) for name in names}
 
     def at(self, y: Any, y_pred: Any, sample_weight: Any) -> tuple[Targets, list, list, list]:
         """The targets, and each output with its labels and weights."""
@@ -112,7 +112,7 @@ class Compiled:
         total = None
         for term in targets.losses:
             value = ops.cast(
-                term.loss(labels[term.index], flat[term.index], weights[term.index]), _float_of(flat[term.index])
+                term.loss(term.of(labels), term.of(flat), weights[term.index]), _float_of(flat[term.index])
             )
             tracker = self.trackers.get(term.name)
             if tracker is not None:

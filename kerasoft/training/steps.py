@@ -376,6 +376,12 @@ def _nested(variables: list, value_format: str) -> dict:
         at = found
         for parent in parents:
             at = at.setdefault(parent, {})
+        if name in at:
+            raise ValueError(
+                f"The following variable path is found twice in the model: '{variable.path}'. `get_state_tree()` can only be "
+                "called when all variable paths are unique. Make sure to give unique names to your layers (and other "
+                "objects)."
+            )
         at[name] = jnp.asarray(variable.numpy()) if value_format == "backend_tensor" else variable.numpy().copy()
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from .. import losses as losses_module
 from .. import metrics as metrics_module
 from .. import tree
+from .nested_losses import is_nested_loss, loss_places, no_such_output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +31,25 @@ class CompileArguments:
 
 @dataclasses.dataclass(frozen=True)
 class LossTerm:
-    """The loss of output `index`: `name` in logs is ``<output>_loss``; `weight` may be None."""
+    """The loss of output `index`: `name` is ``<output>_loss``, with a number behind it if it is taken.
+
+    A loss of several outputs has them in `part`, a structure of indices.
+    """
 
     name: str
     index: int
     loss: Any
     weight: float | None
+    part: Any = None
+
+    @property
+    def shown(self) -> str:
+        """The name in logs; of losses that share one, the last is seen, as with Keras."""
+        return self.name.partition("#")[0]
+
+    def of(self, values: Sequence) -> Any:
+        """Those of `values`, one for each flattened output, that the loss is of."""
+        return values[self.index] if self.part is None else tree.map_structure(lambda i: values[i], self.part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +93,13 @@ class Targets:
             logs.update(result if isinstance(result, dict) else {term.name: result})
         if self.reports_each_loss:
             for loss in self.losses:
-                logs[loss.name] = float(by_name[f"{loss.name}/total"]) / count
+                logs[loss.shown] = float(by_name[f"{loss.name}/total"]) / count
         return logs
 
     def fits(self, output_names: tuple[str, ...], label_shapes: Sequence[tuple | None]) -> bool:
         """Whether these targets are those of such outputs and labels too."""
         needed = {term.index for term in (*self.losses, *self.metrics)}
+        needed |= {i for term in self.losses if term.part is not None for i in tree.flatten(term.part)}
         return tuple(output_names) == self.output_names and all(label_shapes[i] is not None for i in needed)
 
 
@@ -109,35 +124,41 @@ def resolve_targets(
         ValueError: the structure of an argument does not fit the outputs, or a name is unknown.
     """
     names = tuple(output_names)
-    losses = by_output(given.loss, outputs, names, "loss", broadcast=True)
-    weights = by_output(given.loss_weights, outputs, names, "loss_weights", broadcast=False)
     several = len(names) > 1 and named_outputs
     terms: list[LossTerm] = []
-    for i, (loss, weight) in enumerate(zip(losses, weights, strict=True)):
-        if isinstance(loss, (list, tuple)):
-            if len(loss) != 1:
-                raise ValueError(
-                    f"output '{names[i]}' needs one loss, got {loss!r}; write a function that combines them"
-                )
-            loss = loss[0]
-        if loss is None:
-            continue
-        if label_shapes[i] is None:
+    for i, part, loss, weight, label in _places(given, outputs, names, named_outputs):
+        if any(label_shapes[k] is None for k in ([i] if part is None else tree.flatten(part))):
             raise ValueError(
                 f"output '{names[i]}' has the loss {named(loss)} but no labels: `y` holds none for it. "
                 f"Give labels for every output with a loss, or loss=None for that output."
             )
         resolved = losses_module.resolve(loss, label_shapes[i], output_shapes[i])
         weight = None if weight is None else float(weight)
-        name = f"{names[i] if named_outputs else loss if isinstance(loss, str) else resolved.name}_loss"
-        alike = sum(t.name == name for t in terms)
-        terms.append(LossTerm(f"{name}_{alike}" if alike else name, i, resolved, weight))
+        name = f"{label or (loss if isinstance(loss, str) else resolved.name)}_loss"
+        alike = sum(t.shown == name for t in terms)
+        terms.append(LossTerm(f"{name}#{alike}" if alike else name, i, resolved, weight, part))
     taken: dict[str, int] = {}
     plain = _metric_terms(given.metrics, "metrics", outputs, names, label_shapes, output_shapes, several, taken)
     weighted = _metric_terms(
         given.weighted_metrics, "weighted_metrics", outputs, names, label_shapes, output_shapes, several, taken
     )
     return Targets(names, tuple(terms), (*plain, *weighted))
+
+
+def _places(given: CompileArguments, outputs: Any, names: tuple, named_outputs: bool) -> Iterator[tuple]:
+    """``(index, part, loss, weight, label)`` of each loss; `part` is None for a loss of one output."""
+    if is_nested_loss(given.loss, _fits(given.loss, outputs)):
+        for place in loss_places(given.loss, given.loss_weights, outputs, names if named_outputs else None):
+            is_part = tree.is_nested(place.part)
+            first = tree.flatten(place.part)[0]
+            yield first, place.part if is_part else None, place.loss, place.weight, place.label
+        return
+    losses = by_output(given.loss, outputs, names, "loss", broadcast=True)
+    weights = by_output(given.loss_weights, outputs, names, "loss_weights", broadcast=False)
+    for i, (loss, weight) in enumerate(zip(losses, weights, strict=True)):
+        loss = loss[0] if isinstance(loss, (list, tuple)) else loss
+        if loss is not None:
+            yield i, None, loss, weight, names[i] if named_outputs else ""
 
 
 def _metric_terms(given, argument, outputs, names, label_shapes, output_shapes, several, taken) -> list[MetricTerm]:
@@ -202,8 +223,17 @@ def by_output(given: Any, outputs: Any, names: Sequence[str], argument: str, bro
         if unknown and not _fits(given, outputs):
             close = difflib.get_close_matches(str(unknown[0]), list(known), 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
+            text = f"{unknown[0]!r} is no output of the model; its outputs are {list(known)}.{hint}"
+            if argument == "loss" and isinstance(outputs, dict):
+                raise no_such_output((unknown[0],), f" {text}")
+            if argument == "loss":
+                raise ValueError(
+                    f"Expected keys {list(names)} in loss dict, but found loss.keys()={list(given)}: {text}"
+                )
             raise ValueError(
-                f"`{argument}` has the key {unknown[0]!r}, which is no output of the model; its outputs are {list(known)}.{hint}"
+                f"Invalid `{argument}`. `{argument}` should contain one entry for each output and either be a dict or a list "
+                f"matching the output names of the model {list(names)} or match the output structure of the model.\n"
+                f"Received: {argument}={given}: {text}"
             )
         if not unknown:
             found: list = [None] * count

@@ -186,9 +186,9 @@ class _Trace:
         shares, sums = [], {}
         for term in self.targets.losses:
             leaf, output = self.labels[term.index], self.output_names[term.index]
-            if leaf is not None:
+            if leaf is not None and term.part is None:
                 check_label_shape(term.loss, leaf.known_shape, _shape(flat[term.index]), output)
-            share = self._loss_share(term, flat[term.index], labels[term.index], weights[term.index], scope)
+            share = self._loss_share(term, term.of(flat), term.of(labels), weights[term.index], scope)
             shares.append(share if term.weight is None else ops.multiply(share, term.weight))
             if self.targets.reports_each_loss:
                 sums[f"{term.name}/total"] = ops.multiply(share, scope.rows)
@@ -218,7 +218,7 @@ class _Trace:
         return total, sums
 
     def _loss_share(self, term: LossTerm, y_pred: Any, y_true: Any, weight: Any, scope: Scope) -> Any:
-        mask = scope.masks.get(y_pred)
+        mask = scope.masks.get(y_pred) if term.part is None else None
         with labelled("loss"):
             terms = term.loss.terms(y_true, y_pred, sample_weight=weight, mask=mask, valid=scope.valid)
             if terms.couples_rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from twins import (
     BINARY,
@@ -337,3 +338,31 @@ def limits(k):
 @pytest.mark.parametrize("name", CASES)
 def test_as_keras(name):
     assert_alike(CASES[name](keras), CASES[name](ks), name)
+
+
+def test_losses_of_several_outputs_and_several_losses_of_one():
+    """Several losses of one output share a name, of which the last is seen; one of all outputs has all their names."""
+    x, y = np.ones((8, 3), "float32"), np.zeros((8, 1), "float32")
+    weights = np.linspace(0, 1, 8).astype("float32")
+
+    def both(true, pred):
+        return abs(true[0] - pred[0]) + 2 * abs(true[1] - pred[1])
+
+    found = []
+    for k in (keras, ks):
+        i = k.Input((3,))
+        p, q = (k.layers.Dense(1, name=name, kernel_initializer="ones")(i) for name in "pq")
+        listed, paired = k.Model(i, [p, q]), k.Model(i, (p, q))
+        listed.compile("sgd", ["mse", ["mse", "mae"]], loss_weights=[1.0, [2.0, 3.0]])
+        one = listed.fit(x, [y, y], sample_weight=weights, verbose=0).history
+        paired.compile("sgd", [both, ("mse", "mae")])
+        two = paired.fit(x, (y, y), verbose=0).history
+        found.append((one, two, paired.train_on_batch(x, (y, y))))
+        named = k.Model(i, {"p": p, "q": q})
+        named.compile("sgd", {"p": "mse", "r": "mse"})
+        with pytest.raises(KeyError, match="in the `loss` argument, can't be found in either the model's output"):
+            named.fit(x, {"p": y, "q": y}, verbose=0)
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        assert sorted(mine) == sorted(theirs) if isinstance(mine, dict) else len(mine) == len(theirs)
+        flat = [np.ravel([a[key] for key in sorted(a)] if isinstance(a, dict) else a) for a in (mine, theirs)]
+        np.testing.assert_allclose(*flat, rtol=1e-5)
