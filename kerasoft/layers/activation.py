@@ -44,7 +44,7 @@ class ReLU(Configured):
             raise ValueError(f"max_value of a ReLU layer cannot be a negative value. Received: max_value={max_value}")
         for name, value in (("negative_slope", negative_slope), ("threshold", threshold)):
             if value is None or value < 0:
-                raise ValueError(f"{name} of a ReLU layer cannot be a negative value. Received: {name}={value}")
+                raise ValueError(f"{name} of a ReLU layer cannot be None or a negative value. Received: {name}={value}")
         self.keep(max_value=max_value, negative_slope=negative_slope, threshold=threshold)
         self.supports_masking = True
 
@@ -148,6 +148,9 @@ class Softmax(Configured):
 
     def call(self, inputs, mask=None):
         if mask is not None:
+            _check_broadcast(mask.shape, inputs.shape)
+            if mask.dtype != "bool":
+                mask = ops.greater(mask, 0.5)
             inputs = ops.where(mask, inputs, ops.full_like(inputs, -1e9))
         axes = self.axis if isinstance(self.axis, (list, tuple)) else [self.axis]
         if len(axes) == 1:
@@ -155,6 +158,19 @@ class Softmax(Configured):
         else:
             result = ops.exp(ops.subtract(inputs, ops.logsumexp(inputs, axis=tuple(axes), keepdims=True)))
         return result if mask is None else ops.where(mask, result, ops.zeros_like(result))
+
+
+def _check_broadcast(mask, inputs):
+    """
+    Raises:
+        ValueError: a mask of the one shape cannot be broadcast over inputs of the other.
+    """
+    pairs = zip(reversed(mask), reversed(inputs), strict=False)
+    if len(mask) > len(inputs) or any(isinstance(m, int) and isinstance(n, int) and m not in (1, n) for m, n in pairs):
+        raise ValueError(
+            "The `mask` must be broadcastable to `inputs` and must not have more dimensions. Each mask dimension must be 1 or "
+            f"match the corresponding input dimension. Received: inputs.shape={tuple(inputs)}, mask.shape={tuple(mask)}"
+        )
 
 
 class ActivityRegularization(Configured):

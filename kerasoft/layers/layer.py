@@ -77,7 +77,7 @@ class Layer(Stateless, Precision, Operation):
         self.activity_regularizer = activity_regularizer
         self._dtype_policy = dtypes.policy(dtype)
         self.autocast = autocast
-        self.built = self._stateless and type(self).build is Layer.build
+        self.built = self._stateless and self._has_default_build
         self.supports_masking = type(self).compute_mask is not Layer.compute_mask
         self.input_spec: Any = None
         if not isinstance(trainable, bool):
@@ -99,6 +99,10 @@ class Layer(Stateless, Precision, Operation):
             cls.__init__ = located_constructor(cls.__init__)  # type: ignore[method-assign]
         if "build" in vars(cls) and not manages_build:
             cls.build = _complete_build(cls.build)  # type: ignore[method-assign]
+
+    @property
+    def _has_default_build(self) -> bool:
+        return type(self).build is Layer.build
 
     @property
     def path(self) -> str | None:

@@ -216,6 +216,12 @@ class MultiHeadAttention(HeadedAttention):
         self.output_dense = self.projection("attention_output", equation, [None] * free + sizes, bias_axes)
         build_inner(self.output_dense, (*query_shape[:-1], heads, self.value_dim))
 
+    # What Keras calls its projections inside.
+    _query_dense = property(lambda self: self.query_dense)
+    _key_dense = property(lambda self: self.key_dense)
+    _value_dense = property(lambda self: self.value_dense)
+    _output_dense = property(lambda self: self.output_dense)
+
     def into_heads(self, name, shape, sizes, activation=None):
         equation, bias_axes, free = _projection_equation(len(shape) - 1, 1, 2)
         made = self.projection(name, equation, [None] * free + list(sizes), bias_axes, activation)

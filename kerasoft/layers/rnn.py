@@ -54,9 +54,7 @@ class RecurrentCell(Configured):
         return self.weight("bias", (self.units * self.gates,))
 
     def get_initial_state(self, batch_size=None):
-        sizes = self.state_size
-        if isinstance(sizes, int):
-            return ops.zeros((batch_size, sizes), dtype=self.compute_dtype)
+        sizes = [self.state_size] if isinstance(self.state_size, int) else self.state_size
         return [ops.zeros((batch_size, size), dtype=self.compute_dtype) for size in sizes]
 
     def reset_masks(self):
@@ -427,7 +425,8 @@ class StackedRNNCells(Configured):
             run = cell if isinstance(cell, Layer) else cell.call
             nested = tree.is_nested(state)
             inputs, new = run(inputs, list(state) if nested else [state], **arguments)
-            new_states.append(list(new) if tree.is_nested(new) else [new])
+            new = list(new) if tree.is_nested(new) else [new]
+            new_states.append(new if nested or len(new) > 1 else new[0])
         return inputs, new_states
 
     def get_config(self):

@@ -91,6 +91,11 @@ class Stateless(State):
             shape, initializer, dtype, trainable, autocast, regularizer, constraint, name=name
         )
 
+    def _build_at_init(self) -> None:
+        """Marks a layer without weights as built, unless a subclass has a `build` of its own."""
+        if self._has_default_build:  # type: ignore[attr-defined]
+            self.built = True
+
     def add_metric(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(
             "Layer `add_metric()` method is deprecated. Add your metric in `Model.compile(metrics=[...])`."
