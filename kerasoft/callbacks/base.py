@@ -172,7 +172,7 @@ def _for_each(hook: str, has_index: bool):
     def call_all(self, index, logs=None):
         logs = plain_logs(logs)
         for callback in self.callbacks:
-            getattr(callback, hook)(index, logs=logs)
+            getattr(callback, hook)(index, logs)
 
     def call_all_without_index(self, logs=None):
         logs = plain_logs(logs)

@@ -83,7 +83,7 @@ class FitHooks:
     def on_step_begin(self, epoch: int, step: int) -> Decision | None:
         """Only in process with `each_step`: before a step."""
         for callback in self._each:
-            callback.on_train_batch_begin(step, logs={})
+            callback.on_train_batch_begin(step, {})
         return self._decision()
 
     def on_steps(self, reports: list[StepReport]) -> Decision | None:
@@ -101,7 +101,7 @@ class FitHooks:
         if self._latest and now >= self._next_latest:
             logs = self._logs(status.sums)
             for callback in self._latest:
-                callback.on_train_batch_end(last.step, logs=logs)
+                callback.on_train_batch_end(last.step, logs)
             self._next_latest = time.monotonic() + LATEST_S
         return self._decision() if self._each or self._late or self.model.stop_training else None
 
@@ -211,11 +211,11 @@ class FitHooks:
         logs = self._logs(status.sums)
         for callback in self._each:
             if not self.each_step:
-                callback.on_train_batch_begin(report.step, logs={})
-            callback.on_train_batch_end(report.step, logs=logs)
+                callback.on_train_batch_begin(report.step, {})
+            callback.on_train_batch_end(report.step, logs)
         for callback in self._late:
-            callback.on_train_batch_begin(report.step, logs={})
-            callback.on_train_batch_end(report.step, logs=logs)
+            callback.on_train_batch_begin(report.step, {})
+            callback.on_train_batch_end(report.step, logs)
 
     def _logs(self, sums: np.ndarray) -> dict[str, Any]:
         return plain_logs(self.targets.logs(self.layout, sums))

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import tree
 from ..callbacks.base import CallbackList, batch_callbacks, plain_logs
+from ..callbacks.terminate_on_nan import TerminateOnNaN
 from ..errors import DataError
 from ..models.host_part import on_host
 from ..runtime.local import LocalLoop, sum_batches
@@ -54,7 +56,7 @@ def fit_local(
         validation = _validation(model, validation_data, validation_batch_size or batch_size, validation_steps)
     program = model._program(train.signature, "train")
     source = program.source
-    train.check(program.traced)
+    train.check(program.traced, finite=not _ends_on_nan(callbacks))
     read_s = time.perf_counter() - begin
     if validation is not None:
         validation.program = model._program(validation.signature, "test")
@@ -159,14 +161,14 @@ def predict_local(
     pending: list[tuple[tuple, int]] = []
     for number, batch in enumerate(feed.epoch(0)):
         for callback in told:
-            callback.on_predict_batch_begin(number, logs={})
+            callback.on_predict_batch_begin(number, {})
         pending.append((program.step.predict(params, state, batch.arrays), batch.rows))
         status.rows, status.step = status.rows + batch.rows, number + 1
         if told or len(pending) >= 32:
             parts += [_real_rows(outputs, rows) for outputs, rows in pending]
             pending = []
         for callback in told:
-            callback.on_predict_batch_end(number, logs={"outputs": program.restore(parts[-1])})
+            callback.on_predict_batch_end(number, {"outputs": program.restore(parts[-1])})
         if model.stop_predicting:
             break
     parts += [_real_rows(outputs, rows) for outputs, rows in pending]
@@ -199,6 +201,12 @@ def train_on_batch(model: Any, x: Any, y: Any, sample_weight: Any, class_weight:
     total = np.asarray(sums, np.float64)
     model._trainer.compile.assign(layout, total)
     return plain_logs(program.traced.targets.logs(layout, total))
+
+
+def _ends_on_nan(callbacks: Any) -> bool:
+    """Whether a callback waits for values that are no numbers, so that they may be in the data."""
+    given = getattr(callbacks, "callbacks", callbacks)
+    return any(isinstance(c, TerminateOnNaN) for c in tree.flatten(given))
 
 
 class _Source:
@@ -261,12 +269,17 @@ class _Source:
             return self._feed
         return ArrayFeed(self.arrays, self.batch_size, shuffle, seed, exact, self.steps)
 
-    def check(self, traced: Any) -> None:
-        """Values against the model, once; of batches only the first are looked at."""
+    def check(self, traced: Any, finite: bool = True) -> None:
+        """Values against the model, once; of batches only the first are looked at.
+
+        Args:
+            finite: whether all must be finite numbers.
+        """
         arrays = self.arrays if self.arrays is not None else self._feed.peek()
         if arrays.signature.y is None and traced.targets.losses:
             raise DataError("the model has a loss, but there are no labels: give y")
-        checks.check_finite(arrays.arrays)
+        if finite:
+            checks.check_finite(arrays.arrays)
         checks.check_weights(arrays.arrays)
         checks.check_labels(traced, arrays.arrays)
         checks.check_ids(traced, arrays.arrays)
@@ -329,7 +342,7 @@ def _test(model: Any, source: _Source, callbacks: CallbackList, weights: Callabl
     def begin(batches):
         for number, batch in enumerate(batches):
             for callback in each:
-                callback.on_test_batch_begin(number, logs={})
+                callback.on_test_batch_begin(number, {})
             yield batch
 
     def tell(number: int, rows: int, sums: np.ndarray) -> bool:
@@ -340,7 +353,7 @@ def _test(model: Any, source: _Source, callbacks: CallbackList, weights: Callabl
         if due:
             logs = plain_logs(targets.logs(layout, sums))
             for callback in due:
-                callback.on_test_batch_end(number, logs=logs)
+                callback.on_test_batch_end(number, logs)
         if now >= next_latest:
             next_latest = now + LATEST_S
         return model.stop_evaluating

@@ -16,6 +16,7 @@ from . import checks
 from .building import build, symbolic
 from .local_fit import LATEST_S, _callback_list, _Source, _validation
 from .status import Status
+from .steps import Steps
 
 _ARGUMENTS = {"train_step": 2, "test_step": 2, "predict_step": 2}
 
@@ -192,12 +193,12 @@ def predict_with_own_steps(
     outputs: Any = None
     for number, batch in enumerate(feed.epoch(0)):
         for callback in told:
-            callback.on_predict_batch_begin(number, logs={})
+            callback.on_predict_batch_begin(number, {})
         outputs, loop.state = function(loop.read(), iter([data_of(source.signature, batch)]))
         parts.append([np.asarray(leaf) for leaf in tree.flatten(outputs)])
         status.rows, status.step = status.rows + batch.rows, number + 1
         for callback in told:
-            callback.on_predict_batch_end(number, logs={"outputs": outputs})
+            callback.on_predict_batch_end(number, {"outputs": outputs})
         if model.stop_predicting:
             break
     callbacks.on_predict_end()
@@ -233,7 +234,7 @@ def _train_epoch(model, loop, feed, signature, callbacks, epoch, status) -> dict
     before = time.perf_counter()
     for number, batch in enumerate(feed.epoch(epoch)):
         for callback in each:
-            callback.on_train_batch_begin(number, logs={})
+            callback.on_train_batch_begin(number, {})
         logs, loop.state = model.train_function(loop.read(), iter([data_of(signature, batch)]))
         status.step, status.rows = number + 1, status.rows + batch.rows
         now = time.perf_counter()
@@ -244,7 +245,7 @@ def _train_epoch(model, loop, feed, signature, callbacks, epoch, status) -> dict
             )
             plain = plain_logs(logs)
             for callback in due:
-                callback.on_train_batch_end(number, logs=plain)
+                callback.on_train_batch_end(number, plain)
             if now >= next_shown:
                 next_shown = time.perf_counter() + LATEST_S
         before = time.perf_counter()
@@ -264,13 +265,13 @@ def _evaluate(model: Any, source: Any, callbacks: Any) -> dict[str, Any]:
     logs: dict[str, Any] = {}
     for number, batch in enumerate(source.feed(False, 0, True).epoch(0)):
         for callback in told:
-            callback.on_test_batch_begin(number, logs={})
+            callback.on_test_batch_begin(number, {})
         logs, loop.state = model.test_function(loop.read(), iter([data_of(source.signature, batch)]))
         status.step, status.rows = number + 1, status.rows + batch.rows
         if told:
             plain = plain_logs(logs)
             for callback in told:
-                callback.on_test_batch_end(number, logs=plain)
+                callback.on_test_batch_end(number, plain)
         if model.stop_evaluating:
             break
     loop.synchronise()
@@ -333,4 +334,9 @@ def prepare(model: Any, signature: Any) -> None:
         model.optimizer.build(model.trainable_variables)
     compiled = model._trainer.compile
     if signature.y is not None and compiled.targets is None and compiled.arguments != type(compiled.arguments)():
-        compiled.at(symbolic(signature.y), model.compute_output_spec(x), symbolic(signature.sample_weight))
+        y, weights, y_pred = symbolic(signature.y), symbolic(signature.sample_weight), model.compute_output_spec(x)
+        try:
+            compiled.at(y, y_pred, weights)
+        except ValueError:
+            if type(model).compute_loss is Steps.compute_loss:
+                raise  # else it makes others of the outputs, which are known when a step is traced

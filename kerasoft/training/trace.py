@@ -323,7 +323,10 @@ def output_names(model: Any, y_pred: Any) -> tuple[str, ...]:
 
 def are_named(model: Any, y_pred: Any) -> bool:
     """Whether the outputs have names of their own, for the logs: not those of a list that a subclass's `call` gives."""
-    return isinstance(y_pred, dict) or not tree.is_nested(y_pred) or getattr(model, "output_names", None) is not None
+    if isinstance(y_pred, dict) or not tree.is_nested(y_pred):
+        return True
+    known = getattr(model, "output_names", None)
+    return known is not None and len(known) == len(tree.flatten(y_pred))
 
 
 def _size(size: Any) -> Any:

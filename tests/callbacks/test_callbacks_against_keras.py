@@ -161,6 +161,7 @@ def test_terminate_on_nan():
         ),
         (lambda c: c.ModelCheckpoint("a.keras", save_weights_only=True), "must end in `.weights.h5`"),
         (lambda c: c.ModelCheckpoint("a.keras", save_freq="day"), "Unrecognized save_freq: day"),
+        (lambda c: c.BackupAndRestore("a", save_freq="batch"), "Invalid value for argument `save_freq`"),
         (lambda c: c.BackupAndRestore(""), "Empty `backup_dir` argument passed"),
         (lambda c: play(c.EarlyStopping(monitor="val_f1"), [1.0], key="val_f1"), "Pass `mode='max'` in order"),
         (lambda c: play(c.LearningRateScheduler(lambda e, r: "x"), [1.0]), "should be a float. Got: x"),
@@ -198,3 +199,16 @@ def test_callback_list_passes_one_dict_on():
     history = callbacks.callbacks[-1].history
     assert history == {"a": [3.0], "b": [1.0], "added": [2.0]} and list(history) == ["a", "b", "added"]
     assert type(history["b"][0]) is float
+
+
+def test_rows_that_are_no_numbers_end_a_fit_that_waits_for_them():
+    class Named(ks.callbacks.Callback):
+        def on_epoch_end(self, number, values):  # hooks are called by position, as by Keras
+            self.seen = number, values
+
+    model, named = ks.Sequential([ks.Input((2,)), ks.layers.Dense(1)]), Named()
+    model.compile("sgd", "mse")
+    callbacks = [ks.callbacks.TerminateOnNaN(), named]
+    history = model.fit(np.ones((8, 2)), np.full((8, 1), np.inf), epochs=5, callbacks=callbacks, verbose=0).history
+    assert len(history["loss"]) == 1 and not np.isfinite(history["loss"][0])
+    assert named.seen[0] == 0 and named.seen[1].keys() == {"loss"}
