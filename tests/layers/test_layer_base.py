@@ -360,3 +360,49 @@ def test_control_flow_in_graphs():
     with Scope():
         out = Loops()(node)
     np.testing.assert_allclose(lower.function(Graph((node,), (out,), ("o",)))(x)[0], want)
+
+
+def test_losses_stay_with_the_layer_that_added_them():
+    class Adds(ks.Layer):
+        def call(self, x):
+            self.add_loss(ks.ops.sum(x))
+            return x
+
+    layer, x = Adds(), np.ones((1, 2), "float32")
+    layer(x)
+    model = ks.Sequential([layer])
+    for _ in range(2):
+        model(x)
+    assert [float(v) for v in model.losses] == [2.0] == [float(v) for v in layer.losses]
+    nothing = ks.layers.ActivityRegularization(l2=1.0)
+    nothing(np.ones((0, 2)))
+    assert float(nothing.losses[0]) == 0.0
+
+
+def test_what_is_built_from_the_start_and_what_is_tracked_early():
+    class Early(ks.Layer):
+        def __init__(self):
+            self.w = ks.Variable(np.ones(2))
+            super().__init__()
+
+    assert len(Early().weights) == 1
+    assert (
+        ks.layers.Dropout(0.5).built
+        and not ks.layers.Flatten().built
+        and not ks.layers.EinsumDense("ab,bc->ac", 2).built
+    )
+    table = ks.layers.Embedding(3, 2)
+    table.build()
+    assert table.get_build_config() == {"shapes_dict": {}}
+    again = ks.layers.Embedding.from_config(table.get_config())
+    again.build_from_config(table.get_build_config())
+    assert again.built and len(again.weights) == 1
+
+
+def test_arrays_as_scales_and_states_of_stacked_cells():
+    made = ks.layers.Rescaling(np.array(0.5), np.array([1.0, 2.0]))
+    read = ks.layers.Rescaling.from_config(made.get_config())
+    assert made.get_config()["scale"] == 0.5 and read.offset.tolist() == [1.0, 2.0]
+    cells = [ks.layers.GRUCell(3), ks.layers.LSTMCell(2)]
+    _, *states = ks.layers.RNN(cells, return_state=True)(np.ones((2, 3, 4), "float32"))
+    assert [[s.shape for s in state] for state in states] == [[(2, 3)], [(2, 2), (2, 2)]]
