@@ -176,6 +176,9 @@ def crop_images(
     _two_of_three(top_cropping=top_cropping, bottom_cropping=bottom_cropping, target_height=target_height)
     _two_of_three(left_cropping=left_cropping, right_cropping=right_cropping, target_width=target_width)
     rows, columns = shape_of(images)[height], shape_of(images)[width]
+    for size, side, target in ((rows, "height", target_height), (columns, "width", target_width)):
+        if target is None and not is_static(size):
+            raise ValueError(f"When the {side} of the images is unknown, `target_{side}` must be specified.")
     top = rows - target_height - bottom_cropping if top_cropping is None else top_cropping
     left = columns - target_width - right_cropping if left_cropping is None else left_cropping
     target_height = rows - bottom_cropping - top if target_height is None else target_height

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..compiler.ops import linalg
 from . import elementwise as e
-from .dispatch import dtype_of, kernel, public, rank, tensor
+from .dispatch import dtype_of, is_static, kernel, public, rank, shape_of, tensor
 from .manipulation import _array, _one_dtype, moveaxis, ravel, reshape
 
 
@@ -70,6 +70,12 @@ def inner(x1: Any, x2: Any) -> Any:
     x1, x2 = tensor(x1), tensor(x2)
     if rank(x1) == 0 or rank(x2) == 0:
         return e.multiply(x1, x2)
+    last = [shape_of(x)[-1] for x in (x1, x2)]
+    if all(map(is_static, last)) and last[0] != last[1]:
+        raise ValueError(
+            "`inner` requires the last dimension of `x1` and `x2` to match. "
+            f"Received: x1.shape={shape_of(x1)}, x2.shape={shape_of(x2)}."
+        )
     return tensordot(x1, x2, [[rank(x1) - 1], [rank(x2) - 1]])
 
 

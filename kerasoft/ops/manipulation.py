@@ -16,7 +16,7 @@ from .dispatch import dtype_of, is_static, kernel, public, rank, shape_of, tenso
 def _axis(x: Any, axis: int, extra: int = 0) -> int:
     n = rank(x) + extra
     if not -n <= axis < n:
-        raise ValueError(f"axis {axis} is out of bounds for a tensor of rank {n}, shape {shape_of(x)}")
+        raise ValueError(f"axis {axis} is out of bounds for array of dimension {n}: shape {shape_of(x)}")
     return int(axis) % n
 
 
@@ -31,7 +31,15 @@ def reshape(x: Any, newshape: Any) -> Any:
     newshape = (newshape,) if not isinstance(newshape, (list, tuple)) else tuple(newshape)
     wanted = tuple(-1 if s is None else int(s) if is_static(s) else s for s in newshape)
     if builtins.sum(is_static(s) and s == -1 for s in wanted) > 1:
-        raise ValueError(f"reshape of {shape_of(x)} to {newshape}: more than one size is unknown")
+        raise ValueError(
+            f"There must be at most one unknown dimension (-1) in `newshape`. Received: newshape={newshape} for a tensor "
+            f"of shape {shape_of(x)}."
+        )
+    if builtins.any(is_static(s) and s < -1 for s in wanted):
+        raise ValueError(
+            "Each dimension in `newshape` must be a non-negative integer, or `-1` for a single unknown dimension. "
+            f"Received: newshape={newshape}."
+        )
     return kernel("reshape")(x, shape=_with_known_sizes(shape_of(x), wanted))
 
 
@@ -69,7 +77,10 @@ def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
     x = tensor(x)
     order = tuple(reversed(range(rank(x)))) if axes is None else tuple(_axis(x, a) for a in axes)
     if sorted(order) != list(range(rank(x))):
-        raise ValueError(f"transpose of a tensor of rank {rank(x)} needs each axis once, got {axes}")
+        raise ValueError(
+            "`axes` must be a valid permutation of the input dimensions (no duplicates). "
+            f"Received: axes={list(axes or order)} for input of rank {rank(x)}."
+        )
     return kernel("transpose")(x, axes=order)
 
 
@@ -128,8 +139,10 @@ def broadcast_to(x: Any, shape: Any) -> Any:
 
 @public("numpy", "Concatenate", "xs")
 def concatenate(xs: Any, axis: int = 0) -> Any:
-    """Tensors put behind one another along `axis`."""
+    """Tensors put behind one another along `axis`; None: of all elements."""
     xs = [tensor(x) for x in xs]
+    if axis is None:
+        xs, axis = [ravel(x) for x in xs], 0
     if len(xs) == 1:
         return xs[0]
     return kernel("concatenate")(*_one_dtype(xs), axis=_axis(xs[0], axis))
@@ -323,10 +336,17 @@ def _is_mask(key: Any) -> bool:
     return hasattr(key, "shape") and dtype_of(key) == "bool"
 
 
+def _whole(indices: Any) -> Any:
+    """Indices as ints where a symbolic input of the default dtype, float32, was given for them."""
+    if hasattr(indices, "op") and dtype_of(indices) in dtypes.FLOATS:
+        return e.cast(indices, "int32")
+    return indices
+
+
 @public("numpy", "Take", "x indices")
 def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     """Elements at `indices` along `axis`; None flattens. Negative indices count from the end."""
-    x, indices = tensor(x), _array(tensor(indices))
+    x, indices = tensor(x), _array(_whole(tensor(indices)))
     if axis is None:
         x, axis = ravel(x), 0
     return kernel("take")(x, indices, axis=_axis(x, axis))
@@ -335,7 +355,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 @public("numpy", "TakeAlongAxis", "x indices")
 def take_along_axis(x: Any, indices: Any, axis: int | None = None) -> Any:
     """For each place, the element of its line along `axis` that `indices` names."""
-    x, indices = tensor(x), tensor(indices)
+    x, indices = tensor(x), _whole(tensor(indices))
     if axis is None:
         x, indices, axis = ravel(x), ravel(indices), 0
     return kernel("take_along_axis")(x, indices, axis=_axis(x, axis))
@@ -362,9 +382,9 @@ def diag(x: Any, k: int = 0) -> Any:
 @public("numpy", "Diagonal")
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """The diagonal over two axes, as the last axis."""
-    if axis1 == axis2:
+    if _axis(x := tensor(x), axis1) == _axis(x, axis2):
         raise ValueError(f"`axis1` and `axis2` cannot be the same. Received: axis1={axis1}, axis2={axis2}")
-    return _diagonal(tensor(x), int(offset), int(axis1), int(axis2))
+    return _diagonal(x, int(offset), _axis(x, axis1), _axis(x, axis2))
 
 
 def _diagonal(x: Any, offset: int, axis1: int, axis2: int) -> Any:
@@ -406,7 +426,7 @@ def scatter(indices: Any, values: Any, shape: Any) -> Any:
 @public("core", "ScatterUpdate", "inputs indices updates")
 def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | None = None) -> Any:
     """`inputs` with `updates` put (or added, ...) at `indices` (n, index depth)."""
-    x, indices, updates = tensor(inputs), tensor(indices), tensor(updates)
+    x, indices, updates = tensor(inputs), _whole(tensor(indices)), tensor(updates)
     reduction = reduction and reduction.lower()
     if reduction not in (None, "add", "max", "min", "mul"):
         raise ValueError(f"Invalid reduction: {reduction}. Supported values are: None, 'add', 'max', 'min', 'mul'.")

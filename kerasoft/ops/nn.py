@@ -15,7 +15,7 @@ from . import manipulation as m
 from . import reduction as r
 from .creation import arange, multi_hot, one_hot  # noqa: F401
 from .ctc import ctc_decode, ctc_loss  # noqa: F401
-from .dispatch import dtype_of, kernel, lowered, public, rank, shape_of, tensor
+from .dispatch import dtype_of, is_static, kernel, lowered, public, rank, shape_of, tensor
 from .linalg import norm
 from .linear import einsum
 from .patches import (  # noqa: F401
@@ -297,8 +297,15 @@ def batch_normalization(
 ) -> Any:
     """(x - mean) / sqrt(variance + epsilon) * scale + offset, with vectors along `axis`."""
     x = tensor(x)
-    shape = [1] * rank(x)
+    shape, size = [1] * rank(x), shape_of(x)[axis]
     shape[axis] = -1
+    for name, vector in (("mean", mean), ("variance", variance), ("offset", offset), ("scale", scale)):
+        given = shape_of(tensor(vector)) if vector is not None else (size,)
+        if given != (size,) and all(map(is_static, (size, *given))):
+            raise ValueError(
+                f"Arguments `{name}` must be a vector of length `x.shape[axis]`. Expected: `{(size,)}`. "
+                f"Received: `{given}`."
+            )
     mean, variance, offset, scale = (
         None if v is None else m.reshape(v, shape) for v in (mean, variance, offset, scale)
     )

@@ -17,7 +17,7 @@ def axes_of(x: Any, axis: Any) -> tuple[int, ...]:
     axes = tuple(int(a) for a in axis) if isinstance(axis, (list, tuple)) else (int(axis),)
     for a in axes:
         if not -n <= a < n:
-            raise ValueError(f"axis {a} is out of bounds for a tensor of rank {n}, shape {shape_of(x)}")
+            raise ValueError(f"axis {a} is out of bounds for array of dimension {n}: shape {shape_of(x)}")
     return tuple(a % n for a in axes)
 
 
@@ -120,7 +120,11 @@ def moments(x: Any, axes: Any, keepdims: bool = False, synchronized: bool = Fals
     """Mean and variance over `axes`. With `synchronized`, over all replicas of a distributed step."""
     x = tensor(x)
     if not synchronized:
-        return mean(x, axes, keepdims), var(x, axes, keepdims)
+        if (kind := dtype_of(x)) not in ("float16", "bfloat16"):
+            return mean(x, axes, keepdims), var(x, axes, keepdims)
+        wide = e.cast(x, "float32")  # squares leave float16's range; the results are clipped to it, as in Keras
+        found = (mean(wide, axes, keepdims), var(wide, axes, keepdims))
+        return tuple(e.cast(e.clip(value, -65504.0, 65504.0), kind) for value in found)
     everywhere = kernel("all_reduce")
     ones = e.add(e.multiply(x, 0.0), 1.0)
     count = everywhere(sum(ones, axes, True))
@@ -159,7 +163,7 @@ def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
 
 def _arg(name: str, x: Any, axis: Any, keepdims: bool) -> Any:
     x = tensor(x)
-    found = kernel(name)(x, axis=None if axis is None else int(axis) % rank(x), keepdims=bool(keepdims))
+    found = kernel(name)(x, axis=None if axis is None else axes_of(x, axis)[0], keepdims=bool(keepdims))
     return found if dtype_of(found) == "int32" else e.cast(found, "int32")
 
 
@@ -183,14 +187,18 @@ def argsort(x: Any, axis: Any = -1) -> Any:
         from .manipulation import ravel
 
         x, axis = ravel(x), 0
-    return e.cast(kernel("argsort")(x, axis=int(axis) % rank(x)), "int32")
+    return e.cast(kernel("argsort")(x, axis=axes_of(x, axis)[0]), "int32")
 
 
 @public("numpy", "Sort")
 def sort(x: Any, axis: Any = -1) -> Any:
-    """Values in ascending order along `axis`."""
+    """Values in ascending order along `axis`; None flattens."""
     x = tensor(x)
-    return kernel("sort")(x, axis=int(axis) % rank(x))
+    if axis is None:
+        from .manipulation import ravel
+
+        x, axis = ravel(x), 0
+    return kernel("sort")(x, axis=axes_of(x, axis)[0])
 
 
 @public("numpy", "Cumsum")
@@ -212,7 +220,7 @@ def _running(name: str, x: Any, axis: Any, dtype: Any) -> Any:
         from .manipulation import ravel
 
         x, axis = ravel(x), 0
-    return kernel(name)(x, axis=int(axis) % rank(x))
+    return kernel(name)(x, axis=axes_of(x, axis)[0])
 
 
 @public("math", "TopK")
