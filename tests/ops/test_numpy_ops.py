@@ -222,6 +222,14 @@ ROWS = [
     ("stop_gradient", (F,), {}),
     ("convert_to_tensor", ([1, 2.5],), {}),
     ("convert_to_tensor", (I,), {"dtype": "float16"}),
+    ("sort", (F,), {"axis": None}),
+    ("concatenate", ([F, T],), {"axis": None}),
+    ("argmin", (np.array([1, 0.0, -0.0], "float32"),), {}),
+    ("argmax", (np.array([-0.0, 0.0], "float32"),), {}),
+    ("in_top_k", (np.array([1, 0]), np.array([[0.1, np.nan, 0.5], [0.3, 0.2, 0.5]], "float32"), 2), {}),
+    ("logaddexp", (F.astype("float16"), 0.5), {}),
+    ("arctan2", (0.5, F.astype("float16")), {}),
+    ("moments", (np.array([[6e4, -6e4, 5e4], [3, 4, 1]], "float16"), [1]), {}),
 ]  # fmt: skip
 CASES = {f"{name} {i}": (name, args, kwargs) for i, (name, args, kwargs) in enumerate(ROWS)}
 
@@ -342,6 +350,12 @@ def test_ops_without_fixed_sizes_say_so_in_graphs_and_stay_symbolic_before():
         (lambda o: o.scatter_update(F, [[0, 1]], [1.0], "mean"), ValueError, "Invalid reduction: mean"),
         (lambda o: o.eye(2.5), TypeError, "Argument `N` must be an integer"),
         (lambda o: o.diagonal(F, axis1=1, axis2=1), ValueError, "`axis1` and `axis2` cannot be the same"),
+        (lambda o: o.diagonal(F, axis1=-1, axis2=1), ValueError, "axis1|same"),
+        (lambda o: o.sort(F, axis=10), ValueError, "axis 10 is out of bounds for array of dimension 2"),
+        (lambda o: o.cumsum(F, axis=4), ValueError, "axis 4 is out of bounds for array of dimension 2"),
+        (lambda o: o.reshape(F, (-2, 5)), ValueError, "must be a non-negative integer, or `-1` for a single unknown"),
+        (lambda o: o.reshape(F, (-1, -1)), ValueError, "at most one unknown dimension"),
+        (lambda o: o.batch_normalization(F, V, V, -1, offset=V[:2]), (ValueError, TypeError), "vector of length|shape"),
         (lambda o: o.pad(F, 1, "edge", 0.0), ValueError, "can only be provided when `mode == 'constant'`"),
     ],
 )
