@@ -125,7 +125,7 @@ MISTAKES = [
     ("weights of other shape", lambda: dense().set_weights([np.zeros((3, 3)), np.zeros(3)]), "functional", r"\(4, 3\)", r"\(3, 3\)", "head/kernel"),
     ("parameters of an unbuilt layer", lambda: L.Dense(3, name="head").count_params(), "'head'", "built", "isn't built", r"layer.build\(input_shape\)"),
     ("a symbolic condition", lambda: bool(ks.Input((4,)) > 0), "KerasTensor", "boolean", "symbolic", "ops.where|ops.cond"),
-    ("NumPy on a symbolic tensor", lambda: np.exp(ks.Input((4,))), "KerasTensor", "NumPy value", "symbolic", "kerasoft.ops"),
+    ("NumPy on a symbolic tensor", lambda: np.exp(ks.Input((4,))), "KerasTensor", "actual numerical value", "symbolic", "kerasoft.ops"),
     # compile
     ("unknown loss", lambda: dense().compile("sgd", "mean_squared_eror"), "loss", "interpret", "mean_squared_eror", "Did you mean 'mean_squared_error'"),
     ("unknown metric", lambda: fit(dense(), metrics=["acuracy"]), "metric", "interpret", "acuracy", "Did you mean 'accuracy'"),
