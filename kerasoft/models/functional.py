@@ -386,6 +386,8 @@ def functional_from_config(cls: type, config: dict[str, Any], custom_objects: di
             made[data["name"]] = operation = deserialize_keras_object(data)
             if not isinstance(operation, Operation):
                 raise SerializationError(f"expected a layer or an op for '{data['name']}', got {type(operation)}")
+            if not isinstance(operation, InputLayer):
+                operation._inbound_nodes.clear()  # a subclassed model was called to build it; the file counts from here
         waiting = {data["name"]: [n for n in data["inbound_nodes"] if n] for data in layers_data}
         while any(waiting.values()):
             progress = False

@@ -166,3 +166,22 @@ def test_a_compile_of_ones_own_is_not_called_on_loading():
     model.save(file)
     with pytest.warns(UserWarning, match=r"the model's `compile\(\)` method is custom"):
         assert not ks.saving.load_model(file).compiled
+
+
+def test_a_subclassed_model_inside_a_functional_one_comes_back(tmp_path):
+    @ks.saving.register_keras_serializable("inside")
+    class Inside(ks.Model):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.last = ks.layers.Dense(1)
+
+        def call(self, x):
+            return self.last(x)
+
+    inputs = ks.Input((3,))
+    model = ks.Model(inputs, Inside()(ks.layers.Dense(2)(inputs)))
+    model.compile("sgd", "mse")
+    for ending in (".keras", ".h5"):
+        model.save(tmp_path / f"m{ending}")
+        again = ks.saving.load_model(tmp_path / f"m{ending}")
+        np.testing.assert_array_equal(again(np.ones((1, 3))), model(np.ones((1, 3))))
