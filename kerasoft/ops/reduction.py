@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
+from .. import dtypes
 from . import elementwise as e
 from .dispatch import dtype_of, is_static, kernel, public, rank, shape_of, tensor
 
@@ -145,13 +146,21 @@ def count_nonzero(x: Any, axis: Any = None) -> Any:
     return sum(e._as_bool(x), axis)
 
 
+def _float(x: Any) -> bool:
+    return dtype_of(x) in dtypes.FLOATS or dtype_of(x).startswith("complex")
+
+
 @public("numpy", "Average", "x weights")
 def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
     """The mean over `axis`, weighted by `weights` (of x's shape, or one for each place of the axis)."""
-    x = e._as_float(tensor(x))
+    x = tensor(x)
     if weights is None:
         return mean(x, axis)
-    weights = e._as_float(tensor(weights))
+    weights = tensor(weights)
+    if dtype_of(weights) in dtypes.FLOATS and not _float(x):
+        x = e.cast(x, dtype_of(weights))
+    x = e._as_float(x)
+    weights = weights if _float(weights) else e.cast(weights, dtype_of(x))
     if rank(weights) != rank(x):
         from .manipulation import reshape
 

@@ -227,6 +227,8 @@ ROWS = [
     ("argmin", (np.array([1, 0.0, -0.0], "float32"),), {}),
     ("argmax", (np.array([-0.0, 0.0], "float32"),), {}),
     ("in_top_k", (np.array([1, 0]), np.array([[0.1, np.nan, 0.5], [0.3, 0.2, 0.5]], "float32"), 2), {}),
+    ("average", (F.astype("float16"),), {"axis": 1, "weights": BOOL}),
+    ("average", (I,), {"weights": F.astype("float16") ** 2}),
     ("logaddexp", (F.astype("float16"), 0.5), {}),
     ("arctan2", (0.5, F.astype("float16")), {}),
     ("moments", (np.array([[6e4, -6e4, 5e4], [3, 4, 1]], "float16"), [1]), {}),
