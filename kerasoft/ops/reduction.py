@@ -76,6 +76,8 @@ def _extreme(name: str, x: Any, axis: Any, keepdims: bool, initial: Any) -> Any:
         from .creation import full_like
 
         return full_like(sum(x, axes, keepdims), initial, dtype=dtype_of(x))
+    if dtype_of(x) == "bool" and not hasattr(initial, "shape"):
+        initial = bool(initial)
     return (e.maximum if name == "max" else e.minimum)(_reduce(name, x, axes, keepdims), initial)
 
 

@@ -62,6 +62,7 @@ class FitHooks:
         self._carried_rows = 0
         self._next_latest = 0.0
         self._rate: float | None = None
+        self._inner_rates = _inner_rates(model.optimizer)
 
     # --- the loop's calls ---
 
@@ -232,6 +233,12 @@ class FitHooks:
         """The learning rate if a callback has changed it; a schedule is part of the update graph."""
         if isinstance(self.model.optimizer._learning_rate, LearningRateSchedule):
             return None
+        if self._inner_rates != (rates := _inner_rates(self.model.optimizer)):
+            raise ValueError(
+                f"learning rates of the optimizers in '{self.model.optimizer.name}' were {self._inner_rates} and are now "
+                f"{rates}: those of a MultiOptimizer cannot be changed within `fit`. Give its optimizers schedules, or "
+                "call `fit` for each part of the training."
+            )
         rate = rate_of(self.model.optimizer)
         if rate == self._rate:
             return None
@@ -244,6 +251,12 @@ class FitHooks:
         except (TypeError, AttributeError):
             pass  # a schedule: it follows from the iteration; several optimizers: none of one
         self._rate = rate
+
+
+def _inner_rates(optimizer: Any) -> list[float]:
+    """The rates that can be set of the optimizers in a `MultiOptimizer`; none of another optimizer."""
+    variables = (getattr(inner, "_learning_rate_variable", None) for inner in getattr(optimizer, "optimizers", ()))
+    return [float(variable.numpy()) for variable in variables if variable is not None]
 
 
 def _plain_attributes(callback: Any) -> dict[str, Any]:

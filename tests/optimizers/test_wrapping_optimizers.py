@@ -228,3 +228,18 @@ def test_variables_of_a_users_optimizer_travel_or_are_named():
         lost.trace_update(LAYOUT)
     with pytest.raises(RuntimeError, match="you forgot to call `super"):
         type("Late", (Signed,), {"__init__": lambda self: setattr(self, "early", stray)})()
+
+
+def test_callbacks_set_the_rates_of_several_optimizers_but_not_within_fit():
+    o = ks.optimizers
+    model = ks.Sequential([ks.Input((2,)), ks.layers.Dense(1)])
+    inner = o.SGD(0.1, name="one"), o.SGD(0.01, name="two")
+    model.compile(o.MultiOptimizer(o.OptimizerMap(inner[0], {".*bias": inner[1]}), name="all"), "mse")
+    halve = ks.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    halve.set_model(model)
+    halve.on_epoch_begin(1)
+    logs = {}
+    halve.on_epoch_end(1, logs)
+    assert logs == {"learning_rate_one": np.float32(0.05), "learning_rate_two": np.float32(0.005)}
+    with pytest.raises(ValueError, match="those of a MultiOptimizer cannot be changed within `fit`"):
+        model.fit(np.ones((4, 2)), np.ones((4, 1)), callbacks=[halve], verbose=0)
