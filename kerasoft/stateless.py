@@ -40,7 +40,7 @@ class StatelessScope(EagerScope):
     >>> import kerasoft as ks
     >>> gain = ks.Variable([2.0], name="gain")
     >>> with ks.StatelessScope([(gain, ks.ops.array([3.0]))]) as scope:
-    ...     gain.assign(gain * 2.0)
+    ...     _ = gain.assign(gain * 2.0)
     >>> scope.get_current_value(gain).tolist(), gain.numpy().tolist()
     ([6.0], [2.0])
     """

@@ -142,7 +142,7 @@ class Event:
 class Hooks(Protocol):
     """Whom a loop tells; all calls come from one thread of the driver, in the order of training."""
 
-    def on_epoch_begin(self, epoch: int) -> float | Decision | None:
+    def on_epoch_begin(self, epoch: int) -> Any:
         """Before the epoch's first step. Returns the learning rate to use, None = keep; in one process a `Decision`."""
 
     def on_steps(self, reports: list[StepReport]) -> Decision | None:

@@ -45,7 +45,7 @@ class HeadedAttention(Configured):
         def again(initializer):  # its own values for each projection
             return initializer.clone() if isinstance(initializer, initializers.Initializer) else initializer
 
-        return EinsumDense(
+        made = EinsumDense(
             equation,
             output_shape,
             activation=activation,
@@ -60,6 +60,8 @@ class HeadedAttention(Configured):
             dtype=self.dtype_policy,
             name=name,
         )
+        made.supports_masking = True  # the masks of query, key and value are this layer's business
+        return made
 
     def allowed(self, query, key, masks, attention_mask, use_causal_mask):
         """Which steps of query may see which of key, bool (batch or 1, T, S), or None: all masks together."""

@@ -255,7 +255,9 @@ def test_errors_say_what_to_do():
         ks.losses.get("msee")
     with pytest.raises(ValueError, match="Invalid value for argument `reduction`.* Received: reduction=average"):
         ks.losses.MeanSquaredError(reduction="average")
-    with pytest.raises(ValueError, match=r"target.shape=\(6,\), output.shape=\(6, 4\).* for integer labels use sparse_cat"):
+    with pytest.raises(
+        ValueError, match=r"target.shape=\(6,\), output.shape=\(6, 4\).* for integer labels use sparse_cat"
+    ):
         ks.losses.categorical_crossentropy(LABELS, PROBABILITIES)
     with pytest.raises(
         ValueError, match=r"target.shape=\(6, 4\), output.shape=\(6, 4\).*needs integer labels of shape \(6,\)"
