@@ -16,7 +16,7 @@ from .checkpoint import Checkpoint, Checkpoints
 from .collectives import slices
 from .errors import DistributedError, RetriesExhausted, WorkerLost
 from .faults import Sign, may_retry, verdict
-from .loop import Decision, EpochEnd, Event, Hooks, StepReport, TrainJob, TrainResult
+from .loop import Decision, EpochEnd, Event, Hooks, StepReport, TrainJob, TrainResult, rate_to_begin_with
 from .rank import HERE, Task
 from .rendezvous import FORMED, FROZEN, LOST, ControlServer
 from .reports import Stopwatch, add, profile
@@ -407,8 +407,7 @@ class Driver:
     def _begin_epoch(self, epoch: int, rate: float) -> float:
         """Tells the hooks of a new epoch, once however often it is repeated; the learning rate to begin it with."""
         if epoch not in self._rates:
-            wanted = self.hooks.on_epoch_begin(epoch)
-            self._rates[epoch] = rate if wanted is None else wanted
+            self._rates[epoch] = rate_to_begin_with(self.hooks.on_epoch_begin(epoch), rate)
         return self._rates[epoch]
 
     def _on_epoch_end(self, ends: dict[int, Message]) -> None:

@@ -139,10 +139,21 @@ class Event:
     at_s: float = dataclasses.field(default_factory=time.time)
 
 
+def rate_to_begin_with(wanted: float | Decision | None, rate: float) -> float:
+    """The learning rate of an epoch among several processes, from what `Hooks.on_epoch_begin` returned.
+
+    Raises:
+        TypeError: a `Decision`, which only one process can follow before a step.
+    """
+    if isinstance(wanted, Decision):
+        raise TypeError("several processes take a learning rate or None at the beginning of an epoch, got a Decision")
+    return rate if wanted is None else wanted
+
+
 class Hooks(Protocol):
     """Whom a loop tells; all calls come from one thread of the driver, in the order of training."""
 
-    def on_epoch_begin(self, epoch: int) -> Any:
+    def on_epoch_begin(self, epoch: int) -> float | Decision | None:
         """Before the epoch's first step. Returns the learning rate to use, None = keep; in one process a `Decision`."""
 
     def on_steps(self, reports: list[StepReport]) -> Decision | None:

@@ -16,7 +16,7 @@ import numpy as np
 from .checkpoint import Checkpoint, Checkpoints, LocalFolder, identity
 from .collectives import slices
 from .errors import DistributedError, RetriesExhausted, TrainingFailed, WorkerLost
-from .loop import Decision, EpochEnd, Event, Hooks, StepReport, TrainJob, TrainResult
+from .loop import Decision, EpochEnd, Event, Hooks, StepReport, TrainJob, TrainResult, rate_to_begin_with
 from .reports import Stopwatch, profile
 from .shards import Plan, ladder
 from .shuffle_tasks import GRADIENT, ROWS, WEIGHTS, Plans, joined, program_of, shard_task, tree_sum, updated
@@ -220,8 +220,7 @@ class ShuffleFit:
         epoch, stop = at.epoch, False
         while epoch < self.job.epochs and not stop:
             if epoch not in self._rates:
-                wanted = self.hooks.on_epoch_begin(epoch)
-                self._rates[epoch] = rate if wanted is None else wanted
+                self._rates[epoch] = rate_to_begin_with(self.hooks.on_epoch_begin(epoch), rate)
             rate = self._rates[epoch] if step == 0 else rate
             self.watch.lap("callbacks")
             began = time.perf_counter()
