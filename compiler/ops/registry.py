@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ class Op:
         check: ``check(types, attrs)`` raises ShapeError with a better text than JAX's, before inference.
         flops: ``flops(types, attrs, result_type) -> int`` multiply-adds counted as two; None means one per element.
         has_effect: never removed, merged or moved (collectives, callbacks).
+        home: the module that defined it.
         result: ``result(types, attrs) -> type`` where abstract evaluation cannot tell (sizes that JAX cannot reason
             about); None means abstract evaluation.
     """
@@ -44,6 +46,7 @@ class Op:
         self.name, self.lower, self.gradient = name, lower, gradient
         self.check, self.flops, self.has_effect = check, flops, has_effect
         self.result = result
+        self.home = ""
         self.__name__, self.__doc__ = name, doc or lower.__doc__
 
     def __repr__(self) -> str:
@@ -134,6 +137,7 @@ def op(
     if name in REGISTRY:
         raise ValueError(f"op {name!r} is defined twice")
     REGISTRY[name] = made = Op(name, lower, gradient, check, flops, has_effect, doc, result)
+    made.home = sys._getframe(1).f_globals["__name__"]
     return made
 
 

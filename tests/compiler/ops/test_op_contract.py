@@ -666,7 +666,9 @@ def _once(f, x):
 
 def test_every_op_has_a_row():
     rows = {r.op for r in ROWS} | {"param"}  # params are inputs with another name; every train graph holds some
-    assert set(REGISTRY) - rows == set()
+    rows |= {"trial_root"}  # stands for a graph while its sizes are tried; tests/compiler/ops/test_trials.py
+    ours = {name for name, op in REGISTRY.items() if op.home.startswith("kerasoft.compiler")}  # not the front-end's
+    assert len(ours) > 150 and ours - rows == set()
 
 
 @pytest.mark.parametrize("case", ROWS, ids=lambda r: r.label)
