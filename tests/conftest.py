@@ -138,7 +138,9 @@ def context(spark):
 
 
 def pytest_collection_modifyitems(items):
-    """Whatever uses the cluster runs alone."""
+    """Whatever uses the cluster runs alone; the examples start Sparks of their own and wait for nobody."""
     for item in items:
+        if "examples" in item.path.parts:
+            continue
         if {"cluster", "spark", "context"} & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("spark"):
             item.add_marker(pytest.mark.alone)
