@@ -141,10 +141,46 @@ def test_two_executors_give_the_bits_of_one_and_the_numbers_of_arrays(context, r
         np.testing.assert_allclose(values, far.history[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+WORDS = ["red fox", "blue", "green tea", "fox blue"]
+
+
+def text_model():
+    """Layers of strings, which run on the executors' hosts before the compiled step."""
+    ks.utils.clear_session()
+    ks.utils.set_random_seed(3)
+    word = ks.Input((1,), dtype="string", name="word")
+    number = ks.Input((1,), dtype="int32", name="number")
+    columns = [
+        L.StringLookup(vocabulary=WORDS[:3], output_mode="one_hot")(word),
+        L.TextVectorization(vocabulary=["fox", "blue", "tea"], output_mode="multi_hot")(word),
+        L.HashedCrossing(5, output_mode="one_hot")((word, number)),
+    ]
+    columns = [L.Flatten()(ks.ops.cast(c, "float32")) for c in columns]
+    model = ks.Model({"word": word, "number": number}, L.Dense(1)(L.Concatenate()(columns)))
+    model.compile(ks.optimizers.SGD(0.05), "mse")
+    return model
+
+
+def test_layers_of_strings_too(context):
+    word = np.array([[WORDS[i % 4]] for i in range(ROWS_OF_DATA)])
+    number = (np.arange(ROWS_OF_DATA, dtype="int32") % 3)[:, None]
+    y = np.linspace(-1, 1, ROWS_OF_DATA, dtype="float32")[:, None]
+    rows = [({"word": [str(word[i, 0])], "number": number[i]}, y[i]) for i in range(ROWS_OF_DATA)]
+    rdd = context.parallelize(rows, 2)
+    options = dict(batch_size=ROWS_OF_DATA, epochs=2, verbose=0, seed=5, shuffle=False)
+    here, one, two = text_model(), text_model(), text_model()
+    here.fit({"word": word, "number": number}, y, **options)
+    one.fit(rdd, strategy=AllReduce(1, deterministic=True), **options)
+    two.fit(rdd, strategy=AllReduce(2, deterministic=True), **options)
+    for a, b, c in zip(here.get_weights(), one.get_weights(), two.get_weights(), strict=True):
+        assert b.tobytes() == c.tobytes()
+        np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-5)
+
+
 def test_every_layer_of_the_table_is_in_a_group():
     tested = {r.name for group in GROUPS for r in group}
     tables = {r.name for r in ROWS} | set().union(*OTHER_TABLES.values())
-    # Boxes are no arrays of numbers to train on; strings are tested in test_host_part.py.
+    # Boxes are no arrays of numbers to train on; strings have a test of their own.
     assert tables - tested == {
         "ImageLayer",
         "MaxNumBoundingBoxes",
