@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, EmptyDataError
-from .blocks import is_dataframe
+from .kinds import is_dataframe
 
 CHUNK = 2048  # rows that a state is filled with at once
 FAN_IN = 16  # states that one task merges

@@ -12,6 +12,7 @@ import numpy as np
 from kerasoft.runtime.shards import Block, Fingerprint, Record, ShardTable, table_of
 
 from ..errors import DataError, EmptyDataError
+from .kinds import is_dataframe
 from .reader import RowReader
 
 ERROR = -1  # the sequence number of a record that holds an error text instead of a block
@@ -32,20 +33,6 @@ class BlockRDD:
     def unpersist(self) -> None:
         """Frees the blocks."""
         self.rdd.unpersist()
-
-
-def is_rdd(data: Any) -> bool:
-    """Whether `data` is a Spark RDD, told without importing Spark."""
-    return _is_spark(data, "RDD")
-
-
-def is_dataframe(data: Any) -> bool:
-    """Whether `data` is a Spark DataFrame, told without importing Spark."""
-    return _is_spark(data, "DataFrame")
-
-
-def _is_spark(data: Any, name: str) -> bool:
-    return any(c.__module__.startswith("pyspark") and c.__name__ == name for c in type(data).__mro__)
 
 
 def first_row(data: Any) -> Any:

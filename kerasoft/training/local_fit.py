@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..models.host_part import on_host
 from ..runtime.local import LocalLoop, sum_batches
 from ..runtime.loop import Profile, TrainJob, step_keys
-from . import checks
+from . import checks, label_checks
 from .building import build
 from .hooks import FitHooks
 from .inputs import ArrayFeed, Arrays, GeneratorFeed, class_weights, is_arrays, split_validation, to_arrays, unpack
@@ -281,8 +281,8 @@ class _Source:
         if finite:
             checks.check_finite(arrays.arrays)
         checks.check_weights(arrays.arrays)
-        checks.check_labels(traced, arrays.arrays)
-        checks.check_ids(traced, arrays.arrays)
+        label_checks.check_labels(traced, arrays.arrays)
+        label_checks.check_ids(traced, arrays.arrays)
 
     def _prepare(self, class_weight: Any) -> Callable[[tuple], Arrays]:
         def prepare(parts: tuple) -> Arrays:

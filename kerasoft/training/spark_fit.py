@@ -13,13 +13,14 @@ import numpy as np
 from .. import tree
 from ..callbacks.base import plain_logs
 from ..compiler.costs import peak_bytes
-from ..data.blocks import BlockRDD, first_row, is_dataframe, persisted, records_of_rdd
+from ..data.blocks import BlockRDD, first_row, persisted, records_of_rdd
 from ..data.columns import Column
+from ..data.kinds import is_dataframe
 from ..data.reader import RowReader
 from ..errors import DataError
 from ..runtime.loop import Event, Profile, TrainJob
 from ..runtime.shards import Plan
-from . import checks
+from . import checks, label_checks
 from .hooks import FitHooks
 from .inputs import to_arrays
 from .local_fit import _callback_list
@@ -254,9 +255,9 @@ class Rows:
         x, y, weight = self._sample()
         arrays = to_arrays(self.model, x, y, weight)
         program = self.model._program(arrays.signature, *parts)
-        limits: dict[str, tuple[int, str]] = checks.id_limits(program.traced)
+        limits: dict[str, tuple[int, str]] = label_checks.id_limits(program.traced)
         if y is not None and program.traced.targets is not None:
-            found = checks.label_columns(program.traced)
+            found = label_checks.label_columns(program.traced)
             if not found and arrays.signature.y is None and program.traced.targets.losses:
                 raise DataError("the model has a loss, but the rows hold no labels: give rows of (x, y)")
             fractions = {leaf.name for term, leaf, n, _ in found if n is None and _is_ours(term.loss)}
@@ -264,13 +265,13 @@ class Rows:
                 y = tree.map_structure(lambda a: a.astype(np.float32) if a.dtype.kind in "iu" else a, y)
                 arrays = to_arrays(self.model, x, y, weight)
                 program = self.model._program(arrays.signature, *parts)
-                found = checks.label_columns(program.traced)
+                found = label_checks.label_columns(program.traced)
             limits |= {
-                leaf.name: (n, checks.class_limit(n))
+                leaf.name: (n, label_checks.class_limit(n))
                 for term, leaf, n, _ in found
                 if n is not None and getattr(term.loss, "ignore_class", None) is None
             }
-            checks.check_labels(program.traced, {n: np.zeros_like(a) for n, a in arrays.arrays.items()})
+            label_checks.check_labels(program.traced, {n: np.zeros_like(a) for n, a in arrays.arrays.items()})
         for leaf in arrays.signature.leaves:
             shape = arrays.arrays[leaf.name].shape[1:]
             self.lengths |= {d: n for d, n in zip(leaf.shape, shape, strict=True) if isinstance(d, str)}

@@ -18,9 +18,9 @@ from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..models.host_part import entry
 from ..scope import Masks, Scope
-from .checks import check_label_shape
 from .compiled import Compiled, aligned
 from .coupling import coupling_node
+from .label_checks import check_label_shape
 from .signature import Leaf, Signature
 from .targets import CompileArguments, LossTerm, Targets, resolve_targets
 

@@ -6,10 +6,11 @@ import time
 import warnings
 from typing import Any
 
-from .. import tree
+from ..data.kinds import is_distributed
 from . import checks
 from .building import build
 from .compiled import Compiled
+from .program import Program
 from .status import Status
 from .steps import Steps, overrides_steps, trains_by_steps
 from .targets import CompileArguments
@@ -384,7 +385,7 @@ class Trainer(Steps):
             initial_epoch=initial_epoch, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps,
             validation_batch_size=validation_batch_size, validation_freq=validation_freq, seed=seed,
         )  # fmt: skip
-        if is_spark(x):
+        if is_distributed(x):
             from .spark_fit import fit_spark
 
             checks.refuse_for_spark(validation_split=validation_split, y=y, class_weight=class_weight)
@@ -430,7 +431,7 @@ class Trainer(Steps):
         """
         checks.require_compiled(self)
         steps = checks.limited_steps(steps)
-        if is_spark(x):
+        if is_distributed(x):
             from .spark_fit import evaluate_spark
 
             logs = evaluate_spark(self, x, batch_size, feature_cols, label_cols)
@@ -458,7 +459,7 @@ class Trainer(Steps):
             arrays in the structure of the model's outputs.
         """
         steps = checks.limited_steps(steps)
-        if is_spark(x):
+        if is_distributed(x):
             from .spark_fit import predict_spark
 
             checks.refuse_own_prediction(self)
@@ -524,51 +525,3 @@ class Trainer(Steps):
 
             return predict_with_own_steps(self, x, None, 0, None, None, True)
         return predict_local(self, x, None, 0, None, None, whole=True)
-
-
-class Program:
-    """A traced model with its compiled steps and the weights that it last had on the device.
-
-    Attributes:
-        traced: a `Traced`.
-        source: its `StepSource`.
-        store: its variables.
-        exports: `StepProgram`s by their row counts.
-    """
-
-    def __init__(self, traced: Any):
-        from .weights import WeightStore
-
-        self.traced = traced
-        self.source = traced.source
-        self.store = WeightStore(traced)
-        self.exports: dict[Any, Any] = {}
-        self._step: Any = None
-        self._device: tuple[list, Any, Any] | None = None
-
-    @property
-    def step(self) -> Any:
-        """Its `LocalStep`."""
-        if self._step is None:
-            self._step = self.source.local()
-        return self._step
-
-    def device_weights(self) -> tuple[Any, Any]:
-        """params and state on the device, read again only when a variable was set."""
-        from ..runtime.local import on_device
-
-        values = [v.numpy() for v in self.traced.variables.values()]
-        if self._device is None or any(a is not b for a, b in zip(values, self._device[0], strict=True)):
-            params, state = self.store.read()
-            self._device = (values, on_device(params), on_device(state))
-        return self._device[1], self._device[2]
-
-    def restore(self, leaves: list) -> Any:
-        """The outputs' structure with these leaves."""
-        return tree.pack_as(self.traced.outputs, leaves)
-
-
-def is_spark(x: Any) -> bool:
-    """Whether x is an RDD, a Spark DataFrame or data already turned into blocks; does not import pyspark."""
-    module = type(x).__module__
-    return module.startswith("pyspark") or (module.startswith("kerasoft.data") and hasattr(x, "rdd"))

@@ -6,7 +6,7 @@ import pytest
 from kerasoft.data.columns import Column
 from kerasoft.data.reader import RowReader
 from kerasoft.errors import DataError
-from kerasoft.training.checks import class_limit
+from kerasoft.training.label_checks import class_limit
 
 X = Column("x/image", (2, 2), "float32", None, "input 'image'")
 X2 = Column("x/age", (), "float32", None, "input 'age'")

@@ -1,4 +1,4 @@
-"""Bounding boxes: formats, clipping, and boxes under affine maps."""
+"""What image layers do to boxes, besides `kerasoft.utils.bounding_boxes`: checks, and boxes around moved corners."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 from ... import ops
-
-FORMATS = ("xyxy", "yxyx", "xywh", "center_xywh", "center_yxhw", "rel_xyxy", "rel_yxyx", "rel_xywh", "rel_center_xywh")
 
 
 def dense_boxes(boxes: Any, batched: bool) -> dict:
@@ -29,58 +27,6 @@ def dense_boxes(boxes: Any, batched: bool) -> dict:
             f"Received: boxes.shape={tuple(found['boxes'].shape)}"
         )
     return {"boxes": ops.cast(found["boxes"], "float32"), "labels": found["labels"]}
-
-
-def _check(name: str) -> str:
-    name = name.lower()
-    if name not in FORMATS:
-        raise ValueError(f"Unknown bounding box format '{name}'. Expected one of {FORMATS}.")
-    return name
-
-
-def converted(boxes: Any, source: str, target: str, height: Any, width: Any) -> Any:
-    """Boxes (..., 4) of one format in another; `height` and `width` are those of the image."""
-    source, target = _check(source), _check(target)
-    if source == target:
-        return boxes
-    a, b, c, d = (boxes[..., i] for i in range(4))
-    kind = source.removeprefix("rel_")
-    if kind == "xyxy":
-        x1, y1, x2, y2 = a, b, c, d
-    elif kind == "yxyx":
-        y1, x1, y2, x2 = a, b, c, d
-    elif kind == "xywh":
-        x1, y1, x2, y2 = a, b, a + c, b + d
-    elif kind == "center_xywh":
-        x1, y1, x2, y2 = a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    else:
-        x1, y1, x2, y2 = b - d / 2, a - c / 2, b + d / 2, a + c / 2
-    if source.startswith("rel_"):
-        x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
-    if target.startswith("rel_"):
-        x1, y1, x2, y2 = x1 / width, y1 / height, x2 / width, y2 / height
-    kind = target.removeprefix("rel_")
-    if kind == "xyxy":
-        parts = (x1, y1, x2, y2)
-    elif kind == "yxyx":
-        parts = (y1, x1, y2, x2)
-    elif kind == "xywh":
-        parts = (x1, y1, x2 - x1, y2 - y1)
-    elif kind == "center_xywh":
-        parts = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
-    else:
-        parts = ((y1 + y2) / 2, (x1 + x2) / 2, y2 - y1, x2 - x1)
-    return ops.stack(parts, axis=-1)
-
-
-def clipped(boxes: dict, height: Any, width: Any) -> dict:
-    """``"xyxy"`` boxes cut to the image; those of no area get the label -1."""
-    x1, y1, x2, y2 = (boxes["boxes"][..., i] for i in range(4))
-    x1, x2 = ops.clip(x1, 0.0, width), ops.clip(x2, 0.0, width)
-    y1, y2 = ops.clip(y1, 0.0, height), ops.clip(y2, 0.0, height)
-    real = ops.greater((x2 - x1) * (y2 - y1), 0.0)
-    labels = boxes["labels"]
-    return {"boxes": ops.stack((x1, y1, x2, y2), axis=-1), "labels": ops.where(real, labels, ops.full_like(labels, -1))}
 
 
 def around(xs: list, ys: list) -> Any:

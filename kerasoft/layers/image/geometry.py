@@ -10,8 +10,9 @@ import numpy as np
 
 from ... import ops
 from ...ops.dispatch import lowered
+from ...utils.bounding_boxes import clip_to_image_size, convert_format
 from .base import ImageLayer, per_image
-from .boxes import clipped, converted, turned
+from .boxes import turned
 
 
 class RandomFlip(ImageLayer):
@@ -51,14 +52,14 @@ class RandomFlip(ImageLayer):
             return bounding_boxes
         height, width = transformation["input_shape"]
         flips = ops.squeeze(transformation["flips"], -1)
-        boxes = converted(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
+        boxes = convert_format(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
         for mode, size, axis in (("horizontal", width, 0), ("vertical", height, 1)):
             if mode in self.mode:
                 parts = [boxes[..., i] for i in range(4)]
                 parts[axis], parts[axis + 2] = size - parts[axis + 2], size - parts[axis]
                 boxes = ops.where(flips, ops.stack(parts, axis=-1), boxes)
-        result = clipped({"boxes": boxes, "labels": bounding_boxes["labels"]}, height, width)
-        boxes = converted(result["boxes"], "xyxy", self.bounding_box_format, height, width)
+        result = clip_to_image_size({"boxes": boxes, "labels": bounding_boxes["labels"]}, height, width)
+        boxes = convert_format(result["boxes"], "xyxy", self.bounding_box_format, height, width)
         return {**bounding_boxes, "boxes": boxes, "labels": result["labels"]}
 
 
@@ -93,10 +94,10 @@ class AffineLayer(ImageLayer):
         if not training or transformation is None:
             return bounding_boxes
         height, width = transformation["input_shape"]
-        boxes = converted(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
+        boxes = convert_format(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
         boxes = self.moved_boxes(boxes, transformation, height, width)
-        result = clipped({"boxes": boxes, "labels": bounding_boxes["labels"]}, height, width)
-        boxes = converted(result["boxes"], "xyxy", self.bounding_box_format, height, width)
+        result = clip_to_image_size({"boxes": boxes, "labels": bounding_boxes["labels"]}, height, width)
+        boxes = convert_format(result["boxes"], "xyxy", self.bounding_box_format, height, width)
         return {**bounding_boxes, "boxes": boxes, "labels": result["labels"]}
 
     def moved_boxes(self, boxes, transformation, height, width):

@@ -10,8 +10,8 @@ import numpy as np
 from ... import ops
 from ...ops.dispatch import is_static, lowered
 from ...tensors import KerasTensor
+from ...utils.bounding_boxes import clip_to_image_size, convert_format
 from .base import ImageLayer
-from .boxes import clipped, converted
 
 
 class Sized(ImageLayer):
@@ -94,12 +94,12 @@ class Resizing(Sized):
         height, width = transformation
         boxes = bounding_boxes["boxes"]
         none = ops.logical_or(ops.all(ops.equal(boxes, -1.0), axis=-1), ops.all(ops.equal(boxes, 0.0), axis=-1))
-        boxes = converted(boxes, self.bounding_box_format, "xyxy", height, width)
+        boxes = convert_format(boxes, self.bounding_box_format, "xyxy", height, width)
         scale_x, scale_y, left, top = self._box_map(height, width)
         boxes = ops.multiply(boxes, np.float32([scale_x, scale_y] * 2)) + np.float32([left, top] * 2)
-        result = clipped({"boxes": boxes, "labels": bounding_boxes["labels"]}, self.height, self.width)
+        result = clip_to_image_size({"boxes": boxes, "labels": bounding_boxes["labels"]}, self.height, self.width)
         boxes = ops.where(ops.expand_dims(none, -1), ops.zeros_like(result["boxes"]), result["boxes"])
-        boxes = converted(boxes, "xyxy", self.bounding_box_format, self.height, self.width)
+        boxes = convert_format(boxes, "xyxy", self.bounding_box_format, self.height, self.width)
         return {**bounding_boxes, "boxes": boxes, "labels": result["labels"]}
 
     def _box_map(self, height, width):
@@ -151,15 +151,15 @@ class CenterCrop(Sized):
 
     def transform_bounding_boxes(self, bounding_boxes, transformation=None, training=True):
         height, width = transformation["input_shape"]
-        boxes = converted(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
+        boxes = convert_format(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
         rows, columns = self.height, self.width
         if height < rows or width < columns:
             rows = max(min(height, int(float(width * self.height) / self.width)), 1)
             columns = max(min(width, int(float(height * self.width) / self.height)), 1)
         boxes = boxes - np.float32([(width - columns) // 2, (height - rows) // 2] * 2)
-        result = clipped({"boxes": boxes, "labels": bounding_boxes["labels"]}, rows, columns)
+        result = clip_to_image_size({"boxes": boxes, "labels": bounding_boxes["labels"]}, rows, columns)
         boxes = ops.multiply(result["boxes"], np.float32([self.width / columns, self.height / rows] * 2))
-        boxes = converted(boxes, "xyxy", self.bounding_box_format, self.height, self.width)
+        boxes = convert_format(boxes, "xyxy", self.bounding_box_format, self.height, self.width)
         return {**bounding_boxes, "boxes": boxes, "labels": result["labels"]}
 
 
@@ -221,7 +221,7 @@ class RandomCrop(Sized):
         if not training:
             return bounding_boxes
         top, left = (ops.cast(v, "float32") for v in transformation)
-        boxes = converted(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", self.height, self.width)
+        boxes = convert_format(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", self.height, self.width)
         boxes = ops.maximum(boxes - ops.stack([left, top, left, top]), 0.0)
-        boxes = converted(boxes, "xyxy", self.bounding_box_format, self.height, self.width)
+        boxes = convert_format(boxes, "xyxy", self.bounding_box_format, self.height, self.width)
         return {**bounding_boxes, "boxes": boxes}

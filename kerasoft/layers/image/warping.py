@@ -10,8 +10,9 @@ import numpy as np
 from ... import ops
 from ...ops.dispatch import lowered
 from ...ops.image_geometry import FILL_MODES, ORDERS, homography, shifted
+from ...utils.bounding_boxes import clip_to_image_size, convert_format
 from .base import INTERPOLATIONS, ImageLayer
-from .boxes import around, clipped, converted
+from .boxes import around
 
 
 class RandomPerspective(ImageLayer):
@@ -72,12 +73,12 @@ class RandomPerspective(ImageLayer):
         if not training:
             return bounding_boxes
         height, width = transformation["input_shape"]
-        boxes = converted(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
+        boxes = convert_format(bounding_boxes["boxes"], self.bounding_box_format, "xyxy", height, width)
         corners = _seen_corners(boxes, transformation["start_points"], transformation["end_points"])
         moved = around([corners[..., i, 0] for i in range(4)], [corners[..., i, 1] for i in range(4)])
         boxes = ops.where(ops.squeeze(transformation["apply_perspective"], -1), moved, boxes)
-        result = clipped({"boxes": boxes, "labels": bounding_boxes["labels"]}, height, width)
-        boxes = converted(result["boxes"], "xyxy", self.bounding_box_format, height, width)
+        result = clip_to_image_size({"boxes": boxes, "labels": bounding_boxes["labels"]}, height, width)
+        boxes = convert_format(result["boxes"], "xyxy", self.bounding_box_format, height, width)
         return {**bounding_boxes, "boxes": boxes, "labels": result["labels"]}
 
 

@@ -14,11 +14,6 @@ from ...tensors import is_tensor
 from .host_layer import as_host
 
 
-def is_spark(data: Any) -> bool:
-    """Whether `data` is an RDD or a DataFrame, told without importing Spark."""
-    return any(c.__module__.startswith("pyspark") and c.__name__ in ("RDD", "DataFrame") for c in type(data).__mro__)
-
-
 def is_array(data: Any) -> bool:
     """Whether `data` is all of the data: an array or a list, and no iterable of batches."""
     return isinstance(data, (str, bytes, list, tuple, np.ndarray)) or is_tensor(data)

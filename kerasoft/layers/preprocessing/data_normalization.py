@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ... import ops
+from ...data.kinds import is_spark
 from ...host.states import Moments, fill_moments
 from ..configured import Configured
-from .adapting import batches_of, is_spark, spark_state
+from .adapting import batches_of, spark_state
 from .host_layer import as_host
 
 EPSILON = 1e-7

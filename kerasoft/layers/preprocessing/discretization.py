@@ -7,12 +7,13 @@ import functools
 import numpy as np
 
 from ... import dtypes, ops
+from ...data.kinds import is_spark
 from ...host.bins import binned
 from ...host.states import Quantiles, boundaries, empty, fill_quantiles, merged, summarized
 from ...ops.dispatch import kernel
 from ...tensors import KerasTensor
 from ..configured import Configured
-from .adapting import batches_of, is_spark, spark_state
+from .adapting import batches_of, spark_state
 from .encoding import encode
 from .host_layer import as_host, one_of
 

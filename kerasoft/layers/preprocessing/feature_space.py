@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from ... import dtypes, naming, ops
+from ...data.kinds import is_spark
 from ...host.lookup import as_texts
 from ...host.states import Several, fill_several, filled
 from ...tensors import KerasTensor
 from ..input_layer import Input
 from ..layer import Layer
 from ..rescaling import Rescaling
-from .adapting import is_spark
 from .category_encoding import CategoryEncoding
 from .data_normalization import Normalization
 from .discretization import Discretization

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ... import dtypes
+from ...data.kinds import is_spark
 from ...errors import NotBuiltError, UnsafeFileError
 from ...host.encoding import DROPPED
 from ...host.lookup import InverseLookup, Lookup
 from ...host.states import TokenCounts
 from ...host.text import count_rows, looked_up
 from ...tensors import KerasTensor
-from .adapting import batches_of, is_array, is_spark, spark_state
+from .adapting import batches_of, is_array, spark_state
 from .host_layer import HostLayer, as_host, one_of, salt_of
 
 MODES = ("int", "one_hot", "multi_hot", "count", "tf_idf")

@@ -6,10 +6,11 @@ import functools
 from typing import Any
 
 from ... import dtypes
+from ...data.kinds import is_spark
 from ...host.lookup import as_texts
 from ...host.text import Tokenizer, Vectorizer, count_texts
 from ...tensors import KerasTensor
-from .adapting import batches_of, is_array, is_spark, spark_state
+from .adapting import batches_of, is_array, spark_state
 from .host_layer import HostLayer, as_host, one_of, refuse_sparse
 from .index_lookup import MODES, OLD_MODES
 from .string_lookup import StringLookup
