@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import ProgramError, ShapeError
 from .ir import Graph, Node
+from .kernels.choice import Chooser
 from .lower import sizes_of
 from .options import compiler_options
 from .packing import CONTROL, pack_step, pack_update
@@ -116,7 +117,7 @@ def _whole(graph: Graph, kind: str, source: StepSource) -> Callable:
             if value is None:
                 raise ShapeError(f"the {kind} graph reads {name!r}, which was not given")
         arrays = [jnp.asarray(a) for a in arrays]
-        packed = pack_step(graph, kind, source.layout, sizes_of(inputs, arrays))
+        packed = pack_step(graph, kind, source.layout, sizes_of(inputs, arrays), Chooser())
         given = dict(zip(names, arrays)) | {"params": params, "state": state}
         return _run(packed, {"share": jnp.float32(1), **given})
 

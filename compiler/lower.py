@@ -35,8 +35,21 @@ def sizes_of(nodes: Sequence[Node], arrays: Sequence[Any]) -> dict[str, Dim]:
     return sizes
 
 
-def evaluate(nodes: Sequence[Node], known: dict[Node, Any], sizes: Mapping[str, Dim]) -> dict[Node, Any]:
+Lowerer = Callable[[Node, Sequence[Any], Mapping[str, Any]], Callable[..., Any]]
+
+
+def by_xla(n: Node, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> Callable[..., Any]:
+    """The op's own lowering, which JAX can also differentiate and batch."""
+    return n.op.lower
+
+
+def evaluate(
+    nodes: Sequence[Node], known: dict[Node, Any], sizes: Mapping[str, Dim], lowerer: Lowerer = by_xla
+) -> dict[Node, Any]:
     """Computes `nodes` (in topological order) with JAX, reading and extending `known`.
+
+    Args:
+        lowerer: gives the function that computes a node from its inputs, e.g. a `kernels.choice.Chooser`.
 
     Raises:
         CompilerError: a node reads a value that is neither in `known` nor in `nodes`; or an unknown size has no number.
@@ -52,11 +65,11 @@ def evaluate(nodes: Sequence[Node], known: dict[Node, Any], sizes: Mapping[str, 
             attrs = {name: bind(value, sizes) for name, value in n.attrs.items()}
         except KeyError as error:
             raise CompilerError(f"{n!r}: the size {error.args[0]!r} is unknown; known are {dict(sizes)}") from None
-        known[n] = n.op.lower(*inputs, **attrs)
+        known[n] = lowerer(n, inputs, attrs)(*inputs, **attrs)
     return known
 
 
-def function(graph: Graph, bound: Sequence[Node] | None = None) -> Callable[..., tuple]:
+def function(graph: Graph, bound: Sequence[Node] | None = None, lowerer: Lowerer = by_xla) -> Callable[..., tuple]:
     """``f(*arrays) -> outputs``: one array for each node of `bound` (the graph's inputs and params by default)."""
     bound = list(bound) if bound is not None else [*graph.inputs, *graph.params]
     nodes = graph.nodes
@@ -66,7 +79,7 @@ def function(graph: Graph, bound: Sequence[Node] | None = None) -> Callable[...,
             names = [n.attrs.get("name", n.op.name) for n in bound]
             raise ShapeError(f"expected {len(bound)} arrays ({', '.join(map(str, names))}), got {len(arrays)}")
         values = [jnp.asarray(a) for a in arrays]
-        known = evaluate(nodes, dict(zip(bound, values)), sizes_of(bound, values))
+        known = evaluate(nodes, dict(zip(bound, values)), sizes_of(bound, values), lowerer)
         return tuple(known[o] for o in graph.outputs)
 
     return run
@@ -145,7 +158,7 @@ def stage_leaves(graph: Graph, stages: Sequence[Stage], k: int) -> list[Node]:
 
 
 def stage_function(
-    graph: Graph, stages: Sequence[Stage], k: int, sizes: Mapping[str, Dim]
+    graph: Graph, stages: Sequence[Stage], k: int, sizes: Mapping[str, Dim], lowerer: Lowerer = by_xla
 ) -> Callable[[Mapping[Node, Any], Sequence[Any], Any], tuple]:
     """Stage `k` as ``f(leaves, carried, reduced) -> (carried_out, to_reduce | outputs)``.
 
@@ -153,6 +166,7 @@ def stage_function(
         graph, stages: a graph and its `split_stages`.
         k: which stage.
         sizes: the number behind each unknown size.
+        lowerer: see `evaluate`.
 
     The function takes an array for each node of `stage_leaves`, what the stage before carried out, and the sums as one
     float32 vector (None for k = 0). It gives what the next stage needs and a float32 vector to be summed over
@@ -172,7 +186,7 @@ def stage_function(
             size = math.prod(shape)
             known[n] = reduced[offset : offset + size].reshape(shape).astype(n.dtype)
             offset += size
-        known = evaluate(_needed(order, wanted, known), known, sizes)
+        known = evaluate(_needed(order, wanted, known), known, sizes, lowerer)
         if final:
             return (), tuple(known[o] for o in graph.outputs)
         flat = [jnp.ravel(known[n.inputs[0]]).astype(jnp.float32) for n in stage.reduce]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from .errors import ProgramError
 from .ir import Dim, Graph, Node, TensorType, bind, is_static
 from .layout import Entry, Layout, SlotSpec
-from .lower import split_stages, stage_function, stage_leaves
+from .lower import Lowerer, by_xla, split_stages, stage_function, stage_leaves
 
 CONTROL = ("valid", "row_id", "key", "rows", "share", "iteration")  # inputs of a step graph that are no batch arrays
 UPDATE_INPUTS = ("param", "gradient", "segment", "learning_rate", "iteration")
@@ -48,7 +48,9 @@ def unknown_sizes(graph: Graph) -> set[str]:
     return names
 
 
-def pack_step(graph: Graph, kind: str, layout: Layout, sizes: Mapping[str, Dim]) -> list[PackedStage]:
+def pack_step(
+    graph: Graph, kind: str, layout: Layout, sizes: Mapping[str, Dim], lowerer: Lowerer = by_xla
+) -> list[PackedStage]:
     """The stages of a train, test or predict graph over flat params and state.
 
     The last stage gives float32[V] (train), float32[M] (test) or a tuple of arrays (predict).
@@ -74,7 +76,9 @@ def pack_step(graph: Graph, kind: str, layout: Layout, sizes: Mapping[str, Dim])
         return _slice(arrays[leaf_names(n)], entry, start).astype(n.dtype)
 
     extra = _train_extras(graph, layout) if kind == "train" else ()
-    return _pack(graph, sizes, leaf_names, value, outside, extra, lambda outs, arrays: finish(layout, outs, arrays))
+    return _pack(
+        graph, sizes, leaf_names, value, outside, extra, lambda outs, arrays: finish(layout, outs, arrays), lowerer
+    )
 
 
 def pack_update(graph: Graph, slots: Sequence[SlotSpec], sizes: Mapping[str, Dim]) -> list[PackedStage]:
@@ -109,7 +113,7 @@ def pack_update(graph: Graph, slots: Sequence[SlotSpec], sizes: Mapping[str, Dim
     return _pack(graph, sizes, lambda n: n.attrs["name"], lambda n, a: a[n.attrs["name"]], outside, kept, finish)
 
 
-def _pack(graph, sizes, leaf_name, value, outside, extra, finish) -> list[PackedStage]:
+def _pack(graph, sizes, leaf_name, value, outside, extra, finish, lowerer=by_xla) -> list[PackedStage]:
     """`graph` in stages, with arguments by name.
 
     Args:
@@ -127,7 +131,7 @@ def _pack(graph, sizes, leaf_name, value, outside, extra, finish) -> list[Packed
         leaves = stage_leaves(graph, stages, k)
         last = k == len(stages) - 1
         names = _ordered({leaf_name(n) for n in leaves} | set(extra if last else ()))
-        function = _stage(graph, stages, k, sizes, leaves, names, value, finish if last else None)
+        function = _stage(graph, stages, k, sizes, leaves, names, value, finish if last else None, lowerer)
         avals = tuple(jax.ShapeDtypeStruct(*types[name]) for name in names)
         packed.append(PackedStage(names, avals, carried, reduced, function))
         if not last:
@@ -137,8 +141,8 @@ def _pack(graph, sizes, leaf_name, value, outside, extra, finish) -> list[Packed
     return packed
 
 
-def _stage(graph, stages, k, sizes, leaves, names, value, finish) -> Callable:
-    inner = stage_function(graph, stages, k, sizes)
+def _stage(graph, stages, k, sizes, leaves, names, value, finish, lowerer) -> Callable:
+    inner = stage_function(graph, stages, k, sizes, lowerer)
 
     def function(arrays, carried, reduced):
         named = dict(zip(names, arrays))

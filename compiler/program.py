@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import platform
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from . import wireformat
 from .compile_cache import cache_hits, compilations, use_compile_cache
 from .errors import ProgramError, ShapeError
 from .ir import Graph, bind, symbol
+from .kernels import bridge
+from .kernels.choice import Chooser
 from .layout import Entry, Flags, InputSpec, Layout, SlotSpec, StepArgs, UpdateArgs
 from .local import LocalStep
 from .options import compiler_options
@@ -99,6 +102,7 @@ class StepSource:
         """
         stages: list[dict[str, Any]] = []
         blobs: list[bytes] = []
+        chooser = Chooser()
         for kind, counts in (("train", train_rows), ("test", test_rows), ("predict", predict_rows)):
             for rows in dict.fromkeys(int(r) for r in counts):
                 graph = self.optimised(kind)
@@ -111,7 +115,8 @@ class StepSource:
                     )
                 if rows < 1:
                     raise ProgramError(f"{kind}: a call needs at least one row, got {rows}")
-                _export(kind, rows, pack_step(graph, kind, self.layout, sizes), compiler_options(graph), stages, blobs)
+                packed = pack_step(graph, kind, self.layout, sizes, chooser)
+                _export(kind, rows, packed, compiler_options(graph), stages, blobs)
         if self.update is not None:
             graph = self.optimised("update")
             symbolic = unknown_sizes(graph)
@@ -125,6 +130,7 @@ class StepSource:
             "flags": dataclasses.asdict(self.flags),
             "lengths": dict(lengths or {}),
             "stages": stages,
+            "kernels": sorted(chooser.needs),
         }
         return StepProgram.from_bytes(wireformat.write(header, blobs))
 
@@ -148,7 +154,9 @@ def _export(kind: str, rows: int, packed: Sequence[PackedStage], options, stages
         if stage.reduced is not None:
             avals.append(jax.ShapeDtypeStruct((stage.reduced,), "float32"))
         with _export_lock, jax._src.config.traceback_in_locations_limit(0):  # no paths of this machine inside
-            exported = jax_export.export(jax.jit(flat, keep_unused=True), platforms=["cpu"])(*avals)
+            ours = [jax_export.DisabledSafetyCheck.custom_call(name) for name in bridge.targets()]
+            jitted = jax.jit(flat, keep_unused=True)
+            exported = jax_export.export(jitted, platforms=["cpu"], disabled_checks=ours)(*avals)
         following = packed[k + 1] if k + 1 < len(packed) else None
         stages.append(
             {
@@ -172,6 +180,7 @@ class StepProgram:
         layout, inputs, outputs, slots, flags: as in `StepSource`.
         train_rows, test_rows, predict_rows: the row counts that it was exported for.
         lengths: the numbers given for variable sizes.
+        kernels: the native libraries that it calls.
         fingerprint: SHA-256 of the bytes, in hex.
     """
 
@@ -186,6 +195,7 @@ class StepProgram:
             self.slots = tuple(SlotSpec(n, f) for n, f in header["slots"])
             self.flags = Flags(**header["flags"])
             self.lengths: dict[str, int] = dict(header["lengths"])
+            self.kernels: tuple[str, ...] = tuple(header["kernels"])
             self._stages: dict[tuple[str, int], list[_StageBytes]] = {}
             for described, blob in zip(header["stages"], blobs, strict=True):
                 stages = self._stages.setdefault((described["kind"], described["rows"]), [])
@@ -241,12 +251,22 @@ class StepProgram:
     def _call(self, kind: str, rows: int, n: int) -> Call:
         key = (kind, n)
         if key not in self._calls:
+            self._check_kernels()
             stages = self._stages.get((kind, rows))
             if stages is None:
                 there = ", ".join(map(str, self.rows_of(kind))) or "none"
                 raise ProgramError(f"this StepProgram has no {kind} call for {rows} rows; it has {there}")
             self._calls[key] = Call(kind, stages, n, tuple(s.name for s in self.slots))
         return self._calls[key]
+
+    def _check_kernels(self) -> None:
+        for library in self.kernels:
+            reason = bridge.missing(library)
+            if reason is not None:
+                raise ProgramError(
+                    f"host {platform.node()} cannot run this program's {library} kernels, which the driver chose: {reason} "
+                    "Install the same kerasoft on all hosts, or set KERASOFT_NATIVE=0 on the driver."
+                )
 
 
 @dataclasses.dataclass(frozen=True)
