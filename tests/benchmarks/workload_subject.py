@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any
 
-here = pathlib.Path(__file__).parent
-sys.path[:0] = [str(here), str(here.parents[1])]
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import numpy as np
 from workload_models import WORKLOADS, Workload
