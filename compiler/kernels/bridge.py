@@ -53,6 +53,11 @@ def missing(library: str) -> str | None:
     return _reason_missing(library)
 
 
+def path(library: str) -> str:
+    """The file of `library`; it need not exist."""
+    return os.fspath(_FOLDER / f"{library}_{cpu_level()}.so")
+
+
 def signature() -> tuple[str, ...]:
     """What is loaded, for cache keys and programs, e.g. ("native-v4", "onednn-v4-3.2.0")."""
     level = cpu_level()

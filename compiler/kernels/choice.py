@@ -8,7 +8,7 @@ from typing import Any
 
 from ..ir import Node
 from ..threads import threads
-from . import lowerings
+from . import convolution, lowerings  # noqa: F401  (the families register their lowerings)
 
 
 class Chooser:
