@@ -191,7 +191,16 @@ def _flat(value: Any, entry: Entry) -> Any:
 
 
 def _concatenate(parts: list[Any]) -> Any:
-    return jnp.concatenate(parts) if parts else jnp.zeros(0, jnp.float32)
+    """Vectors one behind the other, each written into its place.
+
+    XLA fuses the sums over rows that give bias gradients into a `concatenate`, and computes them again and again: 24 of
+    28 ms of a small MLP's step. It leaves them alone when their results are written into a vector.
+    """
+    whole, offset = jnp.zeros(sum(part.size for part in parts), jnp.float32), 0
+    for part in parts:
+        whole = jax.lax.dynamic_update_slice(whole, part, (offset,))
+        offset += part.size
+    return whole
 
 
 def _check_names(graph: Graph, kind: str, layout: Layout) -> None:
