@@ -14,8 +14,8 @@ from .costs import bound_type, bytes_moved, flops, readable, size_bytes, total_b
 from .errors import ProgramError
 from .ir import Dim, Graph, Node
 from .ir.text import print_graph
+from .kernels.choice import Chooser, Picked
 from .lower import function, split_stages
-from .options import compiler_options
 from .packing import unknown_sizes
 from .passes import passes_for
 from .program import StepSource
@@ -35,6 +35,7 @@ class Part:
         memory: bytes of the executable's arguments, outputs and temporaries; peak is their sum. Empty if not compiled.
         xla: XLA's own count of flops and bytes accessed, after fusion. Empty if not compiled.
         stages: parts that the graph is cut into by sums over replicas. options: XLA options that were chosen.
+        picked: the kernel of each node that had a choice, who chose it, and the times measured.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Part:
     xla: Mapping[str, float]
     stages: int
     options: Mapping[str, Any]
+    picked: Mapping[Node, Picked]
 
     @property
     def parameter_bytes(self) -> int:
@@ -70,9 +72,17 @@ class Part:
             detail = ", ".join(f"{name} {readable(size, 'B')}" for name, size in self.memory.items() if name != "peak")
             lines.append(f"peak memory  {readable(self.memory['peak'], 'B')}  ({detail})")
         lines.append("kernels      " + (", ".join(f"{k}={v}" for k, v in self.options.items()) or "XLA's defaults"))
+        lines += [f"             {line}" for line in self._kernels()]
         lines += ["", *self._layers(), "", "--- ops", *self._ops()]
         lines += ["", "--- before", print_graph(self.before), "", "--- after", print_graph(self.after), ""]
         return "\n".join(lines)
+
+    def _kernels(self) -> list[str]:
+        """For each op that has several lowerings: how often each was taken, and who chose it."""
+        rows: dict[str, collections.Counter[str]] = {}
+        for n, picked in self.picked.items():
+            rows.setdefault(n.op.name, collections.Counter())[f"{picked.name} ({picked.by})"] += 1
+        return [f"{op}: " + ", ".join(f"{name} x{k}" for name, k in rows[op].most_common()) for op in sorted(rows)]
 
     def _layers(self) -> list[str]:
         rows: dict[str, list[float]] = {}
@@ -179,22 +189,24 @@ def _part(kind: str, graph: Graph, done: Graph, rows: int, lengths: Mapping[str,
             after = made
         if after is start:
             break
-    options = compiler_options(after)
+    chooser = Chooser(after, sizes)
     memory: dict[str, int] = {}
     xla: dict[str, float] = {}
     if compile:
-        memory, xla = _compiled(after, sizes, options)
+        memory, xla = _compiled(after, sizes, chooser)
     return Part(
         kind, graph, after, {k: sizes[k] for k in sorted(sizes)}, changes, total_flops(after, sizes),
-        total_bytes(after, sizes), memory, xla, len(split_stages(after)), options,
+        total_bytes(after, sizes), memory, xla, len(split_stages(after)), chooser.options,
+        chooser.picked,
     )  # fmt: skip
 
 
-def _compiled(graph: Graph, sizes: Mapping[str, Dim], options: Mapping[str, Any]) -> tuple[dict, dict]:
+def _compiled(graph: Graph, sizes: Mapping[str, Dim], chooser: Chooser) -> tuple[dict, dict]:
     bound: list[Node] = [*graph.inputs, *graph.params]
     types = [bound_type(n.type, sizes) for n in bound]
     shapes = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types]  # type: ignore[union-attr]
-    executable = jax.jit(function(graph, bound)).lower(*shapes).compile(compiler_options=dict(options) or None)
+    jitted = jax.jit(function(graph, bound, chooser), compiler_options=chooser.options or None)
+    executable = jitted.lower(*shapes).compile()
     stats: Any = executable.memory_analysis()
     costs = executable.cost_analysis() or {}
     memory = {

@@ -11,9 +11,8 @@ import numpy as np
 
 from .errors import ProgramError, ShapeError
 from .ir import Graph, Node
-from .kernels.choice import Chooser
+from .kernels.choice import Choosers
 from .lower import sizes_of
-from .options import compiler_options
 from .packing import CONTROL, pack_step, pack_update
 
 if TYPE_CHECKING:
@@ -84,14 +83,15 @@ class LocalStep:
         """The graph as ``f(params, state, arrays)``, all stages in one executable."""
         graph = self._source.optimised(kind)
         names = tuple(n.attrs["name"] for n in graph.inputs)
-        whole = _whole(graph, kind, self._source)
-        call = jax.jit(whole, compiler_options=compiler_options(graph) or None)
-        return names, call
+        choosers = Choosers(graph)
+        whole = _whole(choosers, kind, self._source)
+        return names, _compiled(whole, choosers, 2)
 
     def _jit_train(self) -> tuple[tuple[str, ...], Callable]:
         layout = self._source.layout
         graph, update = self._source.optimised("train"), self._source.optimised("update")
-        gradient = _whole(graph, "train", self._source)
+        choosers = Choosers(graph)
+        gradient = _whole(choosers, "train", self._source)
         segments = layout.segments() if any(n.attrs["name"] == "segment" for n in update.inputs) else None
         names = tuple(n.attrs["name"] for n in graph.inputs)
 
@@ -104,11 +104,31 @@ class LocalStep:
             new_params, *new_slots = _run(pack_update(update, self._source.slots, {"n": layout.P}), given)
             return new_params, new_state, tuple(new_slots), sums
 
-        call = jax.jit(step, donate_argnums=(0, 1, 2), compiler_options=compiler_options(graph) or None)
-        return names, call
+        return names, _compiled(step, choosers, 3, donate_argnums=(0, 1, 2))
 
 
-def _whole(graph: Graph, kind: str, source: StepSource) -> Callable:
+def _compiled(function: Callable, choosers: Choosers, position: int, **settings: Any) -> Callable:
+    """``jax.jit(function)`` with the XLA options that its first batch asks for.
+
+    Args:
+        choosers: for the graph that `function` computes; argument number `position` holds an array for each of its inputs.
+        settings: of `jax.jit`.
+    """
+    made: list[Callable] = []
+
+    def call(*arguments):
+        if not made:
+            arrays = arguments[position]
+            there = all(a is not None for a in arrays)  # else `function` says what is missing
+            options = choosers(sizes_of(choosers.graph.inputs, arrays)).options if there else None
+            made.append(jax.jit(function, compiler_options=options or None, **settings))
+        return made[0](*arguments)
+
+    return call
+
+
+def _whole(choosers: Choosers, kind: str, source: StepSource) -> Callable:
+    graph = choosers.graph
     inputs: list[Node] = list(graph.inputs)
     names = [n.attrs["name"] for n in inputs]
 
@@ -117,7 +137,8 @@ def _whole(graph: Graph, kind: str, source: StepSource) -> Callable:
             if value is None:
                 raise ShapeError(f"the {kind} graph reads {name!r}, which was not given")
         arrays = [jnp.asarray(a) for a in arrays]
-        packed = pack_step(graph, kind, source.layout, sizes_of(inputs, arrays), Chooser())
+        sizes = sizes_of(inputs, arrays)
+        packed = pack_step(graph, kind, source.layout, sizes, choosers(sizes))
         given = dict(zip(names, arrays)) | {"params": params, "state": state}
         return _run(packed, {"share": jnp.float32(1), **given})
 

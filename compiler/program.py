@@ -102,7 +102,7 @@ class StepSource:
         """
         stages: list[dict[str, Any]] = []
         blobs: list[bytes] = []
-        chooser = Chooser()
+        needs: set[str] = set()
         for kind, counts in (("train", train_rows), ("test", test_rows), ("predict", predict_rows)):
             for rows in dict.fromkeys(int(r) for r in counts):
                 graph = self.optimised(kind)
@@ -115,8 +115,10 @@ class StepSource:
                     )
                 if rows < 1:
                     raise ProgramError(f"{kind}: a call needs at least one row, got {rows}")
+                chooser = Chooser(graph, sizes)
                 packed = pack_step(graph, kind, self.layout, sizes, chooser)
-                _export(kind, rows, packed, compiler_options(graph), stages, blobs)
+                _export(kind, rows, packed, chooser.options, stages, blobs)
+                needs |= chooser.needs
         if self.update is not None:
             graph = self.optimised("update")
             symbolic = unknown_sizes(graph)
@@ -130,7 +132,7 @@ class StepSource:
             "flags": dataclasses.asdict(self.flags),
             "lengths": dict(lengths or {}),
             "stages": stages,
-            "kernels": sorted(chooser.needs),
+            "kernels": sorted(needs),
         }
         return StepProgram.from_bytes(wireformat.write(header, blobs))
 

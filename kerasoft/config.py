@@ -195,6 +195,65 @@ def is_unsafe_deserialization_enabled() -> bool:
     return _values["unsafe_deserialization"]
 
 
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def kernels() -> dict[str, str]:
+    """Lowerings that are fixed by hand, by name of op; see `set_kernels`."""
+    from .compiler.kernels import settings
+
+    return settings.forced()
+
+
+def set_kernels(kernels: Any) -> None:
+    """Fixes how ops are computed, for everything compiled from now on (also by KERASOFT_KERNELS).
+
+    Args:
+        kernels: {op: lowering} or the text "op=lowering,...", where "*" stands for all ops, e.g. "conv=onednn,lstm=xla" or
+            "*=xla". An op's lowering that cannot compute some shape leaves that shape to XLA. None: as in the environment.
+
+    Raises:
+        ValueError: a text that is no such list. An unknown lowering is an error when a model is compiled.
+
+    >>> set_kernels("*=xla")
+    >>> kernels()
+    {'*': 'xla'}
+    >>> set_kernels(None)
+    """
+    from .compiler.kernels import settings
+
+    settings.force(kernels)
+
+
+def kernel_measuring() -> float:
+    """Seconds that an executable may spend on measuring kernels; see `set_kernel_measuring`."""
+    from .compiler.kernels import settings
+
+    return settings.budget_s()
+
+
+def set_kernel_measuring(seconds: Any) -> None:
+    """How long the compiler may measure which kernels are fastest here, when a model is first compiled for a batch size.
+
+    What was measured is kept under ~/.cache/kerasoft (or $XDG_CACHE_HOME) and never measured again.
+
+    Args:
+        seconds: for each executable (also by KERASOFT_MEASURE); 0 or False: no measuring, the shipped rules decide, whatever
+            was measured earlier. True: 3 seconds, the default. None: as in the environment.
+
+    Raises:
+        ValueError: no number, or less than 0.
+
+    >>> set_kernel_measuring(0)
+    >>> kernel_measuring()
+    0.0
+    >>> set_kernel_measuring(None)
+    """
+    from .compiler.kernels import settings
+
+    settings.set_budget_s(seconds)
+
+
 # --- limits for quick trials ------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from . import bridge
 
 
@@ -19,6 +21,7 @@ class Lowering:
         fits: ``fits(types, attrs) -> bool``: whether it can compute these. `types` have `shape` (numbers only) and `dtype`.
         needs: the native library that it calls, or None.
         prefer: ``prefer(types, attrs, threads) -> bool``: the shipped rule: whether it is taken without a measurement.
+            Write down in docs/design/0004-kernel-choice.md what was measured for it.
     """
 
     name: str
@@ -46,6 +49,44 @@ def lowering(op: str, name: str, **parts: Any) -> Callable[[Callable], Callable]
         return run
 
     return register
+
+
+_EXAMPLES: dict[str, Callable[[Sequence[Any], Mapping[str, Any]], Sequence[Any]]] = {}
+
+
+def example_of(op: str) -> Callable[[Callable], Callable]:
+    """Registers the decorated ``f(types, attrs) -> arrays`` as the maker of arrays that candidates of `op` are timed on.
+
+    Needed where random ones will not do, e.g. where an input holds row numbers or lengths.
+    """
+
+    def register(make: Callable) -> Callable:
+        if op in _EXAMPLES:
+            raise ValueError(f"op {op!r} has an example already")
+        _EXAMPLES[op] = make
+        return make
+
+    return register
+
+
+def example(op: str, types: Sequence[Any], attrs: Mapping[str, Any]) -> Sequence[Any]:
+    """Arrays of `types` to time candidates of `op` on: normal floats; whole numbers of 0 and 1; or its `example_of`."""
+    if op in _EXAMPLES:
+        return _EXAMPLES[op](types, attrs)
+    random = np.random.default_rng(0)
+
+    def one(t: Any) -> np.ndarray:
+        if np.dtype(t.dtype).kind in "biu":
+            return random.integers(0, 2, t.shape).astype(t.dtype)
+        return random.standard_normal(t.shape, np.float32).astype(t.dtype)
+
+    return [one(t) for t in types]
+
+
+def names_of(op: str) -> tuple[str, ...]:
+    """The further lowerings registered for `op`, there or not; for "*" those of all ops."""
+    found = (one.name for known, table in _TABLE.items() if op in ("*", known) for one in table)
+    return tuple(dict.fromkeys(found))
 
 
 def candidates(op: str, types: Sequence[Any], attrs: Mapping[str, Any]) -> list[Lowering]:
