@@ -13,7 +13,8 @@ from .ir import Graph, Node, walk
 CONVOLUTIONS_BY_EIGEN = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 DEFAULT = "xla"
 VARIANTS: Mapping[str, Mapping[str, str]] = {DEFAULT: {}, "xla-eigen": CONVOLUTIONS_BY_EIGEN}
-SENSITIVE = frozenset(("conv", "conv_grad_input", "conv_grad_kernel"))  # ops whose own lowering the variants change
+_GRADIENTS = ("conv_grad_kernel", "conv_grad_kernel_bias")
+SENSITIVE = frozenset(("conv", "conv_fused", "conv_grad_input", *_GRADIENTS))  # whose own lowering the variants change
 
 
 def rule(graph: Graph, left_to_xla: Callable[[Node], bool] = lambda n: True) -> str:
@@ -37,4 +38,4 @@ def compiler_options(graph: Graph) -> dict[str, str]:
 
 def _convolution_channels(n: Node) -> int:
     """Input channels of each group of a convolution or of one of its gradients."""
-    return n.attrs["kernel_shape"][-2] if n.op.name == "conv_grad_kernel" else n.inputs[1].shape[-2]
+    return n.attrs["kernel_shape"][-2] if n.op.name in _GRADIENTS else n.inputs[1].shape[-2]

@@ -60,9 +60,8 @@ def implementation(direction: int, spec: tuple[int, ...]) -> str:
 def _supported(direction: int, spec: tuple[int, ...] | None, *dtypes: Any) -> bool:
     if spec is None or any(np.dtype(d) != np.float32 for d in dtypes):
         return False
-    return not implementation(direction, (*spec[:2], max(spec[2], 1), *spec[3:])).startswith(("ref", "gemm")) and bool(
-        implementation(direction, (*spec[:2], max(spec[2], 1), *spec[3:]))
-    )
+    name = implementation(direction, (*spec[:2], max(spec[2], 1), *spec[3:]))
+    return name != "" and not name.startswith(("ref", "gemm"))
 
 
 def _fits_forward(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
@@ -110,6 +109,12 @@ def conv(x: Any, kernel: Any, **attrs: Any) -> Any:
     return run_forward(x, kernel, attrs)
 
 
+@lowering("conv_fused", "onednn", fits=_fits_forward, needs="onednn")
+def conv_fused(x: Any, kernel: Any, *rest: Any, has_bias: bool, has_sum: bool, relu: bool, **attrs: Any) -> Any:
+    bias = rest[0] if has_bias else None
+    return run_forward(x, kernel, attrs, bias, rest[-1] if has_sum else None, relu)
+
+
 @lowering("conv_grad_input", "onednn", fits=_fits_grad_input, needs="onednn")
 def conv_grad_input(dy: Any, kernel: Any, *, input_shape: Any, **attrs: Any) -> Any:
     spec = spec_of(input_shape, kernel.shape, attrs)
@@ -120,3 +125,59 @@ def conv_grad_input(dy: Any, kernel: Any, *, input_shape: Any, **attrs: Any) -> 
 def conv_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any:
     spec = spec_of(x.shape, kernel_shape, attrs)
     return _call("conv_grad_kernel", [_shape(*kernel_shape)], x, dy, **_attributes(spec))[0]
+
+
+@lowering("conv_grad_kernel_bias", "onednn", fits=_fits_grad_kernel, needs="onednn")
+def conv_grad_kernel_bias(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> tuple:
+    spec = spec_of(x.shape, kernel_shape, attrs)
+    results = [_shape(*kernel_shape), _shape(kernel_shape[-1])]
+    return tuple(_call("conv_grad_kernel", results, x, dy, **_attributes(spec)))
+
+
+# --- convolutions with windows of one element, as products ---------------------------------------------------------
+
+
+def _is_pointwise(window: Sequence[int], attrs: Mapping[str, Any]) -> bool:
+    padding = attrs["padding"]
+    return (
+        all(d == 1 for d in window)
+        and all(s == 1 for s in attrs["strides"])
+        and attrs["groups"] == 1
+        and (isinstance(padding, str) or all(tuple(pair) == (0, 0) for pair in padding))
+    )
+
+
+def _matrix(kernel: Any) -> Any:
+    return kernel.reshape(kernel.shape[-2:])
+
+
+@lowering("conv", "dot", fits=lambda types, attrs: _is_pointwise(types[1].shape[:-2], attrs))
+def pointwise(x: Any, kernel: Any, **attrs: Any) -> Any:
+    return jnp.matmul(x, _matrix(kernel))
+
+
+@lowering("conv_fused", "dot", fits=lambda types, attrs: _is_pointwise(types[1].shape[:-2], attrs))
+def pointwise_fused(x: Any, kernel: Any, *rest: Any, has_bias: bool, has_sum: bool, relu: bool, **attrs: Any) -> Any:
+    y = sum(rest, start=jnp.matmul(x, _matrix(kernel)))
+    return jax.nn.relu(y) if relu else y
+
+
+@lowering("conv_grad_input", "dot", fits=lambda types, attrs: _is_pointwise(types[1].shape[:-2], attrs))
+def pointwise_grad_input(dy: Any, kernel: Any, **attrs: Any) -> Any:
+    return jnp.matmul(dy, _matrix(kernel).T)
+
+
+def _fits_pointwise_gradient(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
+    return _is_pointwise(attrs["kernel_shape"][:-2], attrs)
+
+
+@lowering("conv_grad_kernel", "dot", fits=_fits_pointwise_gradient)
+def pointwise_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any:
+    rows, given = (jnp.reshape(a, (-1, a.shape[-1])) for a in (x, dy))
+    return jnp.matmul(rows.T, given).reshape(kernel_shape)
+
+
+@lowering("conv_grad_kernel_bias", "dot", fits=_fits_pointwise_gradient)
+def pointwise_grad_kernel_bias(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> tuple:
+    dkernel = pointwise_grad_kernel(x, dy, kernel_shape=kernel_shape, **attrs)
+    return dkernel, jnp.sum(dy, axis=tuple(range(dy.ndim - 1)))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ..errors import ShapeError
 from ..ir import Node, TensorType
 from . import shape
-from .registry import op
+from .registry import VJP, op
 
 
 def _convolve(x: Any, kernel: Any, strides: tuple, padding: Any, dilation: tuple, groups: int) -> jax.Array:
@@ -116,6 +116,39 @@ conv_grad_kernel = op(
     result=lambda types, attrs: TensorType(attrs["kernel_shape"], types[1].dtype),
     gradient=_grad_kernel_gradient,
     flops=lambda types, attrs, result: 2 * _known(types[1].shape) * _known(result.shape[:-1]),
+)
+
+
+# --- with what follows a convolution; made by passes ---------------------------------------------------------------
+
+
+def _fused(x: Any, kernel: Any, *rest: Any, has_bias: bool, has_sum: bool, relu: bool, **attrs: Any) -> jax.Array:
+    """max(conv(x, kernel)[ + bias (f)][ + sum (b, t.., f)], 0), without the maximum if not `relu`."""
+    y = conv_op.lower(x, kernel, **attrs)
+    for one in rest:
+        y = y + one
+    return jax.nn.relu(y) if relu else y
+
+
+conv_fused = op(
+    "conv_fused",
+    lower=_fused,
+    gradient=VJP,
+    flops=lambda types, attrs, result: 2 * _known(result.shape) * _known(types[1].shape[:-1]),
+)
+
+
+def _grads(x: Any, dy: Any, **attrs: Any) -> tuple:
+    """The gradients for the kernel and for a bias: (b, s.., c), (b, t.., f) -> kernel_shape, (f)."""
+    dy = jnp.asarray(dy)
+    return conv_grad_kernel.lower(x, dy, **attrs), jnp.sum(dy, axis=tuple(range(dy.ndim - 1)))
+
+
+conv_grad_kernel_bias = op(
+    "conv_grad_kernel_bias",
+    lower=_grads,
+    gradient=VJP,
+    flops=lambda types, attrs, result: 2 * _known(types[1].shape) * _known(result.items[0].shape[:-1]),
 )
 
 

@@ -4,13 +4,14 @@ from .common_subexpressions import CommonSubexpressions
 from .drop_dead_nodes import DropDeadNodes
 from .fold_batch_normalization import FoldBatchNormalization
 from .fold_constants import FoldConstants
+from .fuse_batch_norm_relu import FuseBatchNormRelu
+from .fuse_convolutions import FuseBiasGradients, FuseConvolutions
 from .pass_base import Pass, Rule, RulePass, bottom_up
 from .pipeline import optimise, passes_for, run_passes
-from .pointwise_convolution_as_dense import PointwiseConvolutionAsDense
 from .simplify_algebra import SimplifyAlgebra
 
 __all__ = [
-    "CommonSubexpressions", "DropDeadNodes", "FoldBatchNormalization", "FoldConstants", "Pass",
-    "PointwiseConvolutionAsDense", "Rule", "RulePass", "SimplifyAlgebra", "bottom_up", "optimise", "passes_for",
-    "run_passes",
+    "CommonSubexpressions", "DropDeadNodes", "FoldBatchNormalization", "FoldConstants", "FuseBatchNormRelu",
+    "FuseBiasGradients", "FuseConvolutions", "Pass", "Rule", "RulePass", "SimplifyAlgebra", "bottom_up", "optimise",
+    "passes_for", "run_passes",
 ]  # fmt: skip

@@ -12,8 +12,9 @@ from .common_subexpressions import CommonSubexpressions
 from .drop_dead_nodes import DropDeadNodes
 from .fold_batch_normalization import FoldBatchNormalization
 from .fold_constants import FoldConstants
+from .fuse_batch_norm_relu import FuseBatchNormRelu
+from .fuse_convolutions import FuseBiasGradients, FuseConvolutions
 from .pass_base import Pass
-from .pointwise_convolution_as_dense import PointwiseConvolutionAsDense
 from .simplify_algebra import SimplifyAlgebra
 
 KINDS = ("train", "test", "predict", "update")
@@ -25,9 +26,9 @@ _CLEANING = (FoldConstants(), SimplifyAlgebra(), CommonSubexpressions(), DropDea
 def passes_for(kind: str) -> tuple[Pass, ...]:
     """The passes for a graph of `kind`, in order; the whole list runs again until nothing changes."""
     if kind in ("test", "predict"):
-        return (*_CLEANING, FoldBatchNormalization(), PointwiseConvolutionAsDense())
+        return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions())
     if kind == "train":
-        return (*_CLEANING, PointwiseConvolutionAsDense())
+        return (*_CLEANING, FuseBatchNormRelu(), FuseConvolutions(), FuseBiasGradients())
     return _CLEANING
 
 

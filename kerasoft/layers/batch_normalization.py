@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import ops
 from ..compiler.ops.collective import all_reduce
+from ..compiler.ops.normalization import batch_norm
 from ..scope import current_scope
 from .batch_renormalization import build_renormalization, checked_clipping, renormalized
 from .configured import Configured, known, same_shape
@@ -107,15 +108,16 @@ class BatchNormalization(Configured):
         x = ops.cast(inputs, "float32")
         channel = self.axis % len(x.shape)
         broadcast = tuple(d if a == channel else 1 for a, d in enumerate(x.shape))
+        is_last = channel == len(x.shape) - 1
         corrections = None
+        if training and self.trainable and mask is None and not self.synchronized and not self.renorm and is_last:
+            return ops.cast(self.normalised(x), self.compute_dtype)
         if training and self.trainable:
             mean, variance = self.statistics(x, mask, channel, broadcast)
             if self.renorm:
                 corrections = renormalized(self, mean, variance)
             else:
-                for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                    kept = ops.multiply(ops.cast(moving, "float32"), self.momentum)
-                    moving.assign(ops.add(kept, ops.multiply(batch, 1.0 - self.momentum)))
+                self.follow(mean, variance)
         else:
             mean, variance = self.moving_mean, self.moving_variance
         y = ops.subtract(x, ops.reshape(mean, broadcast))
@@ -128,6 +130,23 @@ class BatchNormalization(Configured):
         if self.beta is not None:
             y = ops.add(y, ops.reshape(self.beta, broadcast))
         return ops.cast(y, self.compute_dtype)
+
+    def follow(self, mean, variance):
+        """Moves the moving statistics towards a batch's."""
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            kept = ops.multiply(ops.cast(moving, "float32"), self.momentum)
+            moving.assign(ops.add(kept, ops.multiply(batch, 1.0 - self.momentum)))
+
+    def normalised(self, x):
+        """`x` normalised by its own statistics, channels last, as one op with one gradient."""
+        scope = current_scope()
+        scope.couples_rows = True
+        channels = x.shape[-1:]
+        gamma = ops.ones(channels) if self.gamma is None else self.gamma
+        beta = ops.zeros(channels) if self.beta is None else self.beta
+        y, mean, variance = batch_norm(x, gamma, beta, scope.valid, self.epsilon)
+        self.follow(mean, variance)
+        return y
 
     def statistics(self, x, mask, channel, broadcast):
         """Mean and biased variance of each channel over the elements that count, two float32[channels]."""

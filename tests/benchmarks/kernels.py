@@ -20,7 +20,7 @@ from kerasoft.compiler.ops import arithmetic as a
 from kerasoft.compiler.ops.convolution import conv
 from kerasoft.compiler.ops.registry import input_node, param_node
 from kerasoft.compiler.options import CONVOLUTIONS_BY_EIGEN
-from kerasoft.compiler.passes import FoldBatchNormalization, PointwiseConvolutionAsDense
+from kerasoft.compiler.passes import FoldBatchNormalization
 from kerasoft.compiler.program import InputSpec, Layout, SlotSpec, StepSource
 
 B = symbol("b")
@@ -65,8 +65,6 @@ def convolutions():
         }
         for name, graph in graphs.items():
             calls = {"default": compiled(graph, {}, rows), "eigen": compiled(graph, CONVOLUTIONS_BY_EIGEN, rows)}
-            if window == 1:
-                calls["dense"] = compiled(PointwiseConvolutionAsDense().run(graph), {}, rows)
             print(f"{rows}, {size}, {channels} -> {filters}, {window}x{window} {name:8}", shortest(calls), flush=True)
 
 
