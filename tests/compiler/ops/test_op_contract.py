@@ -36,7 +36,7 @@ from kerasoft.compiler.ops import (
     reduce,
     shape,
 )
-from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, item
+from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, item, items
 
 b = symbol("b")
 B = 3  # the number put in for b
@@ -499,6 +499,23 @@ def _linear(x, kernel):
 _attrs = {"strides": (2, 2), "padding": "same", "dilation": (1, 1), "groups": 1}
 row("conv_grad_input", lambda dy, k: convolution.conv_grad_input(dy, k, input_shape=(dy.shape[0], 5, 5, 2), **_attrs), real(b, 3, 3, 4), real(3, 3, 2, 4), want=_conv_pull(0))  # fmt: skip
 row("conv_grad_kernel", lambda x, dy: convolution.conv_grad_kernel(x, dy, kernel_shape=(3, 3, 2, 4), **_attrs), real(b, 5, 5, 2), real(b, 3, 3, 4), want=_conv_pull(1))  # fmt: skip
+row(
+    "conv_grad_kernel_bias",
+    lambda x, dy: items(convolution.conv_grad_kernel_bias(x, dy, kernel_shape=(3, 3, 2, 4), **_attrs)),
+    real(b, 5, 5, 2),
+    real(b, 3, 3, 4),
+    want=lambda x, dy: (_conv_pull(1)(x, dy), dy.sum((0, 1, 2))),
+)
+row(
+    "conv_fused",
+    lambda x, k, bias, y: convolution.conv_fused(x, k, bias, y, has_bias=True, has_sum=True, relu=True, **_attrs),
+    real(b, 5, 5, 2),
+    real(3, 3, 2, 4),
+    real(4),
+    real(b, 3, 3, 4),
+    want=lambda x, k, bias, y: np.maximum(_linear(x, k) + bias + y, 0),
+    differences=False,
+)
 
 
 def _windows(f, x, size, stride, padding):
@@ -548,6 +565,33 @@ def _standard(x, axis):
 
 row("standardize", lambda x: normalization.standardize(x, (0, 1), 1e-3), real(b, 4, 2), want=lambda x: _standard(x, (0, 1)))  # fmt: skip
 row("standardize", lambda x, g: normalization.layer_norm(x, g), real(b, 4), positive(4), want=lambda x, g: _standard(x, -1)[0] * g, label="layer")  # fmt: skip
+
+
+def _batch_normal(x, gamma, beta, valid):
+    """In float64, with each row weighted."""
+    x, weight = x.astype(float), np.broadcast_to(valid.reshape(-1, 1, 1).astype(float), x.shape)
+    mean = np.average(x, (0, 1), weight)
+    variance = np.average((x - mean) ** 2, (0, 1), weight)
+    return (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta, mean, variance
+
+
+def _batch_norm_pull(x, dy, gamma, beta, valid):
+    """Ioffe and Szegedy (2015), section 3, with weighted rows."""
+    y, _, variance = _batch_normal(x, np.ones_like(gamma), np.zeros_like(beta), valid)
+    weight = valid.reshape(-1, 1, 1) / (valid.sum() * x.shape[1])
+    dbeta, dgamma = dy.sum((0, 1)), (dy * y).sum((0, 1))
+    return gamma / np.sqrt(variance + 1e-3) * (dy - weight * (dbeta + y * dgamma)), dgamma, dbeta
+
+
+def _norm_grad(x, dy, gamma, beta, valid):
+    _, mean, variance = normalization.batch_norm(x, gamma, beta, valid)
+    attrs = {"epsilon": 1e-3, "relu": False, "has_valid": True}
+    return items(normalization.batch_norm_grad(x, dy, gamma, beta, mean, variance, valid, **attrs))
+
+
+row("batch_norm", lambda x, g, beta, v: normalization.batch_norm(x, g, beta, v), real(b, 4, 3), positive(3), real(3), positive(b), want=_batch_normal, gradient=False)  # fmt: skip
+row("batch_norm", lambda x, g, beta: normalization.batch_norm(x, g, beta)[0], real(b, 4, 3), positive(3), real(3), want=lambda x, g, beta: _batch_normal(x, g, beta, np.ones(len(x)))[0], label="all rows")  # fmt: skip
+row("batch_norm_grad", _norm_grad, real(b, 4, 3), real(b, 4, 3), positive(3), real(3), positive(b), want=_batch_norm_pull, gradient=False)  # fmt: skip
 row(
     "sparse_softmax_cross_entropy",
     losses.sparse_softmax_cross_entropy,
