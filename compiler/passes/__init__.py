@@ -2,6 +2,7 @@
 
 from .common_subexpressions import CommonSubexpressions
 from .drop_dead_nodes import DropDeadNodes
+from .drop_unused_results import DropUnusedResults
 from .fold_batch_normalization import FoldBatchNormalization
 from .fold_constants import FoldConstants
 from .fuse_batch_norm_relu import FuseBatchNormRelu
@@ -11,7 +12,7 @@ from .pipeline import optimise, passes_for, run_passes
 from .simplify_algebra import SimplifyAlgebra
 
 __all__ = [
-    "CommonSubexpressions", "DropDeadNodes", "FoldBatchNormalization", "FoldConstants", "FuseBatchNormRelu",
+    "CommonSubexpressions", "DropDeadNodes", "DropUnusedResults", "FoldBatchNormalization", "FoldConstants", "FuseBatchNormRelu",
     "FuseBiasGradients", "FuseConvolutions", "Pass", "Rule", "RulePass", "SimplifyAlgebra", "bottom_up", "optimise",
     "passes_for", "run_passes",
 ]  # fmt: skip

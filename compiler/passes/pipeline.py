@@ -10,6 +10,7 @@ from ..ir import Graph
 from ..ir.verify import verify, verify_same_interface
 from .common_subexpressions import CommonSubexpressions
 from .drop_dead_nodes import DropDeadNodes
+from .drop_unused_results import DropUnusedResults
 from .fold_batch_normalization import FoldBatchNormalization
 from .fold_constants import FoldConstants
 from .fuse_batch_norm_relu import FuseBatchNormRelu
@@ -20,7 +21,7 @@ from .simplify_algebra import SimplifyAlgebra
 KINDS = ("train", "test", "predict", "update")
 ROUNDS = 10
 
-_CLEANING = (FoldConstants(), SimplifyAlgebra(), CommonSubexpressions(), DropDeadNodes())
+_CLEANING = (FoldConstants(), SimplifyAlgebra(), CommonSubexpressions(), DropUnusedResults(), DropDeadNodes())
 
 
 def passes_for(kind: str) -> tuple[Pass, ...]:
