@@ -21,7 +21,7 @@ from ..errors import CompilerError
 from ..ir import Graph, Node, TensorType, bind, is_static
 from ..options import DEFAULT, SENSITIVE, VARIANTS, rule
 from ..threads import threads
-from . import convolution, lowerings, normalization, pooling, settings  # noqa: F401  (families register lowerings)
+from . import convolution, lowerings, normalization, pooling, recurrent, settings  # noqa: F401  (families register lowerings)
 from .lowerings import Lowering
 from .timing import Case, known_times
 

@@ -670,6 +670,8 @@ def _rnn_loop(x, h, w, u, bias):
 
 
 row("simple_rnn", recurrent.simple_rnn, *_rnn_in, want=_rnn_loop)
+row("simple_rnn", lambda *v: recurrent.simple_rnn(*v, activation="softsign")[0], *_rnn_in, label="activation")
+row("simple_rnn_grad", lambda *v: recurrent.simple_rnn(*v)[1], *_rnn_in, want=lambda *v: _rnn_loop(*v)[1])
 
 # --- control, leaves, collective ----------------------------------------------------------------------------------
 
