@@ -21,7 +21,15 @@ from ..errors import CompilerError
 from ..ir import Graph, Node, TensorType, bind, is_static
 from ..options import DEFAULT, SENSITIVE, VARIANTS, rule
 from ..threads import threads
-from . import convolution, lowerings, normalization, pooling, recurrent, settings  # noqa: F401  (families register lowerings)
+from . import (  # noqa: F401  (the families register their lowerings)
+    attention,
+    convolution,
+    lowerings,
+    normalization,
+    pooling,
+    recurrent,
+    settings,
+)
 from .lowerings import Lowering
 from .timing import Case, known_times
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import ops
+from ..ops.nn import fused_attention
 from .configured import Configured, known
 from .noise import dropout_mask
 
@@ -71,6 +72,8 @@ class Attention(Configured):
         query, value = inputs[0], inputs[1]
         key = inputs[2] if len(inputs) > 2 else value
         query_mask, value_mask = (mask[0], mask[1]) if mask else (None, None)
+        if self._may_fuse(query, value_mask, training, return_attention_scores, use_causal_mask):
+            return self._cleared(self._fused(query, key, value, value_mask, use_causal_mask), query_mask)
         scores = self.scores(query, key)
         allowed = None if value_mask is None else ops.expand_dims(value_mask, -2)
         if use_causal_mask:
@@ -82,10 +85,30 @@ class Attention(Configured):
         used = weights
         if training and self.dropout > 0:
             used = ops.multiply(weights, dropout_mask(weights, self.dropout, self.seed))
-        output = ops.matmul(used, value)
-        if query_mask is not None:
-            output = ops.where(ops.expand_dims(query_mask, -1), output, ops.zeros_like(output))
+        output = self._cleared(ops.matmul(used, value), query_mask)
         return (output, used) if return_attention_scores else output
+
+    def _may_fuse(self, query, value_mask, training, scores_wanted, use_causal_mask):
+        """Whether the compiler's attention gives the numbers that are wanted: products as scores, no weights to return or
+        drop, no step that two masks together may keep from seeing anything."""
+        products = self.score_mode == "dot" and type(self).scores is Attention.scores
+        dropping = training and self.dropout > 0
+        both = value_mask is not None and use_causal_mask
+        return products and len(query.shape) == 3 and not (scores_wanted or dropping or both)
+
+    def _fused(self, query, key, value, value_mask, use_causal_mask):
+        query = query if self.scale is None else ops.multiply(query, self.scale)
+        heads = [ops.expand_dims(x, 2) for x in (query, key, value)]
+        bias = None
+        if value_mask is not None:
+            low = -65504.0 if query.dtype == "float16" else -1e9
+            bias = ops.multiply(ops.cast(ops.logical_not(value_mask), query.dtype), low)[:, None, None, :]
+        return ops.squeeze(fused_attention(*heads, None, bias, 1.0, bool(use_causal_mask)), 2)
+
+    def _cleared(self, output, query_mask):
+        return (
+            output if query_mask is None else ops.where(ops.expand_dims(query_mask, -1), output, ops.zeros_like(output))
+        )
 
     def compute_mask(self, inputs, mask=None):
         return mask[0] if mask else None

@@ -6,6 +6,7 @@ import math
 import string
 
 from .. import initializers, ops
+from ..ops.nn import fused_attention
 from ..scope import get_mask, set_mask
 from .attention import causal_mask
 from .configured import Configured, build_inner, positive
@@ -38,7 +39,7 @@ class HeadedAttention(Configured):
                 "attention."
             )
         self.keep(sliding_window=sliding_window, dropout=dropout)
-        self._flash_attention = bool(flash_attention)  # the same numbers: XLA on CPUs has one kernel
+        self._flash_attention = bool(flash_attention)  # the same numbers: fused where that is possible in any case
         self.supports_masking = True
 
     def projection(self, name, equation, output_shape, bias_axes, activation=None):
@@ -63,14 +64,14 @@ class HeadedAttention(Configured):
         made.supports_masking = True  # the masks of query, key and value are this layer's business
         return made
 
-    def allowed(self, query, key, masks, attention_mask, use_causal_mask):
-        """Which steps of query may see which of key, bool (batch or 1, T, S), or None: all masks together."""
+    def allowed(self, query, key, masks, attention_mask):
+        """Which steps of query may see which of key, bool (batch or 1, T or 1, S or 1), or None: all masks together but
+        the causal one."""
         query_mask, value_mask, key_mask = masks
         parts = [
             None if query_mask is None else ops.expand_dims(query_mask, -1),
             None if value_mask is None else ops.expand_dims(value_mask, -2),
             None if key_mask is None else ops.expand_dims(key_mask, -2),
-            causal_mask(query.shape[1], key.shape[1]) if use_causal_mask else None,
             None if self.sliding_window is None else _band(query.shape[1], key.shape[1], self.sliding_window),
             attention_mask,
         ]
@@ -81,8 +82,8 @@ class HeadedAttention(Configured):
                 allowed = part if allowed is None else ops.logical_and(allowed, part)
         return allowed
 
-    def attend(self, query, key, value, equations, allowed, training, scores_wanted):
-        """The heads' outputs, and the weights given to each step.
+    def attend(self, query, key, value, equations, allowed, is_causal, training, scores_wanted):
+        """The heads' outputs, and the weights given to each step; no weights (None) where they are not wanted.
 
         Raises:
             ValueError: the weights are wanted of flash attention.
@@ -94,6 +95,13 @@ class HeadedAttention(Configured):
             )
         products, combination = equations
         axes = len(self.attention_axes)
+        if self._may_fuse(query, allowed, training, scores_wanted):
+            mask = None if allowed is None else ops.expand_dims(allowed, 1)
+            return fused_attention(query, key, value, mask, None, 1.0 / math.sqrt(query.shape[-1]), is_causal), None
+        if is_causal:
+            causal = causal_mask(query.shape[1], key.shape[1])
+            allowed = causal if allowed is None else ops.logical_and(allowed, causal)
+        key, value = self.for_each_head(key), self.for_each_head(value)
         query = ops.multiply(query, 1.0 / math.sqrt(query.shape[-1]))
         scores = ops.einsum(products, key, query)
         if allowed is not None:
@@ -110,6 +118,16 @@ class HeadedAttention(Configured):
         if training and self.dropout > 0:
             used = ops.multiply(weights, dropout_mask(weights, self.dropout, self.seed))
         return ops.einsum(combination, used, value), weights
+
+    def _may_fuse(self, query, allowed, training, scores_wanted):
+        """Whether the compiler's attention gives the numbers that are wanted: no weights to return, drop or clear."""
+        if scores_wanted or (training and self.dropout > 0):
+            return False
+        return len(query.shape) == 4 and self.attention_axes == (1,) and (allowed is None or self.dropout == 0)
+
+    def for_each_head(self, x):
+        """Keys or values (batch, S, heads, size) for every head of the query."""
+        return x
 
     def compute_mask(self, inputs, mask=None):
         return None  # set in `call`
@@ -131,7 +149,7 @@ class MultiHeadAttention(HeadedAttention):
         output_shape: sizes of the output after its steps; query's last size by default.
         attention_axes: axes attended over; all but batch and features by default.
         sliding_window: how many steps away a step sees at most, itself counted.
-        flash_attention: accepted; there is one kernel on CPUs.
+        flash_attention: accepted; attention is fused in any case, but where weights are dropped or returned.
         use_gate: whether a sigmoid of another projection of query multiplies the heads' outputs.
 
     Called as ``layer(query, value, key=None, attention_mask=None, use_causal_mask=False)``, with `attention_mask` bool
@@ -246,11 +264,12 @@ class MultiHeadAttention(HeadedAttention):
         key = value if key is None else key
         query_mask = get_mask(query)  # Keras looks at the tensor's own mask only
         masks = (query_mask, value_mask, key_mask)
-        allowed = self.allowed(query, key, masks, attention_mask, use_causal_mask)
+        allowed = self.allowed(query, key, masks, attention_mask)
         gate = self._gate_dense(query) if self.use_gate else None
         q, k, v = self.query_dense(query), self.key_dense(key), self.value_dense(value)
         equations = _attention_equations(len(q.shape), self.attention_axes)
-        heads, weights = self.attend(q, k, v, equations, allowed, training, return_attention_scores)
+        causal = bool(use_causal_mask)
+        heads, weights = self.attend(q, k, v, equations, allowed, causal, training, return_attention_scores)
         output = self.output_dense(heads if gate is None else ops.multiply(heads, gate))
         if query_mask is not None:
             set_mask(output, query_mask)
@@ -341,16 +360,16 @@ class GroupedQueryAttention(HeadedAttention):
         use_causal_mask=False,
     ):
         key = value if key is None else key
-        allowed = self.allowed(query, key, (query_mask, value_mask, key_mask), attention_mask, use_causal_mask)
+        allowed = self.allowed(query, key, (query_mask, value_mask, key_mask), attention_mask)
         gate = self._gate_dense(query) if self.use_gate else None
-        times = self.num_query_heads // self.num_key_value_heads
-        q = self._query_dense(query)
-        k = ops.repeat(self._key_dense(key), times, axis=2)
-        v = ops.repeat(self._value_dense(value), times, axis=2)
-        equations = _attention_equations(4, (1,))
-        heads, weights = self.attend(q, k, v, equations, allowed, training, return_attention_scores)
+        q, k, v = self._query_dense(query), self._key_dense(key), self._value_dense(value)
+        equations, causal = _attention_equations(4, (1,)), bool(use_causal_mask)
+        heads, weights = self.attend(q, k, v, equations, allowed, causal, training, return_attention_scores)
         output = self._output_dense(heads if gate is None else ops.multiply(heads, gate))
         return (output, weights) if return_attention_scores else output
+
+    def for_each_head(self, x):
+        return ops.repeat(x, self.num_query_heads // self.num_key_value_heads, axis=2)
 
     def compute_mask(self, inputs, mask=None):
         return mask

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..compiler.ops import convolution, pooling
+from ..compiler.ops import attention, convolution, pooling
 from ..dtypes import is_float
 from ..tensors import known_shape
 from . import elementwise as e
@@ -364,11 +364,13 @@ def dot_product_attention(
         scale: 1 / sqrt(size) by default.
     """
     query, key, value = tensor(query), tensor(key), tensor(value)
-    scale = 1.0 / np.sqrt(shape_of(query)[-1]) if scale is None else scale
+    scale = float(1.0 / np.sqrt(shape_of(query)[-1]) if scale is None else scale)
+    if attn_logits_soft_cap is None and all(map(is_float, map(dtype_of, (query, key, value)))):
+        return fused_attention(query, key, value, mask, bias, scale, is_causal)
     groups = shape_of(query)[2] // shape_of(key)[2]
     if groups > 1:
         key, value = m.repeat(key, groups, 2), m.repeat(value, groups, 2)
-    logits = e.multiply(einsum("btnh,bsnh->bnts", query, key), float(scale))
+    logits = e.multiply(einsum("btnh,bsnh->bnts", query, key), scale)
     if attn_logits_soft_cap is not None:
         logits = e.multiply(e.tanh(e.divide(logits, attn_logits_soft_cap)), attn_logits_soft_cap)
     logits = logits if bias is None else e.add(logits, bias)
@@ -379,6 +381,20 @@ def dot_product_attention(
     if mask is not None:
         logits = e.where(mask, logits, -0.7 * float(np.finfo(np.float32).max))
     return einsum("bnts,bsnh->btnh", softmax(logits, -1), value)
+
+
+def fused_attention(query: Any, key: Any, value: Any, mask: Any, bias: Any, scale: float, is_causal: bool) -> Any:
+    """The compiler's attention, which keeps no matrix of all scores; `mask` and `bias` may lack leading axes.
+
+    Shapes: query (b, t, h, d), key (b, s, g, d), value (b, s, g, e), mask and bias broadcast to (b, h, t, s).
+    """
+    mask, bias = (None if x is None else _with_four_axes(tensor(x)) for x in (mask, bias))
+    mask = mask if mask is None or dtype_of(mask) == "bool" else e.cast(mask, "bool")
+    return attention.scaled_dot_product(query, key, value, mask, bias, scale, is_causal)
+
+
+def _with_four_axes(x: Any) -> Any:
+    return m.reshape(x, (*(1,) * (4 - rank(x)), *shape_of(x))) if rank(x) < 4 else x
 
 
 @public("nn", "Normalize")

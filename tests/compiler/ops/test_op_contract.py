@@ -22,6 +22,7 @@ from kerasoft.compiler.ir import Node, bind, symbol
 from kerasoft.compiler.ops import (
     activations,
     arithmetic,
+    attention,
     collective,
     control,
     convolution,
@@ -672,6 +673,21 @@ def _rnn_loop(x, h, w, u, bias):
 row("simple_rnn", recurrent.simple_rnn, *_rnn_in, want=_rnn_loop)
 row("simple_rnn", lambda *v: recurrent.simple_rnn(*v, activation="softsign")[0], *_rnn_in, label="activation")
 row("simple_rnn_grad", lambda *v: recurrent.simple_rnn(*v)[1], *_rnn_in, want=lambda *v: _rnn_loop(*v)[1])
+
+# --- attention ----------------------------------------------------------------------------------------------------
+
+
+def _attend(q, k, v, mask=None, bias=0.0, scale=0.5):
+    scores = scale * np.einsum("bthd,bshd->bhts", q, np.repeat(k, q.shape[2] // k.shape[2], 2)) + bias
+    weights = scipy.special.softmax(scores if mask is None else np.where(mask, scores, -1e30), -1)
+    return np.einsum("bhts,bshe->bthe", weights, np.repeat(v, q.shape[2] // k.shape[2], 2))
+
+
+_attention_in = (unit(b, 3, 2, 4), unit(b, 5, 2, 4), unit(b, 5, 2, 3))
+row("attention", attention.scaled_dot_product, *_attention_in, want=_attend)
+row("attention", attention.scaled_dot_product, *_attention_in, bools(b, 1, 3, 5), real(1, 2, 3, 5), want=_attend, label="mask and bias")  # fmt: skip
+row("attention", lambda *v: attention.scaled_dot_product(*v, scale=1.0, is_causal=True), unit(b, 4, 4, 2), unit(b, 4, 2, 2), unit(b, 4, 2, 2), want=lambda *v: _attend(*v, np.tri(4, dtype=bool), scale=1.0), label="causal, shared heads")  # fmt: skip
+row("attention_grad", lambda *v: attention.scaled_dot_product(*v, scale=0.5), *_attention_in, want=_attend)
 
 # --- control, leaves, collective ----------------------------------------------------------------------------------
 
