@@ -1,4 +1,4 @@
-"""One process: a whole training step, gradient and update, as one donating executable."""
+"""One process: a whole training step, gradient and update, as one donating executable over `Pieces`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .allocator import keep_memory
 from .errors import ProgramError, ShapeError
-from .ir import Graph, Node
+from .ir import Node
 from .kernels.choice import Choosers
+from .layout import Layout
 from .lower import sizes_of
-from .packing import CONTROL, pack_step, pack_update
+from .packing import CONTROL, PackedStage, join, pack_step, pack_update
+from .pieces import Pieces
 
 if TYPE_CHECKING:
     from .program import StepSource
@@ -30,20 +33,35 @@ class LocalStep:
     """
 
     def __init__(self, source: StepSource):
+        keep_memory()
         self._source = source
         self.layout = source.layout
+        self.pieces = Pieces(source.layout)
         self._train = self._jit_train() if source.train is not None and source.update is not None else None
-        self._gradient = self._jit("train", source.train) if source.train is not None else None
-        self._test = self._jit("test", source.test) if source.test is not None else None
-        self._predict = self._jit("predict", source.predict) if source.predict is not None else None
+        self._gradient = self._jit("train", None) if source.train is not None else None
+        self._test = self._jit("test", self.pieces) if source.test is not None else None
+        self._predict = self._jit("predict", self.pieces) if source.predict is not None else None
+
+    def place(self, params: Any, state: Any, slots: Sequence[Any]) -> tuple[Any, Any, tuple[Any, ...]]:
+        """Flat vectors on the device, in memory of their own and in the form that `train` runs on."""
+        return self.weights(params), _own(state), tuple(map(self.pieces.place, slots))
+
+    def weights(self, params: Any) -> tuple[Any, ...]:
+        """Flat parameters on the device in the form that `train`, `test` and `predict` run on; or as they are if so given."""
+        return params if isinstance(params, tuple) else self.pieces.place(params)
+
+    def flat(self, params: Any, slots: Sequence[Any] = ()) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Parameters and slots of a training as flat vectors, copies."""
+        return self.pieces.flat(params), tuple(map(self.pieces.flat, slots))
 
     def train(
         self, params, state, slots, batch, valid, row_id, key, rows, iteration, learning_rate
     ) -> tuple[Any, Any, tuple[Any, ...], Any]:
-        """One step. Returns new ``(params float32[P], state float32[S], slots, sums float32[M])``.
+        """One step. Returns new ``(params, state, slots, sums float32[M])``.
 
         Args:
-            params, state, slots: flat vectors; given as JAX arrays they are donated (do not use them again).
+            params, state, slots: what `place` gave; donated (do not use them again). Or flat vectors, which stay the
+                caller's; then those returned are flat.
             batch: array per input name; valid float32[b], row_id uint32[b], key uint32[2] (None where unread).
             rows: real rows of the batch; iteration: steps before this one; learning_rate.
 
@@ -52,6 +70,11 @@ class LocalStep:
         """
         if self._train is None:
             raise ProgramError("this StepSource has no train and update graphs")
+        if not isinstance(params, tuple):
+            placed = self.place(params, state, slots)
+            *after, state, slots, sums = self.train(*placed, batch, valid, row_id, key, rows, iteration, learning_rate)
+            params, slots = self.flat(*after, slots)
+            return params, state, slots, sums
         names, call = self._train
         given = (valid, row_id, key, _scalar(rows), _ONE, _scalar(iteration, np.int32))
         arrays = _arrays(names, batch, given)
@@ -70,41 +93,55 @@ class LocalStep:
         if self._test is None:
             raise ProgramError("this StepSource has no test graph")
         names, call = self._test
-        return call(params, state, _arrays(names, batch, (valid, None, None, _scalar(rows), _ONE, None)))
+        arrays = _arrays(names, batch, (valid, None, None, _scalar(rows), _ONE, None))
+        return call(self.weights(params), state, arrays)
 
     def predict(self, params, state, batch) -> tuple:
         """The model's outputs for one batch."""
         if self._predict is None:
             raise ProgramError("this StepSource has no predict graph")
         names, call = self._predict
-        return call(params, state, _arrays(names, batch, (None,) * 6))
+        return call(self.weights(params), state, _arrays(names, batch, (None,) * 6))
 
-    def _jit(self, kind: str, graph: Graph) -> tuple[tuple[str, ...], Callable]:
+    def _jit(self, kind: str, pieces: Pieces | None) -> tuple[tuple[str, ...], Callable]:
         """The graph as ``f(params, state, arrays)``, all stages in one executable."""
         graph = self._source.optimised(kind)
         names = tuple(n.attrs["name"] for n in graph.inputs)
         choosers = Choosers(graph)
-        whole = _whole(choosers, kind, self._source)
-        return names, _compiled(whole, choosers, 2)
+        return names, _compiled(_whole(choosers, kind, self.layout, pieces), choosers, 2)
 
     def _jit_train(self) -> tuple[tuple[str, ...], Callable]:
-        layout = self._source.layout
-        graph, update = self._source.optimised("train"), self._source.optimised("update")
+        graph = self._source.optimised("train")
         choosers = Choosers(graph)
-        gradient = _whole(choosers, "train", self._source)
-        segments = layout.segments() if any(n.attrs["name"] == "segment" for n in update.inputs) else None
+        gradient = _whole(choosers, "train", self.layout, self.pieces)
         names = tuple(n.attrs["name"] for n in graph.inputs)
 
         def step(params, state, slots, arrays, iteration, learning_rate):
-            gradients, new_state, sums = layout.split(gradient(params, state, arrays))
-            given = {"param": params, "gradient": gradients, "learning_rate": learning_rate, "iteration": iteration}
-            given |= {f"slot/{s.name}": v for s, v in zip(self._source.slots, slots)}
-            if segments is not None:
-                given["segment"] = jnp.asarray(segments)
-            new_params, *new_slots = _run(pack_update(update, self._source.slots, {"n": layout.P}), given)
-            return new_params, new_state, tuple(new_slots), sums
+            gradients, new_state, sums = gradient(params, state, arrays)
+            new_params, new_slots = self._updated(params, slots, gradients, iteration, learning_rate)
+            return new_params, new_state, new_slots, sums
 
         return names, _compiled(step, choosers, 3, donate_argnums=(0, 1, 2))
+
+    def _updated(self, params, slots, gradients, iteration, learning_rate) -> tuple[tuple, tuple]:
+        """The optimiser's step on each piece, as if each were a replica's slice; on the whole vectors where it must be."""
+        whole = self._source.flags.update_mode == "replicated"
+        if whole:
+            params, gradients, *slots = ([self.pieces.vector(p, join)] for p in (params, gradients, *slots))
+        segments = [self.layout.segments()] if whole else [self.pieces.segments(i) for i in range(len(params))]
+        update, common = self._source.optimised("update"), {"iteration": iteration, "learning_rate": learning_rate}
+        jobs = []
+        for i, (param, gradient) in enumerate(zip(params, gradients)):
+            given = {"param": param.ravel(), "gradient": gradient.ravel(), "segment": segments[i], **common}
+            given |= {f"slot/{s.name}": v[i].ravel() for s, v in zip(self._source.slots, slots)}
+            jobs.append((pack_update(update, self._source.slots, {"n": param.size}), given))
+        outs = _run_together(jobs)
+        if whole:
+            new_params, *new_slots = (self.pieces.cut(vector, join) for vector in outs[0])
+            return new_params, tuple(new_slots)
+        shaped = [[v.reshape(p.shape) for v in out] for p, out in zip(params, outs)]
+        new_params, *new_slots = ([out[k] for out in shaped] for k in range(1 + len(slots)))
+        return tuple(new_params), tuple(map(tuple, new_slots))
 
 
 def _compiled(function: Callable, choosers: Choosers, position: int, **settings: Any) -> Callable:
@@ -127,7 +164,8 @@ def _compiled(function: Callable, choosers: Choosers, position: int, **settings:
     return call
 
 
-def _whole(choosers: Choosers, kind: str, source: StepSource) -> Callable:
+def _whole(choosers: Choosers, kind: str, layout: Layout, pieces: Pieces | None) -> Callable:
+    """The graph as ``f(params, state, arrays)``; params are pieces, or a flat vector if `pieces` is None."""
     graph = choosers.graph
     inputs: list[Node] = list(graph.inputs)
     names = [n.attrs["name"] for n in inputs]
@@ -138,20 +176,31 @@ def _whole(choosers: Choosers, kind: str, source: StepSource) -> Callable:
                 raise ShapeError(f"the {kind} graph reads {name!r}, which was not given")
         arrays = [jnp.asarray(a) for a in arrays]
         sizes = sizes_of(inputs, arrays)
-        packed = pack_step(graph, kind, source.layout, sizes, choosers(sizes))
-        given = dict(zip(names, arrays)) | {"params": params, "state": state}
+        packed = pack_step(graph, kind, layout, sizes, choosers(sizes), pieces)
+        given = dict(zip(names, arrays)) | {"state": state}
+        given |= {"params": params} if pieces is None else dict(zip(pieces.names, params))
         return _run(packed, {"share": jnp.float32(1), **given})
 
     return whole
 
 
-def _run(stages, named: Mapping[str, Any]) -> Any:
+def _run(stages: Sequence[PackedStage], named: Mapping[str, Any]) -> Any:
     """All stages one after another, sums being their own input."""
-    carried: tuple = ()
-    out = None
-    for stage in stages:
-        carried, out = stage.function([named[name] for name in stage.names], carried, out)
-    return out
+    return _run_together([(stages, named)])[0]
+
+
+def _run_together(jobs: Sequence[tuple[Sequence[PackedStage], Mapping[str, Any]]]) -> list[Any]:
+    """The same stages on several arguments, one after another; sums between stages are over all of them."""
+    carried: list[tuple] = [()] * len(jobs)
+    outs: list[Any] = []
+    for k in range(len(jobs[0][0]) if jobs else 0):
+        total = sum(outs) if k else None
+        found = [
+            stages[k].function([named[name] for name in stages[k].names], carried[i], total)
+            for i, (stages, named) in enumerate(jobs)
+        ]
+        carried, outs = [c for c, _ in found], [o for _, o in found]
+    return outs
 
 
 def _arrays(names: Sequence[str], batch: Mapping[str, Any], given: Sequence[Any]) -> tuple:
@@ -160,6 +209,11 @@ def _arrays(names: Sequence[str], batch: Mapping[str, Any], given: Sequence[Any]
         return tuple(control[name] if name in control else batch[name] for name in names)
     except KeyError as error:
         raise ShapeError(f"the batch has no {error.args[0]!r}; it holds {', '.join(map(str, batch))}") from None
+
+
+def _own(value: Any) -> Any:
+    """A JAX array of its own memory, so that it may be donated."""
+    return value if isinstance(value, jax.Array) else jax.device_put(np.array(value))
 
 
 def _scalar(value: Any, dtype=np.float32) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from .errors import ProgramError
 from .ir import Dim, Graph, Node, TensorType, bind, is_static
 from .layout import Entry, Layout, SlotSpec
 from .lower import Lowerer, by_xla, split_stages, stage_function, stage_leaves
+from .pieces import Pieces
 
 CONTROL = ("valid", "row_id", "key", "rows", "share", "iteration")  # inputs of a step graph that are no batch arrays
 UPDATE_INPUTS = ("param", "gradient", "segment", "learning_rate", "iteration")
@@ -49,31 +51,45 @@ def unknown_sizes(graph: Graph) -> set[str]:
 
 
 def pack_step(
-    graph: Graph, kind: str, layout: Layout, sizes: Mapping[str, Dim], lowerer: Lowerer = by_xla
+    graph: Graph,
+    kind: str,
+    layout: Layout,
+    sizes: Mapping[str, Dim],
+    lowerer: Lowerer = by_xla,
+    pieces: Pieces | None = None,
 ) -> list[PackedStage]:
     """The stages of a train, test or predict graph over flat params and state.
 
     The last stage gives float32[V] (train), float32[M] (test) or a tuple of arrays (predict).
 
+    Args:
+        pieces: params come as these pieces, by their names; a train graph then gives ``(gradients, state, sums)``, the
+            gradients as pieces too.
+
     Raises:
         ProgramError: the graph has a param, gradient, state or sum that the layout does not hold, or another shape.
     """
-    finish = {"train": _finish_train, "test": _finish_test, "predict": _finish_predict}[kind]
+    finish: Callable = {"train": _finish_train, "test": _finish_test, "predict": _finish_predict}[kind]
     _check_names(graph, kind, layout)
-    params = {e.name: (e, 0) for e in layout.params} | {e.name: (e, layout.P) for e in layout.states}
-    trainable = {e.name for e in layout.params}
-    outside = {"params": ((layout.P,), "float32"), "state": ((layout.S,), "float32"), "share": ((), "float32")}
+    outside = {"state": ((layout.S,), "float32"), "share": ((), "float32")}
+    homes = {e.name: ("state", e.offset - layout.P) for e in layout.states}
+    if pieces is None:
+        outside["params"] = ((layout.P,), "float32")
+        homes |= {e.name: ("params", e.offset) for e in layout.params}
+    else:
+        outside |= {name: (shape, "float32") for name, shape in zip(pieces.names, pieces.shapes)}
+        homes |= {e.name: pieces.home(e.name) for e in layout.params}
+        if kind == "train":
+            finish = functools.partial(_finish_pieces, pieces)
 
     def leaf_names(n: Node) -> str:
-        if n.op.name == "input":
-            return n.attrs["name"]
-        return "params" if n.attrs["name"] in trainable else "state"
+        return n.attrs["name"] if n.op.name == "input" else homes[n.attrs["name"]][0]
 
     def value(n: Node, arrays: Mapping[str, Any]) -> Any:
         if n.op.name == "input":
             return arrays[n.attrs["name"]]
-        entry, start = params[n.attrs["name"]]
-        return _slice(arrays[leaf_names(n)], entry, start).astype(n.dtype)
+        home, start = homes[n.attrs["name"]]
+        return _slice(arrays[home], n.shape, start).astype(n.dtype)
 
     extra = _train_extras(graph, layout) if kind == "train" else ()
     return _pack(
@@ -157,8 +173,11 @@ def _ordered(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (first.index(name) if name in first else len(first), name)))
 
 
-def _slice(vector: Any, entry: Entry, start: int) -> Any:
-    return jax.lax.slice(vector, (entry.offset - start,), (entry.end - start,)).reshape(entry.shape)
+def _slice(array: Any, shape: tuple[int, ...], start: int) -> Any:
+    """The part of a vector that holds a variable of this shape; or the array itself if it is the variable."""
+    if array.shape == shape:
+        return array
+    return jax.lax.slice(array, (start,), (start + math.prod(shape),)).reshape(shape)
 
 
 def _train_extras(graph: Graph, layout: Layout) -> tuple[str, ...]:
@@ -168,16 +187,32 @@ def _train_extras(graph: Graph, layout: Layout) -> tuple[str, ...]:
 
 def _finish_train(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
     parts = [_flat(outs.get(f"grad/{e.name}"), e) for e in layout.params]
+    return join([*parts, *_states(layout, outs, arrays), *_sums(layout, outs)])
+
+
+def _finish_pieces(pieces: Pieces, layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
+    gradients = {e.name: _flat(outs.get(f"grad/{e.name}"), e) for e in layout.params}
+    return pieces.gather(gradients, join), join(_states(layout, outs, arrays)), join(_sums(layout, outs))
+
+
+def _states(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Any]:
+    """New values of the states; those that the graph does not set, times this replica's share."""
+    parts = []
     for e in layout.states:
         if f"state/{e.name}" in outs:
             parts.append(_flat(outs[f"state/{e.name}"], e))
         else:
-            parts.append(_slice(arrays["state"], e, layout.P).ravel() * arrays["share"])
-    return _concatenate(parts + [_flat(outs.get(f"sum/{e.name}"), e) for e in layout.sums])
+            start = e.offset - layout.P
+            parts.append(jax.lax.slice(arrays["state"], (start,), (start + e.size,)) * arrays["share"])
+    return parts
+
+
+def _sums(layout: Layout, outs: Mapping[str, Any]) -> list[Any]:
+    return [_flat(outs.get(f"sum/{e.name}"), e) for e in layout.sums]
 
 
 def _finish_test(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
-    return _concatenate([_flat(outs.get(f"sum/{e.name}"), e) for e in layout.sums])
+    return join(_sums(layout, outs))
 
 
 def _finish_predict(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple:
@@ -190,7 +225,7 @@ def _flat(value: Any, entry: Entry) -> Any:
     return jnp.ravel(value).astype(jnp.float32)
 
 
-def _concatenate(parts: list[Any]) -> Any:
+def join(parts: list[Any]) -> Any:
     """Vectors one behind the other, each written into its place.
 
     XLA fuses the sums over rows that give bias gradients into a `concatenate`, and computes them again and again: 24 of

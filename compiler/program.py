@@ -19,6 +19,7 @@ import numpy as np
 from jax import export as jax_export
 
 from . import wireformat
+from .allocator import keep_memory
 from .compile_cache import cache_hits, compilations, use_compile_cache
 from .errors import ProgramError, ShapeError
 from .ir import Graph, bind, symbol
@@ -327,6 +328,7 @@ class Call:
     """
 
     def __init__(self, kind: str, stages: Sequence[_StageBytes], n: int, slots: tuple[str, ...]):
+        keep_memory()
         self.kind, self.rows, self.stages = kind, n, len(stages)
         self._parts = []
         for stage in stages:

@@ -69,8 +69,7 @@ class LocalLoop:
         self.iteration = job.iteration
         fills = [s.fill for s in job.source.slots]
         slots = job.slots or tuple(np.full(job.source.layout.P, fill, np.float32) for fill in fills)
-        self.params, self.state = on_device(job.params), on_device(job.state)
-        self.slots = tuple(map(on_device, slots))
+        self.params, self.state, self.slots = self.step.place(job.params, job.state, slots)
         self._rate = np.float32(job.learning_rate)
         self._rate_on_device: Any = None
         self._rows_on_device: dict[int, Any] = {}
@@ -82,8 +81,8 @@ class LocalLoop:
 
     def snapshot(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...], int]:
         """Copies of params, state and slots as they are now, and the iteration."""
-        copied = tuple(np.array(slot) for slot in self.slots)
-        return np.array(self.params), np.array(self.state), copied, self.iteration
+        params, slots = self.step.flat(self.params, self.slots)
+        return params, np.array(self.state), slots, self.iteration
 
     def run(self, feed: LocalFeed, validate: Callable[[Any, Any], tuple[np.ndarray, int]] | None) -> TrainResult:
         begin = time.perf_counter()
@@ -125,8 +124,8 @@ class LocalLoop:
             wall_s=wall_s,
             iteration=self.iteration,
             learning_rate=float(self._rate),
-            weights=lambda: (np.array(self.params), np.array(self.state)),
-            slots=lambda: tuple(np.array(slot) for slot in self.slots),
+            weights=lambda: (self.step.flat(self.params)[0], np.array(self.state)),
+            slots=lambda: self.step.flat(self.params, self.slots)[1],
             validation_rows=validated,
         )
 
@@ -196,7 +195,8 @@ class LocalLoop:
         if decision.learning_rate is not None and np.float32(decision.learning_rate) != self._rate:
             self._rate, self._rate_on_device = np.float32(decision.learning_rate), None
         if decision.weights is not None:
-            self.params, self.state = map(on_device, decision.weights)
+            params, state = decision.weights
+            self.params, self.state = self.step.weights(params), on_device(state)
 
     def _key(self) -> np.ndarray:
         at = self.iteration - self._first_key

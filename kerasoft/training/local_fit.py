@@ -180,8 +180,6 @@ def predict_local(
 
 def train_on_batch(model: Any, x: Any, y: Any, sample_weight: Any, class_weight: Any) -> dict[str, Any]:
     """`Trainer.train_on_batch`; the logs."""
-    from ..runtime.local import on_device
-
     source = _Source(model, x, y, sample_weight, None, None, class_weight, "fit")
     source.batch_size = source.arrays.rows
     program = model._program(source.signature, "train")
@@ -191,12 +189,11 @@ def train_on_batch(model: Any, x: Any, y: Any, sample_weight: Any, class_weight:
     (batch,) = source.feed(False, 0, program.source.flags.exact_rows).epoch(0)
     params, state = program.store.read()
     seed = model._trainer.status.seed
-    slots = tuple(map(on_device, optimizer.variables_to_slots(layout)))
     params, state, slots, sums = program.step.train(
-        on_device(params), on_device(state), slots, batch.arrays, batch.valid, batch.row_id,
+        params, state, optimizer.variables_to_slots(layout), batch.arrays, batch.valid, batch.row_id,
         step_keys(seed, iteration, 1)[0], np.float32(batch.rows), np.int32(iteration), _rate(optimizer),
     )  # fmt: skip
-    program.store.write(np.asarray(params), np.asarray(state))
+    program.store.write(params, np.asarray(state))
     optimizer.slots_to_variables(layout, slots, iteration + 1)
     total = np.asarray(sums, np.float64)
     model._trainer.compile.assign(layout, total)
@@ -360,6 +357,7 @@ def _test(model: Any, source: _Source, callbacks: CallbackList, weights: Callabl
 
     callbacks.on_test_begin()
     params, state = weights()
+    params = program.step.weights(params)
     feed = source.feed(False, 0, program.source.flags.exact_rows)
     sums, rows = sum_batches(program.step, params, state, begin(feed.epoch(0)), tell if told else None)
     if not rows:

@@ -41,7 +41,7 @@ class Program:
         values = [v.numpy() for v in self.traced.variables.values()]
         if self._device is None or any(a is not b for a, b in zip(values, self._device[0], strict=True)):
             params, state = self.store.read()
-            self._device = (values, on_device(params), on_device(state))
+            self._device = (values, self.step.weights(params), on_device(state))
         return self._device[1], self._device[2]
 
     def restore(self, leaves: list) -> Any:

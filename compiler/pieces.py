@@ -1,0 +1,98 @@
+"""The parameters of one process as arrays on the device: each large one by itself, all small ones in one vector.
+
+A step over one flat vector copies every weight out of it and every gradient into it. One array for each variable costs a
+microsecond of dispatch for each. Pieces do neither: there are as many as large variables, and one more. They are flat: XLA
+copies what it updates in place if it must be reshaped for that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .layout import Entry, Layout
+
+LARGE = 1 << 14  # elements; variables of so many stand by themselves
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """How the parameters of a layout are cut: large ones in the layout's order, then the vector of all small ones.
+
+    >>> pieces = Pieces(Layout.of(params={"bias": (2,), "kernel": (128, 128), "gain": (3,)}))
+    >>> pieces.names, pieces.shapes
+    (('params/0', 'params/1'), ((16384,), (5,)))
+    >>> pieces.home("gain")
+    ('params/1', 2)
+    """
+
+    layout: Layout
+
+    @functools.cached_property
+    def large(self) -> tuple[Entry, ...]:
+        return tuple(e for e in self.layout.params if e.size >= LARGE)
+
+    @functools.cached_property
+    def small(self) -> tuple[Entry, ...]:
+        return tuple(e for e in self.layout.params if e.size < LARGE)
+
+    @functools.cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of each piece."""
+        rest = sum(e.size for e in self.small)
+        return tuple((e.size,) for e in self.large) + (((rest,),) if rest else ())
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """What the pieces are called as arguments of a packed step."""
+        return tuple(f"params/{i}" for i in range(len(self.shapes)))
+
+    def home(self, name: str) -> tuple[str, int]:
+        """The piece that holds a parameter, and where it begins there."""
+        return self._homes[name]
+
+    def segments(self, piece: int) -> Any:
+        """int32[n]: for each element of a piece the index of its variable in the layout."""
+        index = {e.name: i for i, e in enumerate(self.layout.params)}
+        if piece < len(self.large):
+            return jnp.full(self.large[piece].size, index[self.large[piece].name], jnp.int32)
+        return np.repeat(np.array([index[e.name] for e in self.small], np.int32), [e.size for e in self.small])
+
+    def gather(self, values: Mapping[str, Any], join: Callable[[list], Any] = np.concatenate) -> tuple[Any, ...]:
+        """The pieces of named values; `join` makes one vector of flat ones."""
+        parts = tuple(values[e.name].ravel() for e in self.large)
+        return parts + ((join([values[e.name].ravel() for e in self.small]),) if len(self.shapes) > len(parts) else ())
+
+    def cut(self, vector: Any, join: Callable[[list], Any] = np.concatenate) -> tuple[Any, ...]:
+        """The pieces of a flat vector."""
+        return self.gather({e.name: vector[e.offset : e.end] for e in self.layout.params}, join)
+
+    def vector(self, pieces: Sequence[Any], join: Callable[[list], Any]) -> Any:
+        """The flat vector of pieces."""
+        flat = {name: piece.ravel() for name, piece in zip(self.names, pieces)}
+        homes = [(*self.home(e.name), e.size) for e in self.layout.params if e.size]
+        return join([flat[name][start : start + size] for name, start, size in homes])
+
+    def flat(self, pieces: Sequence[Any]) -> np.ndarray:
+        """float32[P], a new vector."""
+        arrays = [np.asarray(piece) for piece in pieces]
+        return self.vector(arrays, lambda parts: np.concatenate(parts, dtype=np.float32) if parts else np.zeros(0, "f"))
+
+    def place(self, vector: Any) -> tuple[jax.Array, ...]:
+        """The pieces of a flat vector on the device, in memory of their own, so that they may be donated."""
+        return tuple(jax.device_put(np.array(piece, np.float32)) for piece in self.cut(np.asarray(vector)))
+
+    @functools.cached_property
+    def _homes(self) -> dict[str, tuple[str, int]]:
+        homes = {e.name: (self.names[i], 0) for i, e in enumerate(self.large)}
+        start = 0
+        for e in self.small:
+            homes[e.name] = (self.names[-1] if self.names else "params/0", start)
+            start += e.size
+        return homes
