@@ -70,9 +70,11 @@ def _flops(op, types, attrs, result) -> int:
 
 
 def bytes_moved(n: Node, sizes: Mapping[str, Dim]) -> int:
-    """Bytes read and written by one node alone; fusion spares much of it."""
+    """Bytes read and written by one node alone; fusion spares much of it. Of a table the rows that are looked up count."""
     if n.op.name in ("input", "param", "constant", "item"):
         return 0
+    if n.op.name == "embedding_lookup":
+        return 2 * size_bytes(bound_type(n.type, sizes)) + size_bytes(bound_type(n.inputs[1].type, sizes))
     return size_bytes(bound_type(n.type, sizes)) + sum(size_bytes(bound_type(i.type, sizes)) for i in n.inputs)
 
 

@@ -34,10 +34,16 @@ from .threads import pin_threads, threads
 
 __all__ = [
     "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
-    "UpdateArgs", "ProgramError", "cache_hits", "compilations", "pin_threads", "threads", "use_compile_cache",
+    "UpdateArgs", "ProgramError", "cache_hits", "compilations", "native_libraries", "pin_threads", "threads", "use_compile_cache",
 ]  # fmt: skip
 
 _export_lock = threading.Lock()
+
+
+def native_libraries() -> dict[str, str]:
+    """{library: what is loaded here, e.g. "native-v4" or "onednn-v4-3.2.0", or a sentence saying why it is not}."""
+    there = {said.partition("-")[0]: said for said in bridge.signature()}
+    return {name: there.get(name) or bridge.missing(name) or "" for name in bridge.LIBRARIES}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,7 @@ class HostFacts:
         cores: the task may use.
         memory_bytes: free on the host, or the container's limit where that is smaller.
         cpu: model name.
+        kernels: {native library: what is loaded there, e.g. "native-v4", or a sentence saying why nothing is}.
     """
 
     rank: int
@@ -36,6 +37,7 @@ class HostFacts:
     cores: int
     memory_bytes: int
     cpu: str
+    kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +180,35 @@ def check_versions(driver: Mapping[str, str], hosts: Sequence[HostFacts], report
         report.warnings.append(
             f"workers have different CPUs ({'; '.join(models)}): the slowest sets the pace of every step"
         )
+
+
+def check_kernels(driver: Sequence[str], hosts: Sequence[HostFacts], report: Report) -> None:
+    """The native libraries that the driver chooses kernels from, on every executor.
+
+    Args:
+        driver: what is loaded on the driver, e.g. ("native-v4", "onednn-v4-3.2.0").
+    """
+    same = True
+    for fact in hosts:
+        for want in driver:
+            name = want.partition("-")[0]
+            got = fact.kernels.get(name, "kerasoft cannot be imported there.")
+            if got == want:
+                continue
+            same = False
+            where = f"{fact.host} (rank {fact.rank})"
+            if got.startswith(f"{name}-"):
+                report.warnings.append(
+                    f"{where} computes with {got}, the driver chose kernels for {want}: results differ in rounding from "
+                    "host to host. For the same bits set KERASOFT_ISA=v3 on the driver and all executors."
+                )
+            else:
+                report.failures.append(
+                    f"{where} cannot run the {name} kernels that the driver chooses from ({want}): {got} Install the same "
+                    "kerasoft on all hosts, or set KERASOFT_NATIVE=0 on the driver."
+                )
+    if hosts and same and driver:
+        report.passed.append("the same kernels (" + ", ".join(driver) + ") on every worker")
 
 
 def check_memory(conf: Mapping[str, str], hosts: Sequence[HostFacts], need: MemoryNeed, report: Report) -> None:

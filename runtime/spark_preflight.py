@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ClusterError
-from .preflight import HostFacts, MemoryNeed, Report, check_configuration, check_memory, check_versions
+from .preflight import HostFacts, MemoryNeed, Report, check_configuration, check_kernels, check_memory, check_versions
 
 PACKAGES = ("kerasoft", "jax", "jaxlib", "numpy")
 
@@ -41,6 +41,7 @@ def preflight(context: Any, workers: int | None = None, need: MemoryNeed | None 
         return report
     report.conf, report.hosts = conf, hosts
     check_versions(versions(), hosts, report)
+    check_kernels(native_kernels(), hosts, report)
     if need is not None:
         check_memory(conf, hosts, need, report)
     return report
@@ -96,8 +97,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def native_kernels() -> tuple[str, ...]:
+    """The native libraries loaded on this machine, which the driver chooses kernels from."""
+    from kerasoft.compiler.program import native_libraries
+
+    return tuple(said for name, said in native_libraries().items() if said.startswith(f"{name}-"))
+
+
 def probe(context: Any, workers: int, barrier: bool = True) -> list[HostFacts]:
-    """Asks `workers` tasks for the facts of their hosts, by one job that imports nothing of ours.
+    """Asks `workers` tasks for the facts of their hosts, by one job that needs nothing of ours.
 
     Raises:
         ClusterError: the tasks could not run; says why.
@@ -132,7 +140,11 @@ def probe(context: Any, workers: int, barrier: bool = True) -> list[HostFacts]:
         except (OSError, StopIteration, ValueError):
             pass
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        yield (index, socket.gethostname(), found, cores, free, cpu)
+        try:
+            kernels = importlib.import_module("kerasoft.compiler.program").native_libraries()
+        except Exception:
+            kernels = {}
+        yield (index, socket.gethostname(), found, cores, free, cpu, kernels)
 
     tasks = context.parallelize(range(workers), workers)
     try:
@@ -145,7 +157,7 @@ def probe(context: Any, workers: int, barrier: bool = True) -> list[HostFacts]:
     return [_fact(row) for row in sorted(rows)]
 
 
-def _fact(row: tuple[int, str, Mapping[str, str], int, int, str]) -> HostFacts:
+def _fact(row: tuple[int, str, Mapping[str, str], int, int, str, Mapping[str, str]]) -> HostFacts:
     return HostFacts(*row)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -33,6 +34,8 @@ def timed(
         types, attrs: what they compute, with known sizes.
         rounds: how often each is timed, in turns.
     """
+    if attrs.get("digest") is not None:  # under which a kernel keeps packed weights: never the real ones' name
+        attrs = {**attrs, "digest": secrets.token_hex(len(attrs["digest"]) // 2)}
     with jax.ensure_compile_time_eval():  # this may run while a whole step is traced
         arrays = [jax.device_put(a) for a in example(op, types, attrs)]
     calls: dict[str, Callable[[], Any]] = {}

@@ -1,5 +1,7 @@
 """Preflight: each failure names the fix, before any data is touched."""
 
+import dataclasses
+
 import pytest
 from kerasoft.runtime import preflight
 from kerasoft.runtime.preflight import HostFacts, MemoryNeed, Report
@@ -52,6 +54,28 @@ def test_versions_name_host_and_both_versions():
         "node-3 (rank 2) has no kerasoft; the driver has 0.1.0. Install it there (pip install kerasoft==0.1.0), or ship an "
         "environment with --archives env.tar.gz#env and PYSPARK_PYTHON=./env/bin/python.",
     ]
+
+
+def test_kernels_that_a_host_lacks_are_named_before_data_is_touched():
+    there = {"native": "native-v4", "onednn": "onednn-v4-3.2.0"}
+    chosen = tuple(there.values())
+    report = Report()
+    preflight.check_kernels(chosen, [dataclasses.replace(host(), kernels=there)], report)
+    assert report.passed == ["the same kernels (native-v4, onednn-v4-3.2.0) on every worker"]
+    lacking = there | {"onednn": "The library onednn_v4.so was not built."}
+    older = {name: text.replace("v4", "v3") for name, text in there.items()}
+    hosts = [dataclasses.replace(host(i, f"node-{i}"), kernels=k) for i, k in enumerate((lacking, older, {}))]
+    preflight.check_kernels(chosen[1:], hosts, report)
+    assert report.failures == [
+        "node-0 (rank 0) cannot run the onednn kernels that the driver chooses from (onednn-v4-3.2.0): The library "
+        "onednn_v4.so was not built. Install the same kerasoft on all hosts, or set KERASOFT_NATIVE=0 on the driver.",
+        "node-2 (rank 2) cannot run the onednn kernels that the driver chooses from (onednn-v4-3.2.0): kerasoft cannot be "
+        "imported there. Install the same kerasoft on all hosts, or set KERASOFT_NATIVE=0 on the driver.",
+    ]
+    assert "node-1 (rank 1) computes with onednn-v3-3.2.0, the driver chose kernels for onednn-v4" in report.warnings[0]
+    before = len(report.failures)
+    preflight.check_kernels((), hosts, report)  # a driver without libraries asks for none
+    assert len(report.failures) == before
 
 
 def test_memory_rule_and_its_numbers_are_printed():

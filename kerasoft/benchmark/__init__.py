@@ -1,0 +1,1 @@
+"""Measurements that a user runs on his own machine: ``python -m kerasoft.benchmark kernels``."""

@@ -1,0 +1,145 @@
+"""Calls of ops that have several lowerings, drawn at random: odd sizes, strides, dilation, groups, empty batches.
+
+`ROWS` needs a row for each such op; ops of gradients are found in the gradient of the forward op's row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from kerasoft.compiler.ir import Node
+from kerasoft.compiler.ops.registry import REGISTRY
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One op on drawn arrays; `outputs` of its results have gradients."""
+
+    op: str
+    arrays: tuple[np.ndarray, ...]
+    attrs: dict[str, Any]
+    outputs: int = 1
+
+    def results(self, nodes: list[Node]) -> Node:
+        return REGISTRY[self.op](*nodes, **self.attrs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """
+    Attributes:
+        draw: random -> Call.
+        bound: "terms": |error| <= (terms + 2) * epsilon * the same sum of absolute values, whatever the order of summation
+            (ops linear in each input); or a number: |error| <= so many epsilons of the largest element.
+        gradients: whether gradients are compared too, and checked by finite differences.
+        nonfinite: of which calls NaN and Inf must come out where they do in float64.
+        smooth: of which calls finite differences are gradients.
+        draws: how many calls are drawn.
+    """
+
+    draw: Callable[[np.random.Generator], Call]
+    bound: str | float = "terms"
+    gradients: bool = True
+    nonfinite: Callable[[Call], bool] = lambda call: True
+    smooth: Callable[[Call], bool] = lambda call: True
+    draws: int = 8
+
+
+def floats(random: np.random.Generator, *shape: int) -> np.ndarray:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+def _window(random: np.random.Generator, rank: int) -> dict[str, Any]:
+    """Sizes, window and attributes of a convolution."""
+    window = tuple(int(k) for k in random.integers(1, 4, rank))
+    dilation = tuple(int(d) for d in random.integers(1, 3, rank))
+    strides = (1,) * rank if random.random() < 0.4 else tuple(int(s) for s in random.integers(1, 4, rank))
+    sizes = tuple(int(n) + d * (k - 1) for n, d, k in zip(random.integers(1, 9, rank), dilation, window))
+    padding = random.choice(["same", "valid", "explicit"])
+    if padding == "explicit":
+        padding = tuple((int(lo), int(hi)) for lo, hi in random.integers(0, 3, (rank, 2)))
+    return {
+        "sizes": sizes,
+        "window": window,
+        "attrs": {
+            "strides": strides,
+            "padding": padding if isinstance(padding, tuple) else str(padding),
+            "dilation": dilation,
+        },
+    }
+
+
+def convolution(random: np.random.Generator) -> Call:
+    rank = int(random.choice([1, 2, 2, 2, 3]))
+    made = _window(random, rank)
+    if random.random() < 0.25:  # windows of one element, which are products
+        made["window"] = (1,) * rank
+        made["attrs"] |= {"strides": (1,) * rank, "padding": "same", "dilation": (1,) * rank}
+    groups = int(random.choice([1, 1, 2, 3]))
+    channels, filters = groups * int(random.integers(1, 6)), groups * int(random.integers(1, 8))
+    if random.random() < 0.2:  # depthwise
+        groups = channels = filters = int(random.integers(2, 20))
+    x = floats(random, int(random.choice([0, 1, 2, 3, 5])), *made["sizes"], channels)
+    kernel = floats(random, *made["window"], channels // groups, filters)
+    return Call("conv", (x, kernel), made["attrs"] | {"groups": groups})
+
+
+def fused_convolution(random: np.random.Generator) -> Call:
+    call = convolution(random)
+    x, kernel = call.arrays
+    shape = np.shape(REGISTRY["conv"].lower(x, kernel, **call.attrs))
+    has_bias, has_sum, relu = (bool(v) for v in random.integers(0, 2, 3))
+    rest = [floats(random, shape[-1])] * has_bias + [floats(random, *shape)] * has_sum
+    more = {"has_bias": has_bias, "has_sum": has_sum, "relu": relu}
+    return Call("conv_fused", (x, kernel, *rest), call.attrs | more)
+
+
+def convolution_kernel_and_bias(random: np.random.Generator) -> Call:
+    call = convolution(random)
+    x, kernel = call.arrays
+    shape = np.shape(REGISTRY["conv"].lower(x, kernel, **call.attrs))
+    more = {"kernel_shape": kernel.shape}
+    return Call("conv_grad_kernel_bias", (x, floats(random, *shape)), call.attrs | more, outputs=2)
+
+
+def largest_of_windows(random: np.random.Generator) -> Call:
+    rank = int(random.choice([1, 2, 2]))
+    window = tuple(int(k) for k in random.integers(1, 4, rank))
+    strides = tuple(int(s) for s in random.integers(1, 4, rank))
+    sizes = tuple(int(n) + k for n, k in zip(random.integers(0, 9, rank), window))
+    shape = (int(random.choice([0, 1, 2, 3])), *sizes, int(random.integers(1, 20)))
+    x = floats(random, *shape) if random.random() < 0.5 else random.integers(-2, 3, shape).astype(np.float32)  # ties
+    padding = str(random.choice(["same", "valid"]))
+    return Call("max_pool", (x,), {"window": window, "strides": strides, "padding": padding})
+
+
+def batch_normalisation(random: np.random.Generator) -> Call:
+    rank = int(random.integers(0, 3))
+    channels = int(random.integers(1, 40))
+    x = floats(random, int(random.integers(2, 7)), *map(int, random.integers(1, 6, rank)), channels) * 3 + 1
+    has_valid = bool(random.integers(0, 2))
+    valid = [np.array([1.0] + [float(v) for v in random.integers(0, 2, len(x) - 1)], np.float32)] * has_valid
+    arrays = (x, floats(random, channels), floats(random, channels), *valid)
+    attrs = {"epsilon": 1e-3, "relu": bool(random.integers(0, 2)), "has_valid": has_valid}
+    return Call("batch_norm", arrays, attrs)
+
+
+def _is_whole(call: Call) -> bool:
+    """XLA computes grouped convolutions in float64 with zeros between the groups, and NaN times 0 is NaN."""
+    return call.attrs["groups"] == 1
+
+
+def _has_no_ties(call: Call) -> bool:
+    return len(np.unique(call.arrays[0])) == call.arrays[0].size
+
+
+ROWS: dict[str, Row] = {
+    "conv": Row(convolution, nonfinite=_is_whole, draws=16),
+    "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole, draws=12),
+    "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole),
+    "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),
+    "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
+}

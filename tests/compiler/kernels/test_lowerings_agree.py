@@ -1,0 +1,146 @@
+"""Every lowering of every op against float64, and gradients against finite differences in float64.
+
+Lowerings are found in the table; an op with a new one needs a row in `lowering_cases.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from kerasoft.compiler.gradient import gradient
+from kerasoft.compiler.ir import Graph, TupleType
+from kerasoft.compiler.kernels import choice, lowerings, settings
+from kerasoft.compiler.lower import function
+from kerasoft.compiler.ops.registry import REGISTRY, input_node, item
+from lowering_cases import ROWS, Call
+
+EPSILON = float(np.finfo(np.float32).eps)
+THERE = [name for name in ROWS if name in REGISTRY]
+
+
+@pytest.fixture(autouse=True)
+def unforced():
+    yield
+    settings.force(None)
+
+
+@functools.lru_cache(maxsize=256)
+def _graph(op: str, shapes: tuple, attrs: tuple, outputs: int, gradients: bool) -> Graph:
+    """The op's results and, if wanted, the gradients of its float inputs."""
+    nodes = [input_node(f"x{i}", shape, dtype) for i, (shape, dtype) in enumerate(shapes)]
+    made = REGISTRY[op](*nodes, **dict(attrs))
+    results = [item(made, i) for i in range(outputs)] if isinstance(made.type, TupleType) else [made]
+    inputs, wanted = list(nodes), list(results)
+    if gradients:
+        given = [input_node(f"dy{i}", r.shape, r.dtype) for i, r in enumerate(results)]
+        wanted += gradient(dict(zip(results, given)), [n for n in nodes if n.type.is_float])
+        inputs += given
+    return Graph(tuple(inputs), tuple(wanted), tuple(f"out{i}" for i in range(len(wanted))))
+
+
+def graph_of(call: Call, gradients: bool) -> Graph:
+    shapes = tuple((a.shape, a.dtype.name) for a in call.arrays)
+    return _graph(call.op, shapes, tuple(sorted(call.attrs.items())), call.outputs, gradients)
+
+
+def arrays_of(call: Call, graph: Graph, random) -> list[np.ndarray]:
+    more = [random.standard_normal(n.shape).astype(np.float32) for n in graph.inputs[len(call.arrays) :]]
+    return [*call.arrays, *more]
+
+
+def in_float64(graph: Graph, arrays) -> list[np.ndarray]:
+    """The outputs by XLA in float64."""
+    with jax.enable_x64(True):
+        wide = [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays]
+        return [np.asarray(out) for out in jax.jit(function(graph))(*wide)]
+
+
+def by(name: str, graph: Graph, arrays) -> tuple[list[np.ndarray], set[tuple[str, str]]]:
+    """The outputs with every node by its lowering `name`, and which (op, name) there were."""
+    settings.force({"*": name})
+    chooser = choice.Chooser(graph, {})
+    settings.force(None)
+    outs = jax.jit(function(graph, lowerer=chooser), compiler_options=chooser.options or None)(*arrays)
+    return [np.asarray(out) for out in outs], {(n.op.name, p.name) for n, p in chooser.picked.items()}
+
+
+def bounds(row, graph: Graph, arrays, wanted) -> list[np.ndarray]:
+    """The largest error allowed for each element."""
+    if row.bound != "terms":
+        finite = [np.where(np.isfinite(w), np.abs(w), 0) for w in wanted]
+        return [row.bound * EPSILON * (np.max(f, initial=0) + 1e-30) for f in finite]
+    known = [np.nan_to_num(np.abs(a), nan=0, posinf=0) for a in arrays]
+    counts = in_float64(graph, [np.ones_like(a) for a in arrays])
+    return [(c + 2) * EPSILON * s for c, s in zip(counts, in_float64(graph, known))]
+
+
+def agree(got, wanted, allowed, what: str) -> None:
+    for i, (g, w, most) in enumerate(zip(got, wanted, allowed, strict=True)):
+        assert g.shape == w.shape, f"{what}, output {i}"
+        np.testing.assert_array_equal(np.isnan(g), np.isnan(w), f"{what}, output {i}: NaN")
+        infinite = np.isinf(w)
+        np.testing.assert_array_equal(g[infinite], w[infinite], f"{what}, output {i}: Inf")
+        finite = np.isfinite(w)
+        error = np.abs(np.where(finite, g, 0) - np.where(finite, w, 0))
+        assert not np.any(error > most), f"{what}, output {i}: error {error.max()}, too much"
+
+
+def test_every_op_with_lowerings_has_a_row():
+    reached = set()
+    for name in THERE:
+        row, random = ROWS[name], np.random.default_rng(0)
+        for _ in range(row.draws):
+            reached |= {n.op.name for n in graph_of(row.draw(random), row.gradients).nodes}
+    assert set(lowerings._TABLE) <= reached, "add rows to lowering_cases.py"
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_lowerings_agree_with_float64(name):
+    row, random = ROWS[name], np.random.default_rng(7)
+    seen, ops = set(), set()
+    for k in range(row.draws):
+        call = row.draw(random)
+        spoiled = k % 4 == 3 and row.nonfinite(call) and call.arrays[0].size > 1
+        graph = graph_of(call, row.gradients and not spoiled)
+        arrays = arrays_of(call, graph, random)
+        if spoiled:
+            arrays[0] = arrays[0].copy()
+            places = random.choice(arrays[0].size, 2, replace=False)
+            arrays[0].flat[places] = (np.nan, random.choice([np.inf, -np.inf]))
+        wanted = in_float64(graph, arrays)
+        allowed = bounds(row, graph, arrays, wanted)
+        ops |= {n.op.name for n in graph.nodes}
+        for lowering in {"xla": 0} | {name: 0 for op in ops for name in lowerings.names_of(op)}:
+            got, made = by(lowering, graph, arrays)
+            seen |= made
+            agree(got, wanted, allowed, f"{name} by {lowering}: {call.attrs}, {[a.shape for a in call.arrays]}")
+    there = {(op, one.name) for op in ops for one in lowerings._TABLE.get(op, ()) if one.is_there}
+    assert there <= seen, "these were never drawn"
+
+
+@pytest.mark.parametrize("name", [name for name in THERE if ROWS[name].gradients])
+def test_gradients_agree_with_finite_differences(name):
+    row, random = ROWS[name], np.random.default_rng(11)
+    for _ in range(3):
+        call = row.draw(random)
+        while call.arrays[0].size == 0 or not row.smooth(call):
+            call = row.draw(random)
+        forward, whole = graph_of(call, False), graph_of(call, True)
+        arrays = arrays_of(call, whole, random)
+        weights = [a.astype(np.float64) for a in arrays[len(call.arrays) :]]
+        positions = [i for i, a in enumerate(call.arrays) if a.dtype == np.float32]
+        along = {i: random.standard_normal(call.arrays[i].shape) for i in positions}
+
+        def loss(step, call=call, forward=forward, along=along, weights=weights):
+            moved = [a + step * along[i] if i in along else a for i, a in enumerate(call.arrays)]
+            return sum(float(np.sum(w * out)) for w, out in zip(weights, in_float64(forward, moved)))
+
+        chooser = choice.Chooser(whole, {})
+        grads = jax.jit(function(whole, lowerer=chooser))(*arrays)[-len(positions) :]
+        parts = [np.asarray(g, np.float64) * along[i] for g, i in zip(grads, positions)]
+        slope = (loss(1e-6) - loss(-1e-6)) / 2e-6
+        size = sum(np.abs(p).sum() for p in parts)
+        assert abs(sum(p.sum() for p in parts) - slope) <= 1e-5 * size + 1e-6, f"{name}: {call.attrs}"
