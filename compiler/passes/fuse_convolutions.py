@@ -115,7 +115,7 @@ class FuseBiasGradients(Pass):
         """The sum that goes with each gradient of a kernel."""
         sums = {}
         for n in graph.nodes:
-            if n.op.name == "sum" and not n.attrs.get("keepdims") and isinstance(n.attrs["axis"], tuple):
+            if n.op.name == "sum" and not n.attrs.get("keepdims") and isinstance(n.attrs.get("axis"), tuple):
                 rank = n.inputs[0].ndim
                 if sorted(a % rank for a in n.attrs["axis"]) == list(range(rank - 1)):
                     sums[n.inputs[0]] = n

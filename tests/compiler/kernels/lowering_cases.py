@@ -6,25 +6,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from kerasoft.compiler.ir import Node
-from kerasoft.compiler.ops.registry import REGISTRY
+from kerasoft.compiler.ir import Node, TupleType
+from kerasoft.compiler.ops import recurrent
+from kerasoft.compiler.ops.registry import REGISTRY, item
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One op on drawn arrays; `outputs` of its results have gradients."""
+    """Drawn arrays, and what is computed of them.
 
-    op: str
+    Attributes:
+        arrays: what is given. make: the results of which there are gradients, from a node for each array.
+        attrs: what an error shows.
+    """
+
     arrays: tuple[np.ndarray, ...]
+    make: Callable[..., Sequence[Node]]
     attrs: dict[str, Any]
-    outputs: int = 1
 
-    def results(self, nodes: list[Node]) -> Node:
-        return REGISTRY[self.op](*nodes, **self.attrs)
+
+def call_of(op: str, arrays: Sequence[np.ndarray], attrs: dict[str, Any], outputs: int = 1) -> Call:
+    """The first `outputs` results of the op `op`."""
+
+    def make(*nodes: Node) -> list[Node]:
+        made = REGISTRY[op](*nodes, **attrs)
+        return [item(made, i) for i in range(outputs)] if isinstance(made.type, TupleType) else [made]
+
+    return Call(tuple(arrays), make, attrs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +96,7 @@ def convolution(random: np.random.Generator) -> Call:
         groups = channels = filters = int(random.integers(2, 20))
     x = floats(random, int(random.choice([0, 1, 2, 3, 5])), *made["sizes"], channels)
     kernel = floats(random, *made["window"], channels // groups, filters)
-    return Call("conv", (x, kernel), made["attrs"] | {"groups": groups})
+    return call_of("conv", (x, kernel), made["attrs"] | {"groups": groups})
 
 
 def fused_convolution(random: np.random.Generator) -> Call:
@@ -94,7 +106,7 @@ def fused_convolution(random: np.random.Generator) -> Call:
     has_bias, has_sum, relu = (bool(v) for v in random.integers(0, 2, 3))
     rest = [floats(random, shape[-1])] * has_bias + [floats(random, *shape)] * has_sum
     more = {"has_bias": has_bias, "has_sum": has_sum, "relu": relu}
-    return Call("conv_fused", (x, kernel, *rest), call.attrs | more)
+    return call_of("conv_fused", (x, kernel, *rest), call.attrs | more)
 
 
 def convolution_kernel_and_bias(random: np.random.Generator) -> Call:
@@ -102,7 +114,7 @@ def convolution_kernel_and_bias(random: np.random.Generator) -> Call:
     x, kernel = call.arrays
     shape = np.shape(REGISTRY["conv"].lower(x, kernel, **call.attrs))
     more = {"kernel_shape": kernel.shape}
-    return Call("conv_grad_kernel_bias", (x, floats(random, *shape)), call.attrs | more, outputs=2)
+    return call_of("conv_grad_kernel_bias", (x, floats(random, *shape)), call.attrs | more, outputs=2)
 
 
 def largest_of_windows(random: np.random.Generator) -> Call:
@@ -113,7 +125,7 @@ def largest_of_windows(random: np.random.Generator) -> Call:
     shape = (int(random.choice([0, 1, 2, 3])), *sizes, int(random.integers(1, 20)))
     x = floats(random, *shape) if random.random() < 0.5 else random.integers(-2, 3, shape).astype(np.float32)  # ties
     padding = str(random.choice(["same", "valid"]))
-    return Call("max_pool", (x,), {"window": window, "strides": strides, "padding": padding})
+    return call_of("max_pool", (x,), {"window": window, "strides": strides, "padding": padding})
 
 
 def batch_normalisation(random: np.random.Generator) -> Call:
@@ -124,7 +136,40 @@ def batch_normalisation(random: np.random.Generator) -> Call:
     valid = [np.array([1.0] + [float(v) for v in random.integers(0, 2, len(x) - 1)], np.float32)] * has_valid
     arrays = (x, floats(random, channels), floats(random, channels), *valid)
     attrs = {"epsilon": 1e-3, "relu": bool(random.integers(0, 2)), "has_valid": has_valid}
-    return Call("batch_norm", arrays, attrs)
+    return call_of("batch_norm", arrays, attrs)
+
+
+def attention(random: np.random.Generator) -> Call:
+    batch, queries, keys, groups = (int(v) for v in random.integers(1, 6, 4))
+    queries, keys = queries + int(random.choice([0, 30])), keys + int(random.choice([0, 70]))
+    heads, size, value_size = groups * int(random.integers(1, 3)), *(int(v) for v in random.integers(1, 40, 2))
+    has_mask, has_bias, is_causal = (bool(v) for v in random.integers(0, 2, 3))
+    shape = [int(n) if random.random() < 0.6 else 1 for n in (batch, heads, queries, keys)]
+    arrays = [floats(random, batch, queries, heads, size), floats(random, batch, keys, groups, size)]
+    arrays.append(floats(random, batch, keys, groups, value_size))
+    arrays += [random.random(shape) < 0.7] * has_mask + [floats(random, *shape)] * has_bias
+    attrs = {"has_mask": has_mask, "has_bias": has_bias, "scale": 0.5, "is_causal": is_causal}
+    return call_of("attention", arrays, attrs)
+
+
+def _recurrent(random: np.random.Generator, op: str, gates: int) -> Call:
+    batch, steps, size, units = (int(v) for v in random.integers(1, 9, 4))
+    units += int(random.choice([0, 30]))
+    states = [floats(random, batch, units) for _ in range(2 if op == "lstm" else 1)]
+    arrays = [floats(random, batch, steps, size), *states]
+    arrays += [floats(random, n, gates * units) / np.float32(np.sqrt(n)) for n in (size, units)]
+    has_bias, has_mask, backwards = (bool(v) for v in random.integers(0, 2, 3))
+    arrays += [floats(random, *((2,) if op == "gru" else ()), gates * units)] * has_bias
+    arrays += [random.random((batch, steps)) < 0.7] * has_mask
+
+    def make(*nodes: Node) -> list[Node]:
+        given = list(nodes)
+        mask = given.pop() if has_mask else None
+        bias = given.pop() if has_bias else None
+        made = getattr(recurrent, op)(*given, bias, mask, go_backwards=backwards)
+        return list(made)
+
+    return Call(tuple(arrays), make, {"op": op, "bias": has_bias, "mask": has_mask, "go_backwards": backwards})
 
 
 def _is_whole(call: Call) -> bool:
@@ -142,4 +187,10 @@ ROWS: dict[str, Row] = {
     "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole),
     "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),
     "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
+    "attention": Row(attention, bound=500.0, nonfinite=lambda call: False),
+    "lstm": Row(lambda random: _recurrent(random, "lstm", 4), bound=500.0, nonfinite=lambda call: False, draws=4),
+    "gru": Row(lambda random: _recurrent(random, "gru", 3), bound=500.0, nonfinite=lambda call: False, draws=4),
+    "simple_rnn": Row(
+        lambda random: _recurrent(random, "simple_rnn", 1), bound=500.0, nonfinite=lambda call: False, draws=4
+    ),
 }

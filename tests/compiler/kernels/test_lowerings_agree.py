@@ -5,16 +5,14 @@ Lowerings are found in the table; an op with a new one needs a row in `lowering_
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 from kerasoft.compiler.gradient import gradient
-from kerasoft.compiler.ir import Graph, TupleType
+from kerasoft.compiler.ir import Graph
 from kerasoft.compiler.kernels import choice, lowerings, settings
 from kerasoft.compiler.lower import function
-from kerasoft.compiler.ops.registry import REGISTRY, input_node, item
+from kerasoft.compiler.ops.registry import REGISTRY, input_node
 from lowering_cases import ROWS, Call
 
 EPSILON = float(np.finfo(np.float32).eps)
@@ -27,23 +25,19 @@ def unforced():
     settings.force(None)
 
 
-@functools.lru_cache(maxsize=256)
-def _graph(op: str, shapes: tuple, attrs: tuple, outputs: int, gradients: bool) -> Graph:
-    """The op's results and, if wanted, the gradients of its float inputs."""
-    nodes = [input_node(f"x{i}", shape, dtype) for i, (shape, dtype) in enumerate(shapes)]
-    made = REGISTRY[op](*nodes, **dict(attrs))
-    results = [item(made, i) for i in range(outputs)] if isinstance(made.type, TupleType) else [made]
-    inputs, wanted = list(nodes), list(results)
+def graph_of(call: Call, gradients: bool) -> tuple[Graph, list[int]]:
+    """The results and, if wanted, the gradients of the inputs that have one, whose positions come second."""
+    nodes = [input_node(f"x{i}", a.shape, a.dtype.name) for i, a in enumerate(call.arrays)]
+    results = list(call.make(*nodes))
+    inputs, wanted, positions = list(nodes), list(results), []
     if gradients:
         given = [input_node(f"dy{i}", r.shape, r.dtype) for i, r in enumerate(results)]
-        wanted += gradient(dict(zip(results, given)), [n for n in nodes if n.type.is_float])
+        floats = [i for i, n in enumerate(nodes) if n.type.is_float]
+        found = gradient(dict(zip(results, given)), [nodes[i] for i in floats])
+        positions = [i for i, d in zip(floats, found) if d is not None]
+        wanted += [d for d in found if d is not None]
         inputs += given
-    return Graph(tuple(inputs), tuple(wanted), tuple(f"out{i}" for i in range(len(wanted))))
-
-
-def graph_of(call: Call, gradients: bool) -> Graph:
-    shapes = tuple((a.shape, a.dtype.name) for a in call.arrays)
-    return _graph(call.op, shapes, tuple(sorted(call.attrs.items())), call.outputs, gradients)
+    return Graph(tuple(inputs), tuple(wanted), tuple(f"out{i}" for i in range(len(wanted)))), positions
 
 
 def arrays_of(call: Call, graph: Graph, random) -> list[np.ndarray]:
@@ -93,7 +87,7 @@ def test_every_op_with_lowerings_has_a_row():
     for name in THERE:
         row, random = ROWS[name], np.random.default_rng(0)
         for _ in range(row.draws):
-            reached |= {n.op.name for n in graph_of(row.draw(random), row.gradients).nodes}
+            reached |= {n.op.name for n in graph_of(row.draw(random), row.gradients)[0].nodes}
     assert set(lowerings._TABLE) <= reached, "add rows to lowering_cases.py"
 
 
@@ -104,7 +98,7 @@ def test_lowerings_agree_with_float64(name):
     for k in range(row.draws):
         call = row.draw(random)
         spoiled = k % 4 == 3 and row.nonfinite(call) and call.arrays[0].size > 1
-        graph = graph_of(call, row.gradients and not spoiled)
+        graph, _ = graph_of(call, row.gradients and not spoiled)
         arrays = arrays_of(call, graph, random)
         if spoiled:
             arrays[0] = arrays[0].copy()
@@ -128,10 +122,9 @@ def test_gradients_agree_with_finite_differences(name):
         call = row.draw(random)
         while call.arrays[0].size == 0 or not row.smooth(call):
             call = row.draw(random)
-        forward, whole = graph_of(call, False), graph_of(call, True)
+        (forward, _), (whole, positions) = graph_of(call, False), graph_of(call, True)
         arrays = arrays_of(call, whole, random)
         weights = [a.astype(np.float64) for a in arrays[len(call.arrays) :]]
-        positions = [i for i, a in enumerate(call.arrays) if a.dtype == np.float32]
         along = {i: random.standard_normal(call.arrays[i].shape) for i in positions}
 
         def loss(step, call=call, forward=forward, along=along, weights=weights):
