@@ -45,7 +45,8 @@ class Row:
     Attributes:
         draw: random -> Call.
         bound: "terms": |error| <= (terms + 2) * epsilon * the same sum of absolute values, whatever the order of summation
-            (ops linear in each input); or a number: |error| <= so many epsilons of the largest element.
+            (ops linear in each input); or a number: |error| <= so many epsilons of the largest element of all
+            results.
         gradients: whether gradients are compared too, and checked by finite differences.
         nonfinite: of which calls NaN and Inf must come out where they do in float64.
         smooth: of which calls finite differences are gradients.

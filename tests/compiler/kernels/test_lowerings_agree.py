@@ -64,8 +64,8 @@ def by(name: str, graph: Graph, arrays) -> tuple[list[np.ndarray], set[tuple[str
 def bounds(row, graph: Graph, arrays, wanted) -> list[np.ndarray]:
     """The largest error allowed for each element."""
     if row.bound != "terms":
-        finite = [np.where(np.isfinite(w), np.abs(w), 0) for w in wanted]
-        return [row.bound * EPSILON * (np.max(f, initial=0) + 1e-30) for f in finite]
+        largest = max(np.max(np.abs(w), where=np.isfinite(w), initial=0) for w in wanted)
+        return [row.bound * EPSILON * largest for _ in wanted]
     known = [np.nan_to_num(np.abs(a), nan=0, posinf=0) for a in arrays]
     counts = in_float64(graph, [np.ones_like(a) for a in arrays])
     return [(c + 2) * EPSILON * s for c, s in zip(counts, in_float64(graph, known))]
