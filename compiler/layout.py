@@ -114,6 +114,12 @@ class Layout:
         start = entries[0].offset if entries else 0
         return {e.name: vector[e.offset - start : e.end - start].reshape(e.shape) for e in entries}
 
+    def without(self, names: Iterable[str]) -> Layout:
+        """The layout with fewer params."""
+        names = set(names)
+        kept = [(e.name, e.shape) for e in self.params if e.name not in names]
+        return Layout.of(kept, [(e.name, e.shape) for e in self.states], [(e.name, e.shape) for e in self.sums])
+
     def segments(self) -> np.ndarray:
         """int32[P]: for each element of the parameter vector, the index of the variable that it belongs to."""
         return np.repeat(np.arange(len(self.params), dtype=np.int32), [e.size for e in self.params])

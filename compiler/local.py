@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from .allocator import keep_memory
+from .calls import compiled, run, run_together
 from .errors import ProgramError, ShapeError
 from .ir import Node
 from .kernels.choice import Choosers
 from .layout import Layout
 from .lower import sizes_of
-from .packing import CONTROL, PackedStage, join, pack_step, pack_update
+from .packing import CONTROL, join, pack_step, pack_update
 from .pieces import Pieces
+from .row_step import Placed, RowStep
+from .rows import applicable
 
 if TYPE_CHECKING:
     from .program import StepSource
@@ -37,21 +40,44 @@ class LocalStep:
         self._source = source
         self.layout = source.layout
         self.pieces = Pieces(source.layout)
+        self._by_rows: dict[tuple[str, ...], RowStep] = {}
         self._train = self._jit_train() if source.train is not None and source.update is not None else None
         self._gradient = self._jit("train", None) if source.train is not None else None
         self._test = self._jit("test", self.pieces) if source.test is not None else None
         self._predict = self._jit("predict", self.pieces) if source.predict is not None else None
 
-    def place(self, params: Any, state: Any, slots: Sequence[Any]) -> tuple[Any, Any, tuple[Any, ...]]:
-        """Flat vectors on the device, in memory of their own and in the form that `train` runs on."""
+    def place(
+        self, params: Any, state: Any, slots: Sequence[Any], iteration: int = 0, rows: int | None = None
+    ) -> tuple[Any, Any, tuple[Any, ...]]:
+        """Flat vectors on the device, in memory of their own and in the form that `train` runs on.
+
+        Args:
+            iteration: steps made. rows: of a batch, about; given, large tables may be updated by rows (`Placed`): rows that
+                nobody looks up are then behind until `settle`.
+        """
+        tables = applicable(self._source.tables, self._source.idle, rows) if self._train is not None and rows else []
+        if tables:
+            names = tuple(t.name for t in tables)
+            if names not in self._by_rows:
+                self._by_rows[names] = RowStep(self._source, tables)
+            placed, slots = self._by_rows[names].place(params, slots, iteration)
+            return placed, _own(state), slots
         return self.weights(params), _own(state), tuple(map(self.pieces.place, slots))
 
     def weights(self, params: Any) -> tuple[Any, ...]:
         """Flat parameters on the device in the form that `train`, `test` and `predict` run on; or as they are if so given."""
+        if isinstance(params, Placed):
+            return self.pieces.place(self.flat(params)[0])
         return params if isinstance(params, tuple) else self.pieces.place(params)
 
+    def settle(self, params: Any, iteration: int) -> Any:
+        """Parameters of a training, every row as after `iteration` steps. Donates what it is given."""
+        return self._by_rows[params.names].settle(params, iteration) if isinstance(params, Placed) else params
+
     def flat(self, params: Any, slots: Sequence[Any] = ()) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Parameters and slots of a training as flat vectors, copies."""
+        """Settled parameters and slots of a training as flat vectors, copies."""
+        if isinstance(params, Placed):
+            return self._by_rows[params.names].flat(params, slots)
         return self.pieces.flat(params), tuple(map(self.pieces.flat, slots))
 
     def train(
@@ -70,6 +96,11 @@ class LocalStep:
         """
         if self._train is None:
             raise ProgramError("this StepSource has no train and update graphs")
+        if isinstance(params, Placed):
+            by_rows = self._by_rows[params.names]
+            control = (valid, row_id, key, _scalar(rows), _ONE, _scalar(iteration, np.int32))
+            given = (_arrays(by_rows.inputs, batch, control), _scalar(iteration, np.int32), _scalar(learning_rate))
+            return by_rows.train(params, state, slots, *given)
         if not isinstance(params, tuple):
             placed = self.place(params, state, slots)
             *after, state, slots, sums = self.train(*placed, batch, valid, row_id, key, rows, iteration, learning_rate)
@@ -108,7 +139,7 @@ class LocalStep:
         graph = self._source.optimised(kind)
         names = tuple(n.attrs["name"] for n in graph.inputs)
         choosers = Choosers(graph)
-        return names, _compiled(_whole(choosers, kind, self.layout, pieces), choosers, 2)
+        return names, compiled(_whole(choosers, kind, self.layout, pieces), choosers, 2)
 
     def _jit_train(self) -> tuple[tuple[str, ...], Callable]:
         graph = self._source.optimised("train")
@@ -121,7 +152,7 @@ class LocalStep:
             new_params, new_slots = self._updated(params, slots, gradients, iteration, learning_rate)
             return new_params, new_state, new_slots, sums
 
-        return names, _compiled(step, choosers, 3, donate_argnums=(0, 1, 2))
+        return names, compiled(step, choosers, 3, donate_argnums=(0, 1, 2))
 
     def _updated(self, params, slots, gradients, iteration, learning_rate) -> tuple[tuple, tuple]:
         """The optimiser's step on each piece, as if each were a replica's slice; on the whole vectors where it must be."""
@@ -135,33 +166,13 @@ class LocalStep:
             given = {"param": param.ravel(), "gradient": gradient.ravel(), "segment": segments[i], **common}
             given |= {f"slot/{s.name}": v[i].ravel() for s, v in zip(self._source.slots, slots)}
             jobs.append((pack_update(update, self._source.slots, {"n": param.size}), given))
-        outs = _run_together(jobs)
+        outs = run_together(jobs)
         if whole:
             new_params, *new_slots = (self.pieces.cut(vector, join) for vector in outs[0])
             return new_params, tuple(new_slots)
         shaped = [[v.reshape(p.shape) for v in out] for p, out in zip(params, outs)]
         new_params, *new_slots = ([out[k] for out in shaped] for k in range(1 + len(slots)))
         return tuple(new_params), tuple(map(tuple, new_slots))
-
-
-def _compiled(function: Callable, choosers: Choosers, position: int, **settings: Any) -> Callable:
-    """``jax.jit(function)`` with the XLA options that its first batch asks for.
-
-    Args:
-        choosers: for the graph that `function` computes; argument number `position` holds an array for each of its inputs.
-        settings: of `jax.jit`.
-    """
-    made: list[Callable] = []
-
-    def call(*arguments):
-        if not made:
-            arrays = arguments[position]
-            there = all(a is not None for a in arrays)  # else `function` says what is missing
-            options = choosers(sizes_of(choosers.graph.inputs, arrays)).options if there else None
-            made.append(jax.jit(function, compiler_options=options or None, **settings))
-        return made[0](*arguments)
-
-    return call
 
 
 def _whole(choosers: Choosers, kind: str, layout: Layout, pieces: Pieces | None) -> Callable:
@@ -179,28 +190,9 @@ def _whole(choosers: Choosers, kind: str, layout: Layout, pieces: Pieces | None)
         packed = pack_step(graph, kind, layout, sizes, choosers(sizes), pieces)
         given = dict(zip(names, arrays)) | {"state": state}
         given |= {"params": params} if pieces is None else dict(zip(pieces.names, params))
-        return _run(packed, {"share": jnp.float32(1), **given})
+        return run(packed, {"share": jnp.float32(1), **given})
 
     return whole
-
-
-def _run(stages: Sequence[PackedStage], named: Mapping[str, Any]) -> Any:
-    """All stages one after another, sums being their own input."""
-    return _run_together([(stages, named)])[0]
-
-
-def _run_together(jobs: Sequence[tuple[Sequence[PackedStage], Mapping[str, Any]]]) -> list[Any]:
-    """The same stages on several arguments, one after another; sums between stages are over all of them."""
-    carried: list[tuple] = [()] * len(jobs)
-    outs: list[Any] = []
-    for k in range(len(jobs[0][0]) if jobs else 0):
-        total = sum(outs) if k else None
-        found = [
-            stages[k].function([named[name] for name in stages[k].names], carried[i], total)
-            for i, (stages, named) in enumerate(jobs)
-        ]
-        carried, outs = [c for c, _ in found], [o for _, o in found]
-    return outs
 
 
 def _arrays(names: Sequence[str], batch: Mapping[str, Any], given: Sequence[Any]) -> tuple:

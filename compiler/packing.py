@@ -57,6 +57,7 @@ def pack_step(
     sizes: Mapping[str, Dim],
     lowerer: Lowerer = by_xla,
     pieces: Pieces | None = None,
+    further: Sequence[str] = (),
 ) -> list[PackedStage]:
     """The stages of a train, test or predict graph over flat params and state.
 
@@ -65,12 +66,13 @@ def pack_step(
     Args:
         pieces: params come as these pieces, by their names; a train graph then gives ``(gradients, state, sums)``, the
             gradients as pieces too.
+        further: outputs of a train graph that the layout does not hold; with them it gives ``(what it gives, *further)``.
 
     Raises:
         ProgramError: the graph has a param, gradient, state or sum that the layout does not hold, or another shape.
     """
     finish: Callable = {"train": _finish_train, "test": _finish_test, "predict": _finish_predict}[kind]
-    _check_names(graph, kind, layout)
+    _check_names(graph, kind, layout, further)
     outside = {"state": ((layout.S,), "float32"), "share": ((), "float32")}
     homes = {e.name: ("state", e.offset - layout.P) for e in layout.states}
     if pieces is None:
@@ -92,9 +94,12 @@ def pack_step(
         return _slice(arrays[home], n.shape, start).astype(n.dtype)
 
     extra = _train_extras(graph, layout) if kind == "train" else ()
-    return _pack(
-        graph, sizes, leaf_names, value, outside, extra, lambda outs, arrays: finish(layout, outs, arrays), lowerer
-    )
+
+    def finished(outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
+        whole = finish(layout, outs, arrays)
+        return (whole, *(outs[name] for name in further)) if further else whole
+
+    return _pack(graph, sizes, leaf_names, value, outside, extra, finished, lowerer)
 
 
 def pack_update(graph: Graph, slots: Sequence[SlotSpec], sizes: Mapping[str, Dim]) -> list[PackedStage]:
@@ -238,7 +243,7 @@ def join(parts: list[Any]) -> Any:
     return whole
 
 
-def _check_names(graph: Graph, kind: str, layout: Layout) -> None:
+def _check_names(graph: Graph, kind: str, layout: Layout, further: Sequence[str]) -> None:
     held = {e.name: e for e in (*layout.params, *layout.states)}
     for n in graph.params:
         entry = held.get(n.attrs["name"])
@@ -257,6 +262,8 @@ def _check_names(graph: Graph, kind: str, layout: Layout) -> None:
     if known is None:
         return
     for name, n in zip(graph.output_names, graph.outputs):
+        if name in further:
+            continue
         if name not in known:
             raise ProgramError(f"{kind} graph: output {name!r} has no place in the layout")
         if all(map(is_static, n.shape)) and math.prod(n.shape) != known[name].size:

@@ -30,6 +30,7 @@ from .local import LocalStep
 from .options import compiler_options
 from .packing import PackedStage, pack_step, pack_update, unknown_sizes
 from .passes import optimise
+from .rows import IdleRule, Table, find_tables
 from .threads import pin_threads, threads
 
 __all__ = [
@@ -54,6 +55,8 @@ class StepSource:
         layout: the flat vector. inputs: the arrays of a batch. outputs: names of the model's outputs.
         train, test, predict, update: graphs, or None where not needed.
         slots: the optimiser's vectors. flags: how the runtime may cut a step.
+        idle: for tables that the train graph only looks up, by name: what the optimiser's steps without gradient do.
+        whole: for other weights that are looked up: why every step updates all of their rows.
     """
 
     layout: Layout
@@ -65,6 +68,14 @@ class StepSource:
     update: Graph | None = None
     slots: tuple[SlotSpec, ...] = ()
     flags: Flags = Flags()
+    idle: Mapping[str, IdleRule] = dataclasses.field(default_factory=dict, hash=False)
+    whole: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+
+    @functools.cached_property
+    def tables(self) -> dict[str, Table]:
+        """The tables of `idle`."""
+        found = find_tables(self.train)[0] if self.train is not None and self.idle else {}
+        return {name: table for name, table in found.items() if name in self.idle}
 
     @functools.cached_property
     def _optimised(self) -> dict[str, Graph]:

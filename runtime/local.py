@@ -69,7 +69,7 @@ class LocalLoop:
         self.iteration = job.iteration
         fills = [s.fill for s in job.source.slots]
         slots = job.slots or tuple(np.full(job.source.layout.P, fill, np.float32) for fill in fills)
-        self.params, self.state, self.slots = self.step.place(job.params, job.state, slots)
+        self.params, self.state, self.slots = self._placed(job.params, job.state, slots)
         self._rate = np.float32(job.learning_rate)
         self._rate_on_device: Any = None
         self._rows_on_device: dict[int, Any] = {}
@@ -81,8 +81,16 @@ class LocalLoop:
 
     def snapshot(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...], int]:
         """Copies of params, state and slots as they are now, and the iteration."""
-        params, slots = self.step.flat(self.params, self.slots)
+        params, slots = self._flat()
         return params, np.array(self.state), slots, self.iteration
+
+    def _placed(self, params: Any, state: Any, slots: tuple) -> tuple[Any, Any, tuple]:
+        return self.step.place(params, state, slots, self.iteration, self.job.batch_size)
+
+    def _flat(self) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """Copies of params and slots as flat vectors, every row as after the last step."""
+        self.params = self.step.settle(self.params, self.iteration)
+        return self.step.flat(self.params, self.slots)
 
     def run(self, feed: LocalFeed, validate: Callable[[Any, Any], tuple[np.ndarray, int]] | None) -> TrainResult:
         begin = time.perf_counter()
@@ -108,10 +116,9 @@ class LocalLoop:
         group = _Group(self.job.source.layout.M)
         first = self.job.initial_step if epoch == self.job.initial_epoch else 0
         self._steps(epoch, first, feed, group)
-        params, state = self.params, self.state
         validation, validated = None, 0
         if validate is not None and self.job.validates_after(epoch):
-            validation, validated = self._timed("validation", validate, params, state)
+            validation, validated = self._timed("validation", validate, *self._for_test())
         wall_s = time.perf_counter() - begin
         times = {phase: s - before.get(phase, 0.0) for phase, s in self._seconds.items()}
         return EpochEnd(
@@ -124,10 +131,14 @@ class LocalLoop:
             wall_s=wall_s,
             iteration=self.iteration,
             learning_rate=float(self._rate),
-            weights=lambda: (self.step.flat(self.params)[0], np.array(self.state)),
-            slots=lambda: self.step.flat(self.params, self.slots)[1],
+            weights=lambda: (self._flat()[0], np.array(self.state)),
+            slots=lambda: self._flat()[1],
             validation_rows=validated,
         )
+
+    def _for_test(self) -> tuple[Any, Any]:
+        self.params = self.step.settle(self.params, self.iteration)
+        return self.step.weights(self.params), self.state
 
     def _steps(self, epoch: int, first: int, feed: LocalFeed, group: _Group) -> None:
         """All steps of an epoch, up to its end or until a hook stops it."""
@@ -196,7 +207,7 @@ class LocalLoop:
             self._rate, self._rate_on_device = np.float32(decision.learning_rate), None
         if decision.weights is not None:
             params, state = decision.weights
-            self.params, self.state = self.step.weights(params), on_device(state)
+            self.params, self.state, self.slots = self._placed(params, state, self._flat()[1])
 
     def _key(self) -> np.ndarray:
         at = self.iteration - self._first_key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import ops
 from .base import Optimizer
+from .idle import still
 
 
 class Adagrad(Optimizer):
@@ -56,6 +57,9 @@ class Adagrad(Optimizer):
     def update(self, param, gradient, slots, learning_rate, iteration):
         total = slots["accumulator"] + ops.square(gradient)
         return param - gradient * learning_rate / ops.sqrt(total + self.epsilon), {"accumulator": total}
+
+    def idle(self, decay):
+        return still(decay)
 
     def get_config(self) -> dict:
         return {
@@ -115,6 +119,9 @@ class Adadelta(Optimizer):
         delta = -(ops.sqrt(moved + self.epsilon) * gradient / ops.sqrt(squares + self.epsilon))
         moved = rho * moved + (1.0 - rho) * ops.square(delta)
         return param + learning_rate * delta, {"accumulated_grad": squares, "accumulated_delta_var": moved}
+
+    def idle(self, decay):
+        return still(decay, {"accumulated_grad": self.rho, "accumulated_delta_var": self.rho})
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rho": self.rho, "epsilon": self.epsilon}

@@ -7,6 +7,7 @@ import numpy as np
 from .. import ops
 from ..variables import Variable
 from .base import Optimizer
+from .idle import scaled
 
 _DECAYS = np.cumprod([1.0, *(1.0 - 0.5 * 0.96**i for i in range(1, 1024))]).astype(np.float32)
 
@@ -75,15 +76,25 @@ class Adam(Optimizer):
         groups = ((("momentum", 0.0), ("velocity", 0.0)),)
         return (*groups, (("velocity_hat", 0.0),)) if self.amsgrad else groups
 
-    def update(self, param, gradient, slots, learning_rate, iteration):
+    def _alpha(self, learning_rate, iteration):
         t = _count(iteration)
-        alpha = learning_rate * ops.sqrt(1.0 - ops.power(self.beta_2, t)) / (1.0 - ops.power(self.beta_1, t))
+        return learning_rate * ops.sqrt(1.0 - ops.power(self.beta_2, t)) / (1.0 - ops.power(self.beta_1, t))
+
+    def update(self, param, gradient, slots, learning_rate, iteration):
+        alpha = self._alpha(learning_rate, iteration)
         m = _moved(slots["momentum"], gradient, self.beta_1)
         v = _moved(slots["velocity"], ops.square(gradient), self.beta_2)
         new = {"momentum": m, "velocity": v}
         if self.amsgrad:
             new["velocity_hat"] = v = ops.maximum(slots["velocity_hat"], v)
         return param - m * alpha / (ops.sqrt(v) + self.epsilon), new
+
+    def idle(self, decay):
+        shrink, slot = (1.0, "velocity_hat") if self.amsgrad else (self.beta_2**0.5, "velocity")
+        fading = {"momentum": self.beta_1, "velocity": self.beta_2}
+        return scaled(
+            decay, self._alpha, self.beta_1, shrink, self.epsilon, lambda slots: ops.sqrt(slots[slot]), fading
+        )
 
     def get_config(self) -> dict:
         return {
@@ -194,6 +205,13 @@ class Adamax(Optimizer):
         scale = 1.0 - ops.power(self.beta_1, _count(iteration))
         return param - m * learning_rate / (scale * (u + self.epsilon)), {"momentum": m, "norm": u}
 
+    def idle(self, decay):
+        def rate(learning_rate, iteration):
+            return learning_rate / (1.0 - ops.power(self.beta_1, _count(iteration)))
+
+        fading = {"momentum": self.beta_1, "norm": self.beta_2}
+        return scaled(decay, rate, self.beta_1, self.beta_2, self.epsilon, lambda slots: slots["norm"], fading)
+
     def get_config(self) -> dict:
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
 
@@ -272,6 +290,9 @@ class Nadam(Optimizer):
         v_hat = v / (1.0 - ops.power(self.beta_2, t))
         step = m_hat * learning_rate / (ops.sqrt(v_hat) + self.epsilon)
         return param - step, {"momentum": m, "velocity": v}
+
+    def idle(self, decay):
+        return "Nadam corrects the second moment's bias within the root, so that early steps have no common scale"
 
     def get_config(self) -> dict:
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

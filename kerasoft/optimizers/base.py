@@ -142,6 +142,14 @@ class Optimizer(FlatOptimizer):
         """
         raise NotImplementedError(f"optimizer {type(self).__name__} must override `update` or `update_step`")
 
+    def idle(self, decay: float | None) -> Any:
+        """What steps without a gradient do, an `idle.Idle`; or a sentence why it is not known.
+
+        Args:
+            decay: the weight's decoupled decay.
+        """
+        return f"{type(self).__name__} does not say what a step without gradient does to a row"
+
     # --- variables ---
 
     @property

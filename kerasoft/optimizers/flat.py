@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from .. import ops
 from ..compiler.ir import Graph, symbol
 from ..compiler.ops.collective import all_reduce
 from ..compiler.ops.registry import input_node
+from ..compiler.rows import IdleRule
 from ..scope import Scope
 from . import schedules
-from .step import Moment, Place, State, flat_step, gathered, needs_segment, needs_whole_variables, places_of
+from .step import Moment, Place, State, flat_step, gathered, needs_segment, needs_whole_variables, places_of, positive
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,11 +45,8 @@ class FlatOptimizer:
         slots = {name: input_node(f"slot/{name}", (n,), "float32") for name, _ in specs}
         segment = input_node("segment", (n,), "int32") if self._needs_segment(places) else None
         rate, iteration = input_node("learning_rate", (), "float32"), input_node("iteration", (), "int32")
-        used = rate
         with Scope(training=True):
-            if isinstance(self._learning_rate, schedules.LearningRateSchedule):
-                used = ops.cast(ops.convert_to_tensor(self._learning_rate(iteration)), "float32")
-            moment = Moment(used, iteration, segment, (lambda x: x) if whole else all_reduce)
+            moment = Moment(self._rate_of(rate, iteration), iteration, segment, (lambda x: x) if whole else all_reduce)
             extra = self._extra_places(places)
             own = {name: vector for name, vector in slots.items() if name not in {e.name for e in extra}}
             extras = {e.variable: ops.cast(e.of(slots[e.name]), e.variable.dtype) for e in extra}
@@ -59,6 +57,67 @@ class FlatOptimizer:
         names = ("param", *(f"slot/{name}" for name, _ in specs))
         graph = Graph(inputs, (state.param, *(after[name] for name, _ in specs)), names)
         return graph, "replicated" if whole else "sliced", specs
+
+    def trace_idle(self, variables: Mapping[str, Any], slots: Sequence[str]) -> dict[str, IdleRule | str]:
+        """For each table by name what steps without a gradient do to its rows; or why it is updated as a whole.
+
+        Args:
+            variables: the tables. slots: names of the slots of `trace_update`.
+        """
+        refused = self._refuses_rows()
+        if refused:
+            return dict.fromkeys(variables, refused)
+        made: dict[Any, Any] = {}  # by the decay
+        for variable in variables.values():
+            decay = self._decay_of(variable) or None
+            if decay not in made:
+                idle = self.idle(decay)
+                made[decay] = idle if isinstance(idle, str) else self._idle_graphs(idle, slots)
+        return {name: made[self._decay_of(variable) or None] for name, variable in variables.items()}
+
+    def _refuses_rows(self) -> str | None:
+        """Why no table can be updated by rows."""
+        places = places_of(self._trainable_variables)
+        owner = {name: next(c for c in type(self).__mro__ if name in vars(c)) for name in ("idle", "update")}
+        for refuses, reason in (
+            (type(self)._flat_step is not FlatOptimizer._flat_step, f"{type(self).__name__} wraps other optimizers"),
+            (self.overrides_update_step, f"{type(self).__name__} has an `update_step` of its own"),
+            (not issubclass(owner["idle"], owner["update"]), f"{type(self).__name__} has an `update` of its own"),
+            (self.whole_vectors or self.uses_segments, f"{type(self).__name__} looks at whole variables"),
+            (positive(self.clipnorm), "clipnorm needs the gradient's norm"),
+            (positive(self.global_clipnorm), "global_clipnorm needs the norm of all gradients"),
+            (self.use_ema, "use_ema averages every row in every step"),
+            (bool(self.gradient_accumulation_steps), "gradients are accumulated over several calls"),
+            (any(p.variable.constraint is not None for p in places), "a weight of the model has a constraint"),
+            (bool(self._extras()), f"{type(self).__name__} keeps variables that belong to no weight"),
+        ):
+            if refuses:
+                return reason
+        return None
+
+    def _idle_graphs(self, idle: Any, slots: Sequence[str]) -> IdleRule:
+        h, n, d = symbol("h"), symbol("n"), symbol("d")
+        names = [f"coefficient/{k}" for k in range(len(idle.first))]
+        with Scope(training=True):
+            columns = [input_node(name, (h,), "float32") for name in names]
+            age = input_node("age", (h,), "float32")
+            rate, iteration = input_node("learning_rate", (), "float32"), input_node("iteration", (), "int32")
+            after = idle.advance(columns, age, self._rate_of(rate, iteration), iteration)
+            advance = Graph((*columns, age, rate, iteration), tuple(after), tuple(names))
+            param = input_node("param", (n, d), "float32")
+            held = {name: input_node(f"slot/{name}", (n, d), "float32") for name in slots}
+            columns = [input_node(name, (n, 1), "float32") for name in names]
+            gap = input_node("gap", (n, 1), "float32")
+            moved, changed = idle.catch_up(param, held, columns, gap)
+            outputs = {"param": moved, **{f"slot/{name}": value for name, value in changed.items()}}
+            catch_up = Graph((param, *held.values(), *columns, gap), tuple(outputs.values()), tuple(outputs))
+        return IdleRule(tuple(idle.first), advance, catch_up)
+
+    def _rate_of(self, rate: Any, iteration: Any) -> Any:
+        """The learning rate of a step: the schedule's, if there is one."""
+        if isinstance(self._learning_rate, schedules.LearningRateSchedule):
+            return ops.cast(ops.convert_to_tensor(self._learning_rate(iteration)), "float32")
+        return rate
 
     def _needs_segment(self, places: Sequence[Place]) -> bool:
         return needs_segment(self, places)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import ops
 from .base import Optimizer
+from .idle import Idle
 
 
 class Ftrl(Optimizer):
@@ -91,6 +92,19 @@ class Ftrl(Optimizer):
         linear = linear + shrunk - (grown - ops.power(total, power)) / learning_rate * param
         param = (ops.clip(linear, -l1, l1) - linear) / (grown / learning_rate + 2.0 * l2)
         return param, {"accumulator": new, "linear": linear}
+
+    def idle(self, decay):
+        if self.l2_shrinkage_regularization_strength:
+            return "Ftrl with l2 shrinkage moves each row's sum in every step"
+
+        def advance(coefficients, age, learning_rate, iteration):
+            return [c * 0.0 + learning_rate for c in coefficients]
+
+        def catch_up(param, slots, coefficients, gap):
+            moved = self.update(param, 0.0, slots, coefficients[0], None)[0]
+            return ops.where(ops.greater(gap, 0.0), moved, param), {}
+
+        return Idle((1.0,), advance, catch_up)  # an idle step depends on the last learning rate only
 
     def get_config(self) -> dict:
         return {

@@ -60,5 +60,8 @@ class Lion(Optimizer):
         direction = ops.sign(m * self.beta_1 + gradient * (1.0 - self.beta_1))
         return param - learning_rate * direction, {"momentum": m * self.beta_2 + gradient * (1.0 - self.beta_2)}
 
+    def idle(self, decay):
+        return "Lion moves a row by its momentum's sign for as long as that is not zero"
+
     def get_config(self) -> dict:
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2}

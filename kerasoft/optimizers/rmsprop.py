@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import ops
 from .base import Optimizer
+from .idle import coasting, still
 
 
 class RMSprop(Optimizer):
@@ -74,6 +75,10 @@ class RMSprop(Optimizer):
         if self.momentum > 0:
             new["momentum"] = step = self.momentum * slots["momentum"] + step
         return param - step, new
+
+    def idle(self, decay):
+        fading = {"velocity": self.rho, **({"average_gradient": self.rho} if self.centered else {})}
+        return coasting(decay, "momentum", self.momentum, 1.0, fading) if self.momentum > 0 else still(decay, fading)
 
     def get_config(self) -> dict:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Optimizer
+from .idle import coasting, still
 
 
 class SGD(Optimizer):
@@ -63,6 +64,11 @@ class SGD(Optimizer):
             return param - step, {}
         m = slots["momentum"] * self.momentum - step
         return param + (m * self.momentum - step if self.nesterov else m), {"momentum": m}
+
+    def idle(self, decay):
+        if not self.momentum:
+            return still(decay)
+        return coasting(decay, "momentum", self.momentum, -self.momentum if self.nesterov else -1.0, {})
 
     def get_config(self) -> dict:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

@@ -16,6 +16,7 @@ from ..compiler.ir import Graph, symbol
 from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
+from ..compiler.rows import find_tables
 from ..models.host_part import entry
 from ..scope import Masks, Scope
 from .compiled import Compiled, aligned
@@ -124,12 +125,24 @@ class _Trace:
         )
         slots: tuple[SlotSpec, ...] = ()
         update_mode = "sliced"
+        idle: dict[str, Any] = {}
+        whole: dict[str, str] = {}
         if TRAIN in parts:
             graphs["update"], slots, update_mode = trace_optimizer(optimizer, list(params.values()), layout)
+            idle, whole = trace_tables(optimizer, graphs["train"], params, slots)
         flags = Flags(self.exact_rows, self.couples_rows, update_mode)
         inputs = tuple(InputSpec(leaf.name, leaf.shape, leaf.dtype) for leaf in self.signature.leaves)
         names = self.output_names
-        source = StepSource(layout=layout, inputs=inputs, outputs=names, slots=slots, flags=flags, **_all(graphs))
+        source = StepSource(
+            layout=layout,
+            inputs=inputs,
+            outputs=names,
+            slots=slots,
+            flags=flags,
+            idle=idle,
+            whole=whole,
+            **_all(graphs),
+        )
         shapes = tuple(map(_shape, tree.flatten(self.outputs)))
         outputs = tree.map_structure(lambda _: 0, self.outputs)
         return Traced(source, {**params, **states}, outputs, names, shapes, self.targets, self.coupled_by, self.labels)
@@ -304,6 +317,16 @@ def trace_optimizer(
         optimizer.build(list(variables))
     graph, mode, specs = optimizer.trace_update(layout)
     return graph, tuple(SlotSpec(name, fill) for name, fill in specs), mode
+
+
+def trace_tables(
+    optimizer: Any, train: Graph, variables: dict[str, Any], slots: Sequence[SlotSpec]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """For the weights that a training graph only looks up: what idle rows do; for the others that are: why not."""
+    tables, whole = find_tables(train)
+    found = optimizer.trace_idle({name: variables[name] for name in tables}, [s.name for s in slots]) if tables else {}
+    whole |= {name: rule for name, rule in found.items() if isinstance(rule, str)}
+    return {name: rule for name, rule in found.items() if not isinstance(rule, str)}, whole
 
 
 def output_names(model: Any, y_pred: Any) -> tuple[str, ...]:
