@@ -19,6 +19,7 @@ from .lower import function, split_stages
 from .packing import unknown_sizes
 from .passes import passes_for
 from .program import StepSource
+from .rows import applicable
 
 KINDS = ("train", "test", "predict", "update")
 
@@ -36,6 +37,7 @@ class Part:
         xla: XLA's own count of flops and bytes accessed, after fusion. Empty if not compiled.
         stages: parts that the graph is cut into by sums over replicas. options: XLA options that were chosen.
         picked: the kernel of each node that had a choice, who chose it, and the times measured.
+        tables: for each weight that a train graph looks up, whether its rows are updated by themselves, or why not.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Part:
     stages: int
     options: Mapping[str, Any]
     picked: Mapping[Node, Picked]
+    tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def parameter_bytes(self) -> int:
@@ -73,6 +76,7 @@ class Part:
             lines.append(f"peak memory  {readable(self.memory['peak'], 'B')}  ({detail})")
         lines.append("kernels      " + (", ".join(f"{k}={v}" for k, v in self.options.items()) or "XLA's defaults"))
         lines += [f"             {line}" for line in self._kernels()]
+        lines += [f"table {name}: {how}" for name, how in self.tables.items()]
         lines += ["", *self._layers(), "", "--- ops", *self._ops()]
         lines += ["", "--- before", print_graph(self.before), "", "--- after", print_graph(self.after), ""]
         return "\n".join(lines)
@@ -170,8 +174,16 @@ def explain(
                 raise ProgramError(f"this StepSource has no {kind} graph")
             continue
         more = {"n": subject.layout.P, **(lengths or {})} if one == "update" else lengths
-        parts.append(_part(one, graph, subject.optimised(one), rows, more, compile))
+        part = _part(one, graph, subject.optimised(one), rows, more, compile)
+        parts.append(dataclasses.replace(part, tables=_tables(subject, rows)) if one == "train" else part)
     return Explanation(tuple(parts))
+
+
+def _tables(source: StepSource, rows: int) -> dict[str, str]:
+    chosen = {t.name for t in applicable(source.tables, source.idle, rows)}
+    small = f"updated whole: too small for batches of {rows} rows to touch few of its rows"
+    found = {name: "updated by rows, in one process" if name in chosen else small for name in source.tables}
+    return found | {name: f"updated whole: {reason}" for name, reason in source.whole.items()}
 
 
 def _part(kind: str, graph: Graph, done: Graph, rows: int, lengths: Mapping[str, int] | None, compile: bool) -> Part:
