@@ -207,7 +207,10 @@ class LocalLoop:
             self._rate, self._rate_on_device = np.float32(decision.learning_rate), None
         if decision.weights is not None:
             params, state = decision.weights
-            self.params, self.state, self.slots = self._placed(params, state, self._flat()[1])
+            if isinstance(self.params, tuple):
+                self.params, self.state = self.step.weights(params), on_device(state)
+            else:  # slots of rows that are behind belong to the old weights
+                self.params, self.state, self.slots = self._placed(params, state, self._flat()[1])
 
     def _key(self) -> np.ndarray:
         at = self.iteration - self._first_key
