@@ -139,7 +139,7 @@ def _attention(query: Any, key: Any, value: Any, *rest: Any, **attrs: Any) -> tu
     (made, most, total), _ = blocks.over(step, start)
     saved = jnp.stack([most, 1 / total], axis=-1)
     saved = saved.reshape((rows[0], query.shape[2], rows[3], 2))
-    return blocks.heads_last(made / total[..., None]).astype(query.dtype), saved.astype(jnp.float32)
+    return blocks.heads_last(made / total[..., None]).astype(query.dtype), saved
 
 
 def _attention_grad(query: Any, key: Any, value: Any, *rest: Any, of_bias: bool = False, **attrs: Any) -> tuple:

@@ -183,12 +183,12 @@ def _has_no_ties(call: Call) -> bool:
 
 
 ROWS: dict[str, Row] = {
-    "conv": Row(convolution, nonfinite=_is_whole, draws=16),
-    "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole, draws=12),
+    "conv": Row(convolution, nonfinite=_is_whole, draws=12),
+    "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole),
     "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole),
     "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),
     "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
-    "attention": Row(attention, bound=500.0, nonfinite=lambda call: False),
+    "attention": Row(attention, bound=500.0, nonfinite=lambda call: False, draws=6),
     "lstm": Row(lambda random: _recurrent(random, "lstm", 4), bound=500.0, nonfinite=lambda call: False, draws=4),
     "gru": Row(lambda random: _recurrent(random, "gru", 3), bound=500.0, nonfinite=lambda call: False, draws=4),
     "simple_rnn": Row(
