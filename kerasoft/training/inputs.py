@@ -304,6 +304,19 @@ class ArrayFeed:
                 rows = ids[start:total]
                 yield self._last(rows)
 
+    def together(self, count: int) -> Iterator[Batch]:
+        """All rows in order, `count` batches in one while there are so many, then batch by batch."""
+        size = count * self.batch_size
+        whole = self.rows // size if count > 1 and self.steps >= self.available else 0
+        if whole:
+            valid = None if self.exact else _on_device(np.ones(size, np.float32))
+            ids = np.arange(self.rows, dtype=np.uint32)
+            for start in range(0, whole * size, size):
+                part = slice(start, start + size)
+                yield Batch({k: v[part] for k, v in self.arrays.items()}, valid, ids[part], size)
+        if whole * size < self.rows:
+            yield from self.epoch(0, whole * count)
+
     def _last(self, rows: np.ndarray) -> Batch:
         real = len(rows)
         if self.exact:

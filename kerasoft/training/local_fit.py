@@ -20,6 +20,7 @@ from .building import build
 from .hooks import FitHooks
 from .inputs import ArrayFeed, Arrays, GeneratorFeed, class_weights, is_arrays, split_validation, to_arrays, unpack
 from .status import Status
+from .together import batches_together
 
 LATEST_S = 0.1
 
@@ -159,7 +160,8 @@ def predict_local(
     params, state = program.device_weights()
     parts: list[list[np.ndarray]] = []
     pending: list[tuple[tuple, int]] = []
-    for number, batch in enumerate(feed.epoch(0)):
+    count = 1 if told else batches_together(program.source, "predict", feed)
+    for number, batch in enumerate(feed.together(count) if count > 1 else feed.epoch(0)):
         for callback in told:
             callback.on_predict_batch_begin(number, {})
         pending.append((program.step.predict(params, state, batch.arrays), batch.rows))
@@ -359,7 +361,9 @@ def _test(model: Any, source: _Source, callbacks: CallbackList, weights: Callabl
     params, state = weights()
     params = program.step.weights(params)
     feed = source.feed(False, 0, program.source.flags.exact_rows)
-    sums, rows = sum_batches(program.step, params, state, begin(feed.epoch(0)), tell if told else None)
+    count = 1 if told else batches_together(program.source, "test", feed)
+    batches = feed.together(count) if count > 1 else feed.epoch(0)
+    sums, rows = sum_batches(program.step, params, state, begin(batches), tell if told else None)
     if not rows:
         raise DataError(
             "there is no data to evaluate: the generator gave no more rows. It can be run through only once; give a list of "
