@@ -15,12 +15,16 @@ from .errors import ProgramError
 from .ir import Dim, Graph, Node
 from .ir.text import print_graph
 from .kernels.choice import Chooser, Picked
+from .kernels.lowerings import random_arrays
+from .kernels.peak import Peak, peak
 from .lower import function, split_stages
 from .packing import unknown_sizes
 from .passes import passes_for
 from .program import StepSource
+from .regions import HEAD, Region, regions_of, scoped
 from .rows import applicable
 
+SHOWN = 60  # kernels in the text, at most
 KINDS = ("train", "test", "predict", "update")
 
 
@@ -37,6 +41,8 @@ class Part:
         xla: XLA's own count of flops and bytes accessed, after fusion. Empty if not compiled.
         stages: parts that the graph is cut into by sums over replicas. options: XLA options that were chosen.
         picked: the kernel of each node that had a choice, who chose it, and the times measured.
+        regions: the kernels as they ran, slowest first; empty if not measured. seconds: of a whole call, 0 if not measured.
+        limit: what the machine can do; None if not measured.
         tables: for each weight that a train graph looks up, whether its rows are updated by themselves, or why not.
     """
 
@@ -52,6 +58,9 @@ class Part:
     stages: int
     options: Mapping[str, Any]
     picked: Mapping[Node, Picked]
+    regions: tuple[Region, ...] = ()
+    seconds: float = 0.0
+    limit: Peak | None = None
     tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -77,6 +86,7 @@ class Part:
         lines.append("kernels      " + (", ".join(f"{k}={v}" for k, v in self.options.items()) or "XLA's defaults"))
         lines += [f"             {line}" for line in self._kernels()]
         lines += [f"table {name}: {how}" for name, how in self.tables.items()]
+        lines += self._regions()
         lines += ["", *self._layers(), "", "--- ops", *self._ops()]
         lines += ["", "--- before", print_graph(self.before), "", "--- after", print_graph(self.after), ""]
         return "\n".join(lines)
@@ -87,6 +97,24 @@ class Part:
         for n, picked in self.picked.items():
             rows.setdefault(n.op.name, collections.Counter())[f"{picked.name} ({picked.by})"] += 1
         return [f"{op}: " + ", ".join(f"{name} x{k}" for name, k in rows[op].most_common()) for op in sorted(rows)]
+
+    def _regions(self) -> list[str]:
+        """The kernels as they ran, the slow ones one by one."""
+        if self.limit is None:
+            return []
+        shown = [r for r in self.regions if r.seconds >= 0.002 * self.seconds or r.seconds >= 1e-4][:SHOWN]
+        rest = self.regions[len(shown) :]
+        lines = [
+            "",
+            f"--- kernels as they ran: {1e3 * self.seconds:.3f} ms a call, "
+            f"{self.flops / max(self.seconds, 1e-9) / 1e9:.1f} GFLOP/s; the machine's peak, measured: "
+            f"{self.limit.flops_s / 1e9:.0f} GFLOP/s, {self.limit.bytes_s / 1e9:.0f} GB/s",
+            HEAD,
+            *(r.text for r in shown),
+        ]
+        if rest:
+            lines.append(f"{1e3 * sum(r.seconds for r in rest):9.3f}  in {len(rest)} others")
+        return lines
 
     def _layers(self) -> list[str]:
         rows: dict[str, list[float]] = {}
@@ -128,9 +156,27 @@ class Explanation:
         """
         from .picture import draw
 
+        part = self._part(kind)
+        draw(part.after, part.sizes, path, f"{part.kind}: {readable(part.flops)} flops")
+
+    def save_roofline(self, path: str | os.PathLike[str], kind: str | None = None) -> None:
+        """Plots the kernels of `kind` (the first one by default) under the machine's roof, into a .png or .html file.
+
+        Raises:
+            ProgramError: there is no graph of that kind, or its kernels were not measured.
+        """
+        from . import roofline
+
+        part = self._part(kind)
+        if part.limit is None:
+            raise ProgramError(f"the {part.kind} graph was not measured: explain with compile=True and measure=True")
+        title = f"{part.kind}: {1e3 * part.seconds:.2f} ms, {readable(part.flops)} FLOPs"
+        roofline.save(path, part.regions, part.limit, title)
+
+    def _part(self, kind: str | None) -> Part:
         for part in self.parts:
             if kind in (None, part.kind):
-                return draw(part.after, part.sizes, path, f"{part.kind}: {readable(part.flops)} flops")
+                return part
         raise ProgramError(f"no {kind} graph was explained; there are {', '.join(p.kind for p in self.parts)}")
 
 
@@ -140,6 +186,7 @@ def explain(
     rows: int = 32,
     lengths: Mapping[str, int] | None = None,
     compile: bool = True,
+    measure: bool = True,
 ) -> Explanation:
     r"""What the compiler makes of a model.
 
@@ -150,6 +197,7 @@ def explain(
         rows: the number of rows that costs are counted for.
         lengths: numbers for other unknown sizes; 16 where not given.
         compile: also compile, which tells memory and XLA's own counts.
+        measure: also run what was compiled, on random arrays, and time each kernel.
 
     Raises:
         ProgramError: there is no graph of that kind.
@@ -165,7 +213,7 @@ def explain(
     flops        8
     """
     if isinstance(subject, Graph):
-        return Explanation((_part(kind or "train", subject, subject, rows, lengths, compile),))
+        return Explanation((_part(kind or "train", subject, subject, rows, lengths, compile, measure),))
     parts = []
     for one in KINDS if kind is None else (kind,):
         graph = getattr(subject, one, None)
@@ -174,7 +222,7 @@ def explain(
                 raise ProgramError(f"this StepSource has no {kind} graph")
             continue
         more = {"n": subject.layout.P, **(lengths or {})} if one == "update" else lengths
-        part = _part(one, graph, subject.optimised(one), rows, more, compile)
+        part = _part(one, graph, subject.optimised(one), rows, more, compile, measure)
         parts.append(dataclasses.replace(part, tables=_tables(subject, rows)) if one == "train" else part)
     return Explanation(tuple(parts))
 
@@ -186,7 +234,15 @@ def _tables(source: StepSource, rows: int) -> dict[str, str]:
     return found | {name: f"updated whole: {reason}" for name, reason in source.whole.items()}
 
 
-def _part(kind: str, graph: Graph, done: Graph, rows: int, lengths: Mapping[str, int] | None, compile: bool) -> Part:
+def _part(
+    kind: str,
+    graph: Graph,
+    done: Graph,
+    rows: int,
+    lengths: Mapping[str, int] | None,
+    compile: bool,
+    measure: bool,
+) -> Part:
     sizes: dict[str, Dim] = {name: 16 for name in sorted(unknown_sizes(graph))} | dict(lengths or {})
     if "b" in sizes:
         sizes["b"] = rows
@@ -204,21 +260,32 @@ def _part(kind: str, graph: Graph, done: Graph, rows: int, lengths: Mapping[str,
     chooser = Chooser(after, sizes)
     memory: dict[str, int] = {}
     xla: dict[str, float] = {}
+    regions: tuple[Region, ...] = ()
+    seconds, limit = 0.0, None
     if compile:
-        memory, xla = _compiled(after, sizes, chooser)
+        bound: list[Node] = [*after.inputs, *after.params]
+        types: list[Any] = [bound_type(n.type, sizes) for n in bound]
+        executable = _compiled(after, bound, types, chooser)
+        memory, xla = _facts(executable)
+        if measure:
+            limit = peak()
+            regions, seconds = regions_of(executable, after, sizes, random_arrays(types, 0.05), limit)
     return Part(
         kind, graph, after, {k: sizes[k] for k in sorted(sizes)}, changes, total_flops(after, sizes),
         total_bytes(after, sizes), memory, xla, len(split_stages(after)), chooser.options,
-        chooser.picked,
+        chooser.picked, regions, seconds, limit,
     )  # fmt: skip
 
 
-def _compiled(graph: Graph, sizes: Mapping[str, Dim], chooser: Chooser) -> tuple[dict, dict]:
-    bound: list[Node] = [*graph.inputs, *graph.params]
-    types = [bound_type(n.type, sizes) for n in bound]
-    shapes = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types]  # type: ignore[union-attr]
-    jitted = jax.jit(function(graph, bound, chooser), compiler_options=chooser.options or None)
-    executable = jitted.lower(*shapes).compile()
+def _compiled(graph: Graph, bound: list[Node], types: list[Any], chooser: Chooser) -> Any:
+    """The executable, whose text names the graph's nodes by their number."""
+    shapes = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types]
+    lowerer = scoped(chooser, {n: i for i, n in enumerate(graph.nodes)})
+    jitted = jax.jit(function(graph, bound, lowerer), compiler_options=chooser.options or None, keep_unused=True)
+    return jitted.lower(*shapes).compile()
+
+
+def _facts(executable: Any) -> tuple[dict[str, int], dict[str, float]]:
     stats: Any = executable.memory_analysis()
     costs = executable.cost_analysis() or {}
     memory = {

@@ -73,12 +73,17 @@ def example(op: str, types: Sequence[Any], attrs: Mapping[str, Any]) -> Sequence
     """Arrays of `types` to time candidates of `op` on: normal floats; whole numbers of 0 and 1; or its `example_of`."""
     if op in _EXAMPLES:
         return _EXAMPLES[op](types, attrs)
+    return random_arrays(types)
+
+
+def random_arrays(types: Sequence[Any], scale: float = 1.0) -> list[np.ndarray]:
+    """Normal floats, times `scale`; whole numbers of 0 and 1."""
     random = np.random.default_rng(0)
 
     def one(t: Any) -> np.ndarray:
         if np.dtype(t.dtype).kind in "biu":
             return random.integers(0, 2, t.shape).astype(t.dtype)
-        return random.standard_normal(t.shape, np.float32).astype(t.dtype)
+        return (scale * random.standard_normal(t.shape, np.float32)).astype(t.dtype)
 
     return [one(t) for t in types]
 

@@ -261,6 +261,29 @@ class Model(Trainer, Layer, manages_build=True):
 
         export_model(self, filepath, format, verbose, input_signature, **kwargs)
 
+    def explain(
+        self, x: Any, y: Any = None, batch_size: int = 32, kind: str | None = None, measure: bool = True
+    ) -> Any:
+        """What the compiler makes of the model: graph, costs, memory, kernels, and the time of each kernel.
+
+        Args:
+            x, y: a few rows, as for `fit`; without `y` the predicting graph is explained.
+            batch_size: the number of rows that is compiled and counted for.
+            kind: "train" (forward, loss and gradients; the default with `y`), "update" or "predict".
+            measure: whether to time the kernels.
+
+        Returns:
+            An `Explanation`: print it, or call `save("graph.png")` or `save_roofline("roofline.html")`.
+
+        >>> import kerasoft as ks, numpy as np
+        >>> model = ks.Sequential([ks.Input((2,)), ks.layers.Dense(1)])
+        >>> print(model.explain(np.ones((4, 2), "float32"), batch_size=4, measure=False).text.splitlines()[0])
+        === predict (b = 4)
+        """
+        from ..training.explaining import explain_model
+
+        return explain_model(self, x, y, batch_size, kind, measure)
+
     def quantize(self, mode: Any = None, config: Any = None, filters: Any = None, **kwargs: Any) -> None:
         """Replaces the weights of Dense, EinsumDense and Embedding layers by small integers and scales.
 
