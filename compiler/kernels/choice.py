@@ -24,6 +24,7 @@ from ..threads import threads
 from . import (  # noqa: F401  (the families register their lowerings)
     attention,
     convolution,
+    dense,
     lowerings,
     normalization,
     pooling,

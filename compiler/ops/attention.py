@@ -202,7 +202,12 @@ def _check(types: Sequence[Any], attrs: Mapping[str, Any]) -> None:
 def _result(types: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
     query, value = types[0], types[2]
     b, t, h, _ = query.shape
-    return TupleType((TensorType((b, t, h, value.shape[-1]), query.dtype), TensorType((b, h, t, 2), "float32")))
+    return TupleType(
+        (
+            TensorType((b, t, h, value.shape[-1]), query.dtype),
+            TensorType((b, h, t, 2), "float64" if query.dtype == "float64" else "float32"),
+        )
+    )
 
 
 def _flops(products: int) -> Any:

@@ -15,6 +15,7 @@ from .fold_batch_normalization import FoldBatchNormalization
 from .fold_constants import FoldConstants
 from .fuse_batch_norm_relu import FuseBatchNormRelu
 from .fuse_convolutions import FuseBiasGradients, FuseConvolutions
+from .fuse_dense import FuseDense
 from .pass_base import Pass
 from .simplify_algebra import SimplifyAlgebra
 
@@ -27,9 +28,9 @@ _CLEANING = (FoldConstants(), SimplifyAlgebra(), CommonSubexpressions(), DropUnu
 def passes_for(kind: str) -> tuple[Pass, ...]:
     """The passes for a graph of `kind`, in order; the whole list runs again until nothing changes."""
     if kind in ("test", "predict"):
-        return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions())
+        return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions(), FuseDense())
     if kind == "train":
-        return (*_CLEANING, FuseBatchNormRelu(), FuseConvolutions(), FuseBiasGradients())
+        return (*_CLEANING, FuseBatchNormRelu(), FuseConvolutions(), FuseBiasGradients(), FuseDense())
     return _CLEANING
 
 

@@ -153,6 +153,25 @@ def attention(random: np.random.Generator) -> Call:
     return call_of("attention", arrays, attrs)
 
 
+def rows_by_matrix(random: np.random.Generator) -> Call:
+    rows, k, n = (int(random.choice([1, 3, 33, 70, 300])) for _ in range(3))
+    has_bias = bool(random.integers(0, 2))
+    arrays = [floats(random, *(2, rows)[random.integers(0, 2) :], k), floats(random, k, n)]
+    arrays += [floats(random, n)] * has_bias
+    return call_of("dense", arrays, {"has_bias": has_bias, "relu": False})
+
+
+def rows_by_matrix_relu(random: np.random.Generator) -> Call:
+    call = rows_by_matrix(random)
+    return call_of("dense", call.arrays, {**call.attrs, "relu": True})
+
+
+def gated_rows(random: np.random.Generator) -> Call:
+    x, kernel = rows_by_matrix(random).arrays[:2]
+    dy = floats(random, *x.shape[:-1], kernel.shape[1])
+    return call_of("dense_grad_input", (dy, kernel, x), {"gated": True})
+
+
 def _recurrent(random: np.random.Generator, op: str, gates: int) -> Call:
     batch, steps, size, units = (int(v) for v in random.integers(1, 9, 4))
     units += int(random.choice([0, 30]))
@@ -189,6 +208,9 @@ ROWS: dict[str, Row] = {
     "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),
     "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
     "attention": Row(attention, bound=500.0, nonfinite=lambda call: False, draws=6),
+    "dense": Row(rows_by_matrix),
+    "dense, relu": Row(rows_by_matrix_relu, gradients=False),
+    "dense_grad_input": Row(gated_rows, gradients=False),
     "lstm": Row(lambda random: _recurrent(random, "lstm", 4), bound=500.0, nonfinite=lambda call: False, draws=4),
     "gru": Row(lambda random: _recurrent(random, "gru", 3), bound=500.0, nonfinite=lambda call: False, draws=4),
     "simple_rnn": Row(

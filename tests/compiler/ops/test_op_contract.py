@@ -27,6 +27,7 @@ from kerasoft.compiler.ops import (
     control,
     convolution,
     creation,
+    dense,
     indexing,
     linalg,
     losses,
@@ -673,6 +674,15 @@ def _rnn_loop(x, h, w, u, bias):
 row("simple_rnn", recurrent.simple_rnn, *_rnn_in, want=_rnn_loop)
 row("simple_rnn", lambda *v: recurrent.simple_rnn(*v, activation="softsign")[0], *_rnn_in, label="activation")
 row("simple_rnn_grad", lambda *v: recurrent.simple_rnn(*v)[1], *_rnn_in, want=lambda *v: _rnn_loop(*v)[1])
+
+# --- dense --------------------------------------------------------------------------------------------------------
+
+_dense_in = (real(b, 5, 3), real(3, 4), real(4))
+row("dense", lambda x, k, r: dense.dense_op(x, k, r, has_bias=True, relu=False), *_dense_in, want=lambda x, k, r: x @ k + r)  # fmt: skip
+row("dense", lambda x, k, r: dense.dense_op(x, k, r, has_bias=True, relu=True), *_dense_in, want=lambda x, k, r: np.maximum(x @ k + r, 0), label="relu")  # fmt: skip
+row("dense_grad_input", lambda dy, k: dense.dense_grad_input(dy, k, gated=False), real(b, 4), real(3, 4), want=lambda dy, k: dy @ k.T)  # fmt: skip
+row("dense_grad_input", lambda dy, k, g: dense.dense_grad_input(dy, k, g, gated=True), real(b, 4), real(3, 4), apart(b, 3), want=lambda dy, k, g: np.where(g > 0, dy @ k.T, 0), label="gated")  # fmt: skip
+row("dense_grad_kernel", lambda x, dy: tuple(item(dense.dense_grad_kernel(x, dy), i) for i in (0, 1)), real(b, 5, 3), real(b, 5, 4), want=lambda x, dy: (np.einsum("bti,btj->ij", x, dy), dy.sum((0, 1))))  # fmt: skip
 
 # --- attention ----------------------------------------------------------------------------------------------------
 

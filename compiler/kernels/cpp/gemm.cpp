@@ -1,0 +1,133 @@
+// C = A B for float32 matrices, either of them also transposed, with a bias, an activation or a gate on the way out.
+//
+// Two ways to cut the work. With many rows, B is packed once for all threads, and parts take rows of C. Where the inner
+// size is the large one (gradients of weights), each part takes columns or rows of C and packs its own blocks, so that
+// the order of the sums does not depend on who works; the sums of B's columns (a bias's gradient) come along.
+#include <algorithm>
+
+#include "parallel.h"
+#include "product.h"
+#include "registry.h"
+#include "workspace.h"
+
+namespace kerasoft {
+namespace {
+
+using Floats = ffi::Buffer<ffi::F32>;
+
+struct Sizes {
+  int64_t m, n, k;
+};
+
+// A (m, k) by B (k, n) or, transposed, (n, k).
+void by_rows(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, bool transposed, float* c, Finish finish) {
+  const int64_t panels = divide_up(s.n, kColumns), blocks = divide_up(s.k, kDepth);
+  Workspace packed(size_t(panels) * kColumns * s.k * sizeof(float));
+  // Block q of B's rows begins at q * kDepth * panels * kColumns; its panels are (its depth) * kColumns long.
+  const int64_t group = 4, groups = divide_up(panels, group);
+  parallel_for(pool, blocks * groups, [&](int64_t part) {
+    int64_t q = part / groups, first = part % groups * group, from = q * kDepth;
+    int64_t depth = std::min<int64_t>(kDepth, s.k - from), column = first * kColumns;
+    int64_t count = std::min(s.n - column, group * kColumns);
+    float* to = packed.floats() + from * panels * kColumns + first * depth * kColumns;
+    if (transposed) {
+      pack_panels_transposed(b + column * s.k + from, s.k, depth, count, to, depth * kColumns);
+    } else {
+      pack_panels(b + from * s.n + column, s.n, depth, count, to, depth * kColumns);
+    }
+  });
+  const int64_t chunks = divide_up(s.m, kRows), threads = thread_count(pool);
+  const int64_t parts = divide_up(divide_up(chunks, 8), threads) * threads;
+  parallel_for(pool, std::min(parts, chunks), [&](int64_t part) {
+    Range range = range_of(chunks, std::min(parts, chunks), part);
+    int64_t first = range.begin * kRows, rows = std::min(s.m, range.end * kRows) - first;
+    Workspace block(size_t(rows) * kStride * sizeof(float));
+    for (int64_t q = 0; q < blocks; ++q) {
+      int64_t from = q * kDepth, depth = std::min<int64_t>(kDepth, s.k - from);
+      pack_rows(a + first * s.k + from, s.k, rows, depth, block.floats());
+      Finish f;
+      f.accumulate = q > 0;
+      if (q + 1 == blocks) f.bias = finish.bias, f.relu = finish.relu, f.gate = finish.gate;
+      if (f.gate) f.gate += first * s.n;
+      product<kStride, 1>(rows, s.n, depth, block.floats(), 0, packed.floats() + from * panels * kColumns,
+                          c + first * s.n, s.n, f);
+    }
+  });
+}
+
+// A given as its transpose (k, m), by B (k, n); sums (n) of B's columns unless null.
+void by_depth(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, float* c, float* sums) {
+  constexpr int64_t depth_step = 384, rows_step = 8 * kRows;
+  const bool by_columns = s.n >= s.m;
+  const int64_t unit = by_columns ? kColumns : kRows, units = divide_up(by_columns ? s.n : s.m, unit);
+  const int64_t parts = std::min(units, thread_count(pool));
+  if (sums) std::fill(sums, sums + s.n, 0.0f);
+  parallel_for(pool, parts, [&](int64_t part) {
+    Range range = range_of(units, parts, part);
+    int64_t row = by_columns ? 0 : range.begin * unit, column = by_columns ? range.begin * unit : 0;
+    int64_t m = by_columns ? s.m : std::min(s.m, range.end * unit) - row;
+    int64_t n = by_columns ? std::min(s.n, range.end * unit) - column : s.n;
+    int64_t wide = divide_up(n, kColumns) * kColumns;
+    Workspace space(size_t(wide + divide_up(rows_step, kRows) * kRows + kRows) * depth_step * sizeof(float));
+    float *panels = space.floats(), *block = panels + wide * depth_step;
+    float* add = sums && (by_columns || part == 0) ? sums + column : nullptr;
+    for (int64_t from = 0; from < s.k; from += depth_step) {
+      int64_t depth = std::min(depth_step, s.k - from);
+      pack_panels(b + from * s.n + column, s.n, depth, n, panels, depth * kColumns, add);
+      Finish f;
+      f.accumulate = from > 0;
+      for (int64_t i = 0; i < m; i += rows_step) {
+        int64_t rows = std::min(rows_step, m - i);
+        pack_chunks(a + from * s.m + row + i, s.m, rows, depth, block);
+        product<1, kRows>(rows, n, depth, block, depth * kRows, panels, c + (row + i) * s.n + column, s.n, f);
+      }
+    }
+  });
+}
+
+// Inputs: A (m, k), B (k, n) or (n, k)[, bias (n)][, gate (m, n)]; flags: 1 B is transposed, 2 bias, 4 relu, 8 gate.
+ffi::Error Gemm(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, int64_t flags, ffi::RemainingArgs inputs,
+                ffi::Result<Floats> c) {
+  auto at = [&](size_t i) { return inputs.get<Floats>(i)->typed_data(); };
+  size_t next = 2;
+  Finish finish;
+  if (flags & 2) finish.bias = at(next++);
+  finish.relu = flags & 4;
+  if (flags & 8) finish.gate = at(next++);
+  by_rows(pool, {m, n, k}, at(0), at(1), flags & 1, c->typed_data(), finish);
+  return ffi::Error::Success();
+}
+
+// Inputs: A' (k, m), B (k, n); results: A B (m, n)[, the sums of B's columns (n)].
+ffi::Error GemmTransposed(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, Floats a, Floats b,
+                          ffi::RemainingRets results) {
+  float* sums = results.size() > 1 ? (*results.get<Floats>(1))->typed_data() : nullptr;
+  by_depth(pool, {m, n, k}, a.typed_data(), b.typed_data(), (*results.get<Floats>(0))->typed_data(), sums);
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER(GemmHandler, Gemm,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attr<int64_t>("m")
+                           .Attr<int64_t>("n")
+                           .Attr<int64_t>("k")
+                           .Attr<int64_t>("flags")
+                           .RemainingArgs()
+                           .Ret<Floats>());
+XLA_FFI_DEFINE_HANDLER(GemmTransposedHandler, GemmTransposed,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .Attr<int64_t>("m")
+                           .Attr<int64_t>("n")
+                           .Attr<int64_t>("k")
+                           .Arg<Floats>()
+                           .Arg<Floats>()
+                           .RemainingRets());
+
+KERASOFT_TARGET("gemm", GemmHandler);
+KERASOFT_TARGET("gemm_transposed", GemmTransposedHandler);
+
+}  // namespace kerasoft
