@@ -1,4 +1,4 @@
-"""lstm, gru and simple_rnn and their gradients as native kernels (cpp/recurrent*.cpp): all steps in one call."""
+"""lstm, gru, simple_rnn, conv_lstm and their gradients as native kernels (cpp/recurrent*.cpp, cpp/conv_lstm.cpp): all steps in one call."""
 
 from __future__ import annotations
 
@@ -131,3 +131,35 @@ def _register(kind: str) -> None:
 
 for _kind in _CELLS:
     _register(_kind)
+
+
+# --- conv_lstm ----------------------------------------------------------------------------------------------------
+
+
+@lowering("conv_lstm", "native", fits=lambda types, attrs: _is_float32(types), needs="native")
+def _conv_lstm(z, h0, c0, kernel, *rest, has_mask, wanted):
+    (mask,) = optional(rest, has_mask)
+    filters = kernel.shape[-2]
+    sequence = (*z.shape[:-1], filters)
+    names = ("sequence", "h", "c", "gates", "cells")
+    shapes = dict(zip(names, (sequence, h0.shape, c0.shape, z.shape, sequence)))
+    read = {names[i] for i in wanted} if wanted is not None else set(names)
+    order = ("sequence", "h", "c", "cells", "gates")
+    results = jax.ffi.ffi_call(
+        "kerasoft.conv_lstm",
+        [jax.ShapeDtypeStruct(shapes[name] if name in read or name in "hc" else (0,), z.dtype) for name in order],
+        input_output_aliases={0: 4} if "gates" in read else {},
+    )(z, h0, c0, kernel, _mask(mask))
+    found = dict(zip(order, results))
+    return tuple(found[name] for i, name in enumerate(names) if wanted is None or i in wanted)
+
+
+@lowering("conv_lstm_grad", "native", fits=lambda types, attrs: _is_float32(types), needs="native")
+def _conv_lstm_grad(c0, kernel, *rest, has_mask, has_gradients, wanted):
+    mask, gates, cells, d_sequence, dh, dc = optional(rest, has_mask, True, True, *has_gradients)
+    results = jax.ffi.ffi_call(
+        "kerasoft.conv_lstm_grad",
+        [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (gates, c0, c0)],
+        input_output_aliases={3: 0},
+    )(c0, kernel, _mask(mask), gates, cells, *map(_or_none, (d_sequence, dh, dc)))
+    return tuple(r for i, r in enumerate(results) if wanted is None or i in wanted)

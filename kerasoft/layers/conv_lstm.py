@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import ops
+from .. import activations, ops
+from ..compiler.ops.conv_lstm import conv_lstm
 from .configured import data_format_of, ints, padding_of
 from .input_spec import InputSpec
 from .rnn import RNN, RecurrentCell, of_cell
@@ -236,6 +237,32 @@ class ConvLSTM(RNN):
             **kwargs,
         )
         self.input_spec = InputSpec(ndim=self.rank + 3)
+
+    def loop(self, sequences, states, mask, training):
+        cell = self.cell
+        usual = cell.activation is activations.tanh and cell.recurrent_activation is activations.sigmoid
+        if self.unroll or not usual or (training and (cell.dropout or cell.recurrent_dropout)):
+            return super().loop(sequences, states, mask, training)
+        batch, steps = sequences.shape[:2]
+        first = cell.data_format == "channels_first"
+        if self.go_backwards:
+            sequences, mask = ops.flip(sequences, axis=1), None if mask is None else ops.flip(mask, axis=1)
+        x = ops.reshape(sequences, (batch * steps, *sequences.shape[2:]))
+        z = cell.convolution(x, ops.convert_to_tensor(cell.kernel), cell.bias, recurrent=False)
+        if first:
+            z, states = ops.moveaxis(z, 1, -1), [ops.moveaxis(s, 1, -1) for s in states]
+        z = ops.reshape(z, (batch, steps, *z.shape[1:]))
+        valid = None if mask is None else ops.cast(mask, "bool")
+        outputs, *states = conv_lstm(z, *states, ops.convert_to_tensor(cell.recurrent_kernel), valid)
+        last = states[0]
+        if mask is not None and self.zero_output_for_mask:
+            wide = ops.reshape(valid, (batch, steps, *(1,) * (cell.rank + 1)))
+            outputs = ops.where(wide, outputs, ops.zeros_like(outputs))
+            last = outputs[:, -1]
+        if first:
+            last, outputs = ops.moveaxis(last, -1, 1), ops.moveaxis(outputs, -1, 2)
+            states = [ops.moveaxis(s, -1, 1) for s in states]
+        return last, outputs, states
 
     def compute_mask(self, inputs, mask=None):
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask

@@ -94,4 +94,35 @@ KERASOFT_INLINE vec step_of(Gru, const vec* sums, vec state, vec&, vec* saved) {
 
 KERASOFT_INLINE vec step_of(Simple, const vec* sums, vec, vec&, vec*) { return tanh_of(sums[0]); }
 
+// Gradients of one row's and block's sums: d is that of the new state; dc is that of the cell and becomes the one of the
+// cell before; `direct` what reaches the state before without the recurrent kernel.
+KERASOFT_INLINE void gradients(Lstm, vec d, vec& dc, vec& direct, const vec* saved, vec, vec cell_before, vec, vec* of_state,
+                               vec*) {
+  vec i = saved[0], f = saved[1], g = saved[2], o = saved[3];
+  vec t = tanh_of(f * cell_before + i * g);
+  vec e = dc + d * o * (1.0f - t * t);
+  of_state[0] = e * g * i * (1.0f - i);
+  of_state[1] = e * cell_before * f * (1.0f - f);
+  of_state[2] = e * i * (1.0f - g * g);
+  of_state[3] = d * t * o * (1.0f - o);
+  dc = e * f;
+  direct = vec{};
+}
+
+KERASOFT_INLINE void gradients(Gru, vec d, vec&, vec& direct, const vec* saved, vec before, vec, vec, vec* of_state,
+                               vec* of_x) {
+  vec z = saved[0], r = saved[1], made = saved[2], inner = saved[3];
+  vec d_made = d * (1.0f - z) * (1.0f - made * made);
+  of_state[0] = of_x[0] = d * (before - made) * z * (1.0f - z);
+  of_state[1] = of_x[1] = d_made * inner * r * (1.0f - r);
+  of_state[2] = d_made * r;
+  of_x[2] = d_made;
+  direct = d * z;
+}
+
+KERASOFT_INLINE void gradients(Simple, vec d, vec&, vec& direct, const vec*, vec, vec, vec after, vec* of_state, vec*) {
+  of_state[0] = d * (1.0f - after * after);
+  direct = vec{};
+}
+
 }  // namespace kerasoft

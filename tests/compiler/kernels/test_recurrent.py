@@ -1,4 +1,4 @@
-"""Native lstm, gru and simple_rnn against loops in double precision: values, gradients, masks, threads, what they need."""
+"""Native lstm, gru, simple_rnn and conv_lstm against loops in double precision: values, gradients, masks, threads, what they need."""
 
 import concurrent.futures
 import functools
@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kerasoft.compiler import program as kp
 from kerasoft.compiler.gradient import gradient
-from kerasoft.compiler.ir import Graph
+from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.kernels import bridge
 from kerasoft.compiler.kernels.choice import Chooser
 from kerasoft.compiler.lower import function
-from kerasoft.compiler.ops import arithmetic, recurrent, shape
-from kerasoft.compiler.ops.registry import constant, input_node
+from kerasoft.compiler.ops import arithmetic, conv_lstm, recurrent, shape
+from kerasoft.compiler.ops.registry import constant, input_node, param_node
 from kerasoft.compiler.passes import optimise
 
 pytestmark = pytest.mark.skipif(not bridge.loaded("native"), reason="no native kernels here")
@@ -170,3 +171,84 @@ def test_it_can_be_turned_off(monkeypatch):
     assert {picked.name for picked in chooser.picked.values()} == {"xla"} and not chooser.needs
     for a, b in zip(native, plain):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+# --- conv_lstm ----------------------------------------------------------------------------------------------------
+
+
+def _conv_graph(arrays, mask, outputs):
+    nodes = [input_node(f"x{k}", a.shape, "float32") for k, a in enumerate(arrays)]
+    m = input_node("mask", mask.shape, "bool") if mask is not None else None
+    out = conv_lstm.conv_lstm(*nodes, m)
+    chosen = [out[i] for i in outputs]
+    total = functools.reduce(arithmetic.add, [shape.sum(arithmetic.sin(o + float(k))) for k, o in enumerate(chosen)])
+    results = (*chosen, *gradient({total: constant(1.0)}, nodes))
+    inputs = (*nodes, m) if mask is not None else tuple(nodes)
+    return optimise(Graph(inputs, results, tuple(f"y{i}" for i in range(len(results)))), "train", check=True)
+
+
+def _conv_loops(arrays, mask, outputs):
+    """conv_lstm in float64 by PyTorch's autograd, channels first."""
+    values = [torch.tensor(a.astype(np.float64), requires_grad=True) for a in arrays]
+    z, h, c, kernel = values
+    rank = kernel.ndim - 2
+    window = torch.movedim(kernel, (-1, -2), (0, 1))
+    pads = [p for k in reversed(kernel.shape[:-2]) for p in ((k - 1) // 2, k // 2)]
+    convolve = (torch.conv1d, torch.conv2d, torch.conv3d)[rank - 1]
+    sequence = []
+    for t in range(z.shape[1]):
+        wide = torch.nn.functional.pad(torch.movedim(h, -1, 1), pads)
+        i, f, g, o = (z[:, t] + torch.movedim(convolve(wide, window), 1, -1)).chunk(4, -1)
+        new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        new_h = torch.sigmoid(o) * torch.tanh(new_c)
+        if mask is not None:
+            valid = torch.tensor(mask[:, t]).reshape(-1, *(1,) * (rank + 1))
+            new_h, new_c = torch.where(valid, new_h, h), torch.where(valid, new_c, c)
+        h, c = new_h, new_c
+        sequence.append(h)
+    results = [torch.stack(sequence, 1), h, c]
+    sum(torch.sin(results[i] + k).sum() for k, i in enumerate(outputs)).backward()
+    return [*(results[i].detach().numpy() for i in outputs), *(v.grad.numpy() for v in values)]
+
+
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 35)),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from([(0,), (1,), (0, 1, 2)]),
+)
+def test_conv_lstm_of_any_sizes(sizes, axes, masked, outputs):
+    (b, t, f), spatial, window = sizes, [n for n, _ in axes], [k for _, k in axes]
+    rng = np.random.default_rng(0)
+    shapes = [(b, t, *spatial, 4 * f), (b, *spatial, f), (b, *spatial, f), (*window, f, 4 * f)]
+    arrays = [(rng.normal(size=s) * 0.3).astype(np.float32) for s in shapes]
+    mask = rng.random((b, t)) < 0.6 if masked else None
+    chooser = Chooser()
+    made = jax.jit(function(_conv_graph(arrays, mask, outputs), lowerer=chooser))(
+        *arrays, *([] if mask is None else [mask])
+    )
+    assert {p.name for n, p in chooser.picked.items() if n.op.name.startswith("conv_lstm")} == {"native"}
+    want = _conv_loops(arrays, mask, outputs)
+    for mine, exact in zip(made, want, strict=True):
+        np.testing.assert_allclose(mine, exact, rtol=3e-5, atol=3e-5 * max(1, np.abs(exact).max()))
+
+
+# --- in programs --------------------------------------------------------------------------------------------------
+
+
+def test_a_program_carries_the_kernels_and_computes_the_same():
+    x = input_node("x/0", (symbol("b"), 4, 3), "float32")
+    w, u = param_node("w", (3, 15)), param_node("u", (5, 15))
+    start = shape.zeros_like(shape.broadcast_to(x[:, 0, :1], shape=(symbol("b"), 5)))
+    graph = Graph((x,), (recurrent.gru(x, start, w, u)[1],), ("out/0",))
+    layout = kp.Layout.of(params={"w": (3, 15), "u": (5, 15)})
+    source = kp.StepSource(layout, (kp.InputSpec("x/0", (4, 3), "float32"),), ("out/0",), predict=graph)
+    program = kp.StepProgram.from_bytes(source.export(predict_rows=(6,)).to_bytes())
+    assert program.kernels == ("native",)
+    rng = np.random.default_rng(0)
+    given, flat = rng.normal(size=(6, 4, 3)).astype("f"), rng.normal(size=layout.P).astype("f")
+    (out,) = program.predict(6).whole(kp.StepArgs(flat, np.zeros(0, "f"), {"x/0": given}))
+    kernel, inner = flat[:45].reshape(3, 15), flat[-75:].reshape(5, 15)
+    want = recurrent.gru(given, np.zeros((6, 5), "f"), kernel, inner)[1]
+    np.testing.assert_allclose(out, want, atol=1e-5)

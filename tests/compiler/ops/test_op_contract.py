@@ -25,6 +25,7 @@ from kerasoft.compiler.ops import (
     attention,
     collective,
     control,
+    conv_lstm,
     convolution,
     creation,
     dense,
@@ -698,6 +699,27 @@ row("attention", attention.scaled_dot_product, *_attention_in, want=_attend)
 row("attention", attention.scaled_dot_product, *_attention_in, bools(b, 1, 3, 5), real(1, 2, 3, 5), want=_attend, label="mask and bias")  # fmt: skip
 row("attention", lambda *v: attention.scaled_dot_product(*v, scale=1.0, is_causal=True), unit(b, 4, 4, 2), unit(b, 4, 2, 2), unit(b, 4, 2, 2), want=lambda *v: _attend(*v, np.tri(4, dtype=bool), scale=1.0), label="causal, shared heads")  # fmt: skip
 row("attention_grad", lambda *v: attention.scaled_dot_product(*v, scale=0.5), *_attention_in, want=_attend)
+
+
+def _conv_lstm_loop(z, h, c, kernel, mask=None):
+    """Over one axis, window 3, padding "same"."""
+    ys = []
+    for t in range(z.shape[1]):
+        wide = np.pad(h, ((0, 0), (1, 1), (0, 0)))
+        sums = z[:, t] + np.stack([np.einsum("bkc,kcn->bn", wide[:, p : p + 3], kernel) for p in range(h.shape[1])], 1)
+        i, f, g, o = np.split(sums, 4, -1)
+        new_c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+        new_h = _sigmoid(o) * np.tanh(new_c)
+        keep = np.ones((B, 1, 1), bool) if mask is None else mask[:, t, None, None]
+        h, c = np.where(keep, new_h, h), np.where(keep, new_c, c)
+        ys.append(h)
+    return np.stack(ys, 1), h, c
+
+
+_conv_lstm_in = (real(b, 3, 4, 8), unit(b, 4, 2), unit(b, 4, 2), unit(3, 2, 8))
+row("conv_lstm", conv_lstm.conv_lstm, *_conv_lstm_in, want=_conv_lstm_loop)
+row("conv_lstm", conv_lstm.conv_lstm, *_conv_lstm_in, bools(b, 3), want=_conv_lstm_loop, label="mask")
+row("conv_lstm_grad", lambda *v: conv_lstm.conv_lstm(*v)[1], *_conv_lstm_in, want=lambda *v: _conv_lstm_loop(*v)[1])
 
 # --- control, leaves, collective ----------------------------------------------------------------------------------
 
