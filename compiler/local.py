@@ -11,6 +11,7 @@ import numpy as np
 
 from .allocator import keep_memory
 from .calls import compiled, run, run_together
+from .compile_cache import use_default_cache
 from .errors import ProgramError, ShapeError
 from .ir import Node
 from .kernels.choice import Choosers
@@ -37,6 +38,7 @@ class LocalStep:
 
     def __init__(self, source: StepSource):
         keep_memory()
+        use_default_cache()
         self._source = source
         self.layout = source.layout
         self.pieces = Pieces(source.layout)

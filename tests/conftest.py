@@ -11,6 +11,7 @@ import time
 import pytest
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras, the oracle, on the same arithmetic
+os.environ["KERASOFT_COMPILE_CACHE"] = "off"  # tests count compilations
 os.environ["KERASOFT_MEASURE"] = "0"  # kernels by the shipped rules, whatever was measured on this machine
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
