@@ -106,7 +106,7 @@ def libraries() -> list[Extension]:
     if platform.machine() != "x86_64" or sys.platform != "linux":
         return []
     found = []
-    for name, sources in (("native", "*.cpp"), ("onednn", "onednn/*.cpp")):
+    for name, sources in (("native", "*.cpp"), ("onednn", "onednn/*.cpp"), ("mkl", "mkl/*.cpp")):
         files = sorted(str(p.relative_to(HERE)) for p in SOURCES.glob(sources))
         if files:
             found += [Extension(f"kerasoft.compiler.kernels.lib.{name}_{level}", files) for level in LEVELS]

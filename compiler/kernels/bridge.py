@@ -1,8 +1,9 @@
 """The native libraries: found, loaded and registered with XLA once a process, when first asked for.
 
 `kerasoft.compiler.kernels.lib` holds one library for each instruction set, of which the best that this processor has is
-loaded. "native" are kernels of our own; "onednn" calls oneDNN (the package onednn-cpu-gomp). Each exports a table of
-XLA FFI handlers, so neither needs the other, and without them everything runs on XLA.
+loaded. "native" are kernels of our own; "onednn" calls oneDNN (the package onednn-cpu-gomp); "mkl" calls MKL (the package
+mkl, which kerasoft does not ask for) and is loaded only when it is tried or forced. Each exports a table of XLA FFI
+handlers, so none needs another, and without them everything runs on XLA.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import warnings
 
 import jax
 
-LIBRARIES = ("native", "onednn")
+LIBRARIES = ("native", "onednn")  # what every host of a job has
 _LEVELS = {"v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"), "v3": ("avx2", "fma", "bmi2", "f16c")}
 _FOLDER = pathlib.Path(__file__).resolve().parent / "lib"
 _OFF = "KERASOFT_NATIVE"  # "0": as if no library were there
@@ -102,6 +103,8 @@ def _reason_missing(library: str) -> str | None:
         if library == "onednn":
             _dnnl()
         handle = ctypes.CDLL(os.fspath(path))
+        if library == "mkl":
+            handle.kerasoft_mkl_use(ctypes.cast(_mkl().cblas_sgemm, ctypes.c_void_p))
         table = getattr(handle, f"kerasoft_{library}_targets")
     except (OSError, AttributeError) as error:
         return f"The library {path.name} cannot be loaded: {error}."
@@ -145,3 +148,27 @@ def _dnnl_path() -> str:
     except importlib.metadata.PackageNotFoundError:
         pass
     return "libdnnl.so.3"
+
+
+@functools.cache
+def _mkl() -> ctypes.CDLL:
+    """libmkl_rt with 32-bit integers and no threads of its own."""
+    name = "libmkl_rt.so.3"
+    try:
+        for file in importlib.metadata.files("mkl") or ():
+            if file.name.startswith("libmkl_rt.so."):
+                name = os.path.realpath(file.locate())
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    library = ctypes.CDLL(name)
+    library.MKL_Set_Interface_Layer(0)  # LP64
+    library.MKL_Set_Threading_Layer(1)  # sequential
+    return library
+
+
+def mkl_version() -> str:
+    """The version of the installed package mkl, "" without one."""
+    try:
+        return importlib.metadata.version("mkl")
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -28,6 +28,7 @@ from . import (  # noqa: F401  (the families register their lowerings)
     lowerings,
     normalization,
     pooling,
+    products,
     recurrent,
     settings,
 )
@@ -81,7 +82,11 @@ class Chooser:
         self.needs: set[str] = set()
         self._forced = settings.forced()
         _check(self._forced)
-        cases = {} if graph is None else {n: c for n in graph.nodes if (c := case_of(n, sizes or {})) is not None}
+        cases: dict[Node, Case] = {}
+        for n in graph.nodes if graph is not None else ():
+            case = case_of(n, sizes or {}, self._wish(n.op.name))
+            if case is not None:
+                cases[n] = case
         free = [c for n, c in cases.items() if self._wish(n.op.name) is None]
         self._times = known_times(free, measure) if free else {}
         self.variant = variant if variant is not None else self._best_variant(graph, cases)
@@ -95,7 +100,7 @@ class Chooser:
 
     def __call__(self, n: Node, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> Callable[..., Any]:
         """The function that computes `n` from `inputs` (arrays or tracers)."""
-        found = lowerings.candidates(n.op.name, inputs, attrs)
+        found = lowerings.candidates(n.op.name, inputs, attrs, self._wish(n.op.name))
         if not found:
             return n.op.lower
         if n not in self.picked:
@@ -161,8 +166,12 @@ class Choosers:
         return made
 
 
-def case_of(n: Node, sizes: Mapping[str, Any]) -> Case | None:
-    """The choice that there is for `n`; None if there is none, or its sizes are unknown."""
+def case_of(n: Node, sizes: Mapping[str, Any], asked: str | None = None, all_: bool = False) -> Case | None:
+    """The choice that there is for `n`; None if there is none, or its sizes are unknown.
+
+    Args:
+        asked, all_: see `lowerings.candidates`.
+    """
     if n.op.name not in SENSITIVE and not lowerings.names_of(n.op.name):
         return None
     try:
@@ -172,7 +181,9 @@ def case_of(n: Node, sizes: Mapping[str, Any]) -> Case | None:
         return None
     if not all(isinstance(t, TensorType) and all(map(is_static, t.shape)) for t in types):
         return None
-    found: list[Lowering] = lowerings.candidates(n.op.name, types, attrs)
+    if n.op.name == "matmul" and any(i.op.name == "transpose" for i in n.inputs):
+        return None  # XLA's product reads a transposed matrix as it is; another would have to copy it first
+    found: list[Lowering] = lowerings.candidates(n.op.name, types, attrs, asked, all_)
     return Case(n, types, attrs, found, sizes) if found or n.op.name in SENSITIVE else None
 
 

@@ -20,6 +20,7 @@ class Lowering:
         run: ``run(*arrays, **attrs)``, as `Op.lower`: same arguments, same results to rounding.
         fits: ``fits(types, attrs) -> bool``: whether it can compute these. `types` have `shape` (numbers only) and `dtype`.
         needs: the native library that it calls, or None.
+        tried: ``tried() -> bool``: whether it is a candidate on this machine without being asked for by name.
         prefer: ``prefer(types, attrs, threads) -> bool``: the shipped rule: whether it is taken without a measurement.
             Write down in docs/design/0004-kernel-choice.md what was measured for it.
     """
@@ -28,6 +29,7 @@ class Lowering:
     run: Callable[..., Any]
     fits: Callable[[Sequence[Any], Mapping[str, Any]], bool]
     needs: str | None = None
+    tried: Callable[[], bool] = lambda: True
     prefer: Callable[[Sequence[Any], Mapping[str, Any], int], bool] = lambda types, attrs, threads: True
 
     @property
@@ -94,8 +96,15 @@ def names_of(op: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def candidates(op: str, types: Sequence[Any], attrs: Mapping[str, Any]) -> list[Lowering]:
-    """The further lowerings of `op` that are there and can compute these types."""
+def candidates(
+    op: str, types: Sequence[Any], attrs: Mapping[str, Any], asked: str | None = None, all_: bool = False
+) -> list[Lowering]:
+    """The further lowerings of `op` that are there and can compute these types.
+
+    Args:
+        asked: the name of one that the user asked for. all_: also those that are not tried on this machine.
+    """
     if op not in _TABLE or not all(isinstance(d, int) for t in types for d in t.shape):
         return []
-    return [one for one in _TABLE[op] if one.is_there and one.fits(types, attrs)]
+    wanted = [one for one in _TABLE[op] if all_ or one.name == asked or one.tried()]
+    return [one for one in wanted if one.is_there and one.fits(types, attrs)]

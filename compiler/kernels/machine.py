@@ -5,28 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import pathlib
-import platform
 
 import jax
 
 from ..threads import threads
-from . import bridge
-
-
-@functools.cache
-def cpu_model() -> str:
-    """The processor's name and numbers, e.g. "AMD EPYC 9655 family 26 model 2"."""
-    fields: dict[str, str] = {}
-    try:
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-            name, colon, value = line.partition(":")
-            if colon:
-                fields.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass
-    name = fields.get("model name") or platform.processor() or platform.machine()
-    numbers = [f"{of} {fields[key]}" for of, key in (("family", "cpu family"), ("model", "model")) if key in fields]
-    return " ".join([name, *numbers])
+from . import bridge, processor
 
 
 def description() -> dict[str, str | int]:
@@ -34,12 +17,13 @@ def description() -> dict[str, str | int]:
     import kerasoft
 
     return {
-        "cpu": cpu_model(),
+        "cpu": processor.model(),
         "isa": bridge.cpu_level() or "",
         "threads": threads(),
         "jax": jax.__version__,
         "kerasoft": kerasoft.__version__,
         "libraries": " ".join(f"{name}:{_digest(name)}" for name in bridge.signature()),
+        "mkl": bridge.mkl_version(),
     }
 
 

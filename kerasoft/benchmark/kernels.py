@@ -62,11 +62,11 @@ def measured(only: str = "") -> Iterator[Row]:
     """The rows, each when it has been measured."""
     for group, shape, graph in all_rows(only):
         rules = {n: picked.name for n, picked in Chooser(graph, {}, measure=False).picked.items()}
-        cases = [case for n in graph.nodes if (case := case_of(n, {})) is not None]
+        cases = [case for n in graph.nodes if (case := case_of(n, {}, all_=True)) is not None]
         for case in cases:
             n = case.node
             times = timed(n.op.name, case.candidates, case.types, case.attrs)
-            yield Row(group, shape, n.op.name, flops(n, {}), bytes_moved(n, {}), times, rules[n], case.key)
+            yield Row(group, shape, n.op.name, flops(n, {}), bytes_moved(n, {}), times, rules.get(n, "xla"), case.key)
         if not cases:
             yield _whole(group, shape, graph)
 

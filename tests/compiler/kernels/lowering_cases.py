@@ -201,7 +201,14 @@ def _has_no_ties(call: Call) -> bool:
     return len(np.unique(call.arrays[0])) == call.arrays[0].size
 
 
+def product(random: np.random.Generator) -> Call:
+    m, k, n = (int(v) for v in random.integers(1, 90, 3))
+    front = (int(random.integers(1, 4)),) * int(random.integers(0, 2))
+    return call_of("matmul", (floats(random, *front, m, k), floats(random, k, n)), {})
+
+
 ROWS: dict[str, Row] = {
+    "matmul": Row(product),
     "conv": Row(convolution, nonfinite=_is_whole, draws=12),
     "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole),
     "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole),
