@@ -24,6 +24,7 @@ import numpy as np
 
 from .calls import compiled, run
 from .kernels.choice import Choosers
+from .kernels.rows import put_rows, sum_rows, take_rows
 from .layout import Layout
 from .lower import function, sizes_of
 from .packing import pack_step, pack_update
@@ -156,7 +157,7 @@ class RowStep:
             segment = jnp.full(gradient.size, self._entries[t.name][0], jnp.int32) if self._segmented else None
             param, own = self._update(rows["param"].ravel(), own, gradient.ravel(), segment, iteration, learning_rate)
             put = [
-                old.at[at.owners].set(new.reshape(gradient.shape), mode="drop")
+                put_rows(old, at.owners, new.reshape(gradient.shape))
                 for old, new in zip((placed.tables[k], *placed.slots[k]), (param, *own))
             ]
             tables.append(put[0])
@@ -205,7 +206,7 @@ class RowStep:
         """Weights and slots of rows of table k after `iteration` steps. `ids` None: of all rows."""
 
         def rows(table):
-            return table if ids is None else table.at[ids].get(mode="promise_in_bounds")
+            return table if ids is None else take_rows(table, ids)
 
         values = {"param": rows(placed.tables[k])}
         values |= {f"slot/{s.name}": rows(v) for s, v in zip(self._source.slots, placed.slots[k])}
@@ -248,7 +249,7 @@ class RowStep:
             done.add(ids)
             parts.append(jnp.zeros((size, width), jnp.float32) if dy is None else dy.reshape(size, width))
         rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
-        return jnp.zeros_like(rows).at[at.owner].add(rows, mode="drop")
+        return sum_rows(rows, at.owner)
 
     def _others_updated(self, params, slots, gradients, iteration, learning_rate) -> tuple[tuple, tuple]:
         """All parameters but the tables, and their slots, piece by piece."""

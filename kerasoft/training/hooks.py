@@ -112,10 +112,10 @@ class FitHooks:
         self._carried, self._carried_rows = np.zeros(self.layout.M, np.float64), 0
         model.optimizer._iterations.assign(np.int32(end.iteration))
         self._stale = True
-        reads = any(c.reads_weights for c in self.callbacks.callbacks)
+        reads = any(map(_reads_weights, self.callbacks.callbacks))
         if not self.in_process:
             self._pull = lambda: (*end.weights(), end.slots(), end.iteration)
-        if self.in_process or reads:
+        if reads:
             self.synchronise()
         logs = self._logs(status.sums)
         if end.validation_sums is not None:
@@ -177,6 +177,11 @@ class FitHooks:
             self._push = True
         self.store.write(params, state)
         self.model.optimizer.slots_to_variables(self.layout, slots, iteration)
+
+    def finish(self, result: Any) -> None:
+        """The variables get what a loop has ended with, a `TrainResult`, unless they have it already."""
+        self._pull = lambda: (result.params, result.state, result.slots, result.iteration)
+        self.synchronise()
 
     def rescue(self) -> None:
         """After an exception in the loop: keeps what the steps so far have learnt, unless the failed step has taken it."""
@@ -251,6 +256,12 @@ class FitHooks:
         except (TypeError, AttributeError):
             pass  # a schedule: it follows from the iteration; several optimizers: none of one
         self._rate = rate
+
+
+def _reads_weights(callback: Any) -> bool:
+    """Whether epoch hooks of a callback may look at weights; a user's subclass of one of ours may, if it says nothing."""
+    ours = type(callback).__module__.startswith("kerasoft.") or "reads_weights" in vars(type(callback))
+    return callback.reads_weights or not ours
 
 
 def _inner_rates(optimizer: Any) -> list[float]:

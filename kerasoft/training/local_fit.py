@@ -99,6 +99,7 @@ def fit_local(
     result = None
     try:
         result = loop.run(feed, validate)
+        hooks.finish(result)
     except BaseException:
         hooks.rescue()
         raise
