@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from . import half_precision
 from .costs import bound_type, bytes_moved, flops, readable, size_bytes, total_bytes, total_flops
 from .errors import ProgramError
 from .ir import Dim, Graph, Node
@@ -43,6 +44,7 @@ class Part:
         picked: the kernel of each node that had a choice, who chose it, and the times measured.
         regions: the kernels as they ran, slowest first; empty if not measured. seconds: of a whole call, 0 if not measured.
         limit: what the machine can do; None if not measured.
+        half_precision: whether bfloat16 pays here, where the graph uses it and was measured.
         tables: for each weight that a train graph looks up, whether its rows are updated by themselves, or why not.
     """
 
@@ -61,6 +63,7 @@ class Part:
     regions: tuple[Region, ...] = ()
     seconds: float = 0.0
     limit: Peak | None = None
+    half_precision: str = ""
     tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -86,6 +89,8 @@ class Part:
         lines.append("kernels      " + (", ".join(f"{k}={v}" for k, v in self.options.items()) or "XLA's defaults"))
         lines += [f"             {line}" for line in self._kernels()]
         lines += [f"table {name}: {how}" for name, how in self.tables.items()]
+        if self.half_precision:
+            lines.append(f"bfloat16     {self.half_precision}")
         lines += self._regions()
         lines += ["", *self._layers(), "", "--- ops", *self._ops()]
         lines += ["", "--- before", print_graph(self.before), "", "--- after", print_graph(self.after), ""]
@@ -261,7 +266,7 @@ def _part(
     memory: dict[str, int] = {}
     xla: dict[str, float] = {}
     regions: tuple[Region, ...] = ()
-    seconds, limit = 0.0, None
+    seconds, limit, half = 0.0, None, ""
     if compile:
         bound: list[Node] = [*after.inputs, *after.params]
         types: list[Any] = [bound_type(n.type, sizes) for n in bound]
@@ -270,10 +275,11 @@ def _part(
         if measure:
             limit = peak()
             regions, seconds = regions_of(executable, after, sizes, random_arrays(types, 0.05), limit)
+            half = half_precision.remark(after, sizes)
     return Part(
         kind, graph, after, {k: sizes[k] for k in sorted(sizes)}, changes, total_flops(after, sizes),
         total_bytes(after, sizes), memory, xla, len(split_stages(after)), chooser.options,
-        chooser.picked, regions, seconds, limit,
+        chooser.picked, regions, seconds, limit, half,
     )  # fmt: skip
 
 

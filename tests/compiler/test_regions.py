@@ -58,6 +58,24 @@ def test_the_text_shows_time_and_share(part):
     assert "--- kernels as they ran" not in explain(network(), rows=16, measure=False).text
 
 
+def test_half_precision_is_timed_beside_float32(monkeypatch):
+    from kerasoft.compiler import half_precision
+
+    x, k = input_node("x", (B, 8), "bfloat16"), input_node("k", (8, 4), "bfloat16")
+    graph = Graph((x, k), (linalg.matmul(x, k),), ("y",))
+    seen = []
+
+    def timed(op, candidates, types, attrs):
+        seen.append((op, [t.dtype for t in types]))
+        return {"xla": 0.002 if types[0].dtype == "bfloat16" else 0.001}
+
+    monkeypatch.setattr(half_precision, "timed", timed)
+    said = explain(graph, rows=16).text
+    assert seen == [("matmul", ["bfloat16"] * 2), ("matmul", ["float32"] * 2)]
+    assert "2 ms in bfloat16 and 1 ms in float32 here: a float32 policy would be faster on this machine" in said
+    assert half_precision.remark(network(), {"b": 4}) == ""
+
+
 class Tags(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from kerasoft.compiler.ir import Node, TupleType
 from kerasoft.compiler.ops import recurrent
+from kerasoft.compiler.ops.conv_lstm import conv_lstm
 from kerasoft.compiler.ops.registry import REGISTRY, item
 
 
@@ -207,7 +208,18 @@ def product(random: np.random.Generator) -> Call:
     return call_of("matmul", (floats(random, *front, m, k), floats(random, k, n)), {})
 
 
+def _convolutional_lstm(random: np.random.Generator) -> Call:
+    batch, steps, filters, height, width = (int(v) for v in random.integers(1, 6, 5))
+    z = floats(random, batch, steps, height, width, 4 * filters)
+    states = [floats(random, batch, height, width, filters) for _ in range(2)]
+    kernel = floats(random, *map(int, random.integers(1, 4, 2)), filters, 4 * filters) / 3
+    has_mask = bool(random.integers(0, 2))
+    arrays = [z, *states, kernel.astype(np.float32)] + [random.random((batch, steps)) < 0.7] * has_mask
+    return Call(tuple(arrays), lambda *nodes: list(conv_lstm(*nodes)), {"mask": has_mask})
+
+
 ROWS: dict[str, Row] = {
+    "conv_lstm": Row(_convolutional_lstm, bound=500.0, nonfinite=lambda call: False, draws=3),
     "matmul": Row(product),
     "conv": Row(convolution, nonfinite=_is_whole, draws=12),
     "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole),
