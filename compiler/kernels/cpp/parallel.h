@@ -19,32 +19,89 @@ namespace kerasoft {
 
 namespace ffi = ::xla::ffi;
 
-struct Crew {
-  std::atomic<int64_t> next{0}, done{0};
-  int64_t parts;
-  std::mutex mutex;
-  std::condition_variable ready;
-  std::exception_ptr failure;
+// One parallel_for under way: parts are claimed one by one, by its caller and whoever helps.
+class Crew {
+ public:
+  Crew(int64_t parts, void (*call)(const void*, int64_t), const void* body) : parts_(parts), call_(call), body_(body) {}
 
-  explicit Crew(int64_t parts) : parts(parts) {}
+  bool has_parts() const { return next_.load(std::memory_order_relaxed) < parts_; }
+  bool is_done() const { return done_.load(std::memory_order_acquire) >= parts_; }
 
-  template <typename Body>
-  void work(const Body& body) {
+  // Who comes late finds no part left and touches the body no more, so the body may live on the caller's stack.
+  void work() {
     for (;;) {
-      int64_t part = next.fetch_add(1, std::memory_order_relaxed);
-      if (part >= parts) return;
+      int64_t part = next_.fetch_add(1, std::memory_order_relaxed);
+      if (part >= parts_) return;
       try {
-        body(part);
+        call_(body_, part);
       } catch (...) {
-        std::lock_guard<std::mutex> lock(mutex);
-        if (!failure) failure = std::current_exception();
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (!failure_) failure_ = std::current_exception();
       }
-      if (done.fetch_add(1, std::memory_order_acq_rel) + 1 == parts) {
-        std::lock_guard<std::mutex> lock(mutex);
-        ready.notify_all();
+      if (done_.fetch_add(1, std::memory_order_acq_rel) + 1 == parts_) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ready_.notify_all();
       }
     }
   }
+
+  void wait() {
+    for (int spin = 0; spin < 2000 && !is_done(); ++spin) {
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    ready_.wait(lock, [&] { return is_done(); });
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  const int64_t parts_;
+  void (*call_)(const void*, int64_t);
+  const void* body_;
+  std::atomic<int64_t> next_{0}, done_{0};
+  std::mutex mutex_;
+  std::condition_variable ready_;
+  std::exception_ptr failure_;
+};
+
+// The process computes one parallel_for at a time: a thread that comes with another helps the one under way and then
+// begins its own. XLA starts independent kernels at once, from more threads than there are cores; without this they
+// would take the cores and caches from each other.
+class Stage {
+ public:
+  static Stage& get() {
+    static Stage* one = new Stage();
+    return *one;
+  }
+
+  void enter(const std::shared_ptr<Crew>& crew) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (current_) {
+      std::shared_ptr<Crew> other = current_;
+      if (other->has_parts()) {
+        lock.unlock();
+        other->work();
+        lock.lock();
+      } else {
+        changed_.wait(lock);
+      }
+    }
+    current_ = crew;
+    changed_.notify_all();  // who waits may help
+  }
+
+  void leave() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    current_.reset();
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::shared_ptr<Crew> current_;
 };
 
 inline int64_t thread_count(const ffi::ThreadPool& pool) {
@@ -59,24 +116,20 @@ void parallel_for(ffi::ThreadPool& pool, int64_t parts, const Body& body) {
     for (int64_t part = 0; part < parts; ++part) body(part);
     return;
   }
-  auto crew = std::make_shared<Crew>(parts);
-  // A helper that starts late finds no part left and touches `body` no more, so `body` may live on this stack.
-  const Body* shared = &body;
+  auto call = [](const void* one, int64_t part) { (*static_cast<const Body*>(one))(part); };
+  auto crew = std::make_shared<Crew>(parts, call, &body);
+  Stage& stage = Stage::get();
+  stage.enter(crew);
   int64_t helpers = (parts < threads ? parts : threads) - 1;
   for (int64_t i = 0; i < helpers; ++i) {
-    pool.Schedule([crew, shared] { crew->work(*shared); });
+    pool.Schedule([crew] { crew->work(); });
   }
-  crew->work(body);
-  for (int spin = 0; spin < 2000 && crew->done.load(std::memory_order_acquire) < parts; ++spin) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
-  if (crew->done.load(std::memory_order_acquire) < parts) {
-    std::unique_lock<std::mutex> lock(crew->mutex);
-    crew->ready.wait(lock, [&] { return crew->done.load(std::memory_order_acquire) >= parts; });
-  }
-  if (crew->failure) std::rethrow_exception(crew->failure);
+  crew->work();
+  struct Leave {
+    Stage& stage;
+    ~Leave() { stage.leave(); }
+  } leave{stage};
+  crew->wait();
 }
 
 // The range of `count` things that part `part` of `parts` takes: as even as can be, in order.
