@@ -134,7 +134,7 @@ def _png(path: str, regions: Sequence[Region], limit: Peak, title: str) -> None:
         plot.scatter(*points, s=areas, color=colour, alpha=0.65, edgecolors="white", label=f"{label} (area: time)")
     legend = plot.legend(loc="lower right", fontsize=8)
     for handle in legend.legend_handles:
-        handle.set_sizes([40])
+        handle.set_sizes([40])  # type: ignore[union-attr]
     plot.set_xlabel("FLOPs per byte")
     plot.set_ylabel("FLOP/s")
     plot.set_title(title, fontsize=10)
