@@ -25,6 +25,7 @@ from . import (  # noqa: F401  (the families register their lowerings)
     attention,
     convolution,
     dense,
+    layer_normalization,
     lowerings,
     normalization,
     pooling,

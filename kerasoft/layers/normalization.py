@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from .. import ops
+from ..compiler.ops import layer_normalization
 from .configured import Configured, known, same_shape
 from .input_spec import InputSpec
 
@@ -75,6 +76,9 @@ class LayerNormalization(Configured):
     def call(self, inputs):
         x = ops.cast(inputs, "float32")
         axes = tuple(sorted(a % len(x.shape) for a in self.axis))
+        if axes == (len(x.shape) - 1,) and self.gamma is not None and self.beta is not None:
+            y = layer_normalization.layer_norm(x, self.gamma, self.beta, self.epsilon)
+            return ops.cast(y, self.compute_dtype)
         mean = ops.mean(x, axis=axes, keepdims=True)
         centred = ops.subtract(x, mean)
         variance = ops.mean(ops.square(centred), axis=axes, keepdims=True)

@@ -4,6 +4,7 @@
 // size is the large one (gradients of weights), each part takes columns or rows of C and packs its own blocks, so that
 // the order of the sums does not depend on who works; the sums of B's columns (a bias's gradient) come along.
 #include <algorithm>
+#include <atomic>
 
 #include "parallel.h"
 #include "product.h"
@@ -19,13 +20,25 @@ struct Sizes {
   int64_t m, n, k;
 };
 
+// Rows of A as they are, where their distance is one of these: they do not fall into the same few sets of the first cache.
+constexpr int kDirect[] = {256, 512};
+
+// `rows` rows of A by the panels of one block of B.
+void multiply_block(const float* a, int64_t lda, int64_t rows, int64_t n, int64_t depth, const float* panels, float* c,
+                    int64_t ldc, const Finish& f, float* space) {
+  if (lda == kDirect[0]) return product<kDirect[0], 1>(rows, n, depth, a, 0, panels, c, ldc, f);
+  if (lda == kDirect[1]) return product<kDirect[1], 1>(rows, n, depth, a, 0, panels, c, ldc, f);
+  pack_rows(a, lda, rows, depth, space);
+  product<kStride, 1>(rows, n, depth, space, 0, panels, c, ldc, f);
+}
+
 // A (m, k) by B (k, n) or, transposed, (n, k).
 void by_rows(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, bool transposed, float* c, Finish finish) {
   const int64_t panels = divide_up(s.n, kColumns), blocks = divide_up(s.k, kDepth);
   Workspace packed(size_t(panels) * kColumns * s.k * sizeof(float));
   // Block q of B's rows begins at q * kDepth * panels * kColumns; its panels are (its depth) * kColumns long.
-  const int64_t group = 4, groups = divide_up(panels, group);
-  parallel_for(pool, blocks * groups, [&](int64_t part) {
+  const int64_t group = 4, groups = divide_up(panels, group), to_pack = blocks * groups;
+  const auto pack = [&](int64_t part) {
     int64_t q = part / groups, first = part % groups * group, from = q * kDepth;
     int64_t depth = std::min<int64_t>(kDepth, s.k - from), column = first * kColumns;
     int64_t count = std::min(s.n - column, group * kColumns);
@@ -35,23 +48,33 @@ void by_rows(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, boo
     } else {
       pack_panels(b + from * s.n + column, s.n, depth, count, to, depth * kColumns);
     }
-  });
+  };
   const int64_t chunks = divide_up(s.m, kRows), threads = thread_count(pool);
-  const int64_t parts = divide_up(divide_up(chunks, 8), threads) * threads;
-  parallel_for(pool, std::min(parts, chunks), [&](int64_t part) {
-    Range range = range_of(chunks, std::min(parts, chunks), part);
+  const int64_t parts = std::min(divide_up(divide_up(chunks, 8), threads) * threads, chunks);
+  const auto multiply = [&](int64_t part) {
+    Range range = range_of(chunks, parts, part);
     int64_t first = range.begin * kRows, rows = std::min(s.m, range.end * kRows) - first;
     Workspace block(size_t(rows) * kStride * sizeof(float));
     for (int64_t q = 0; q < blocks; ++q) {
-      int64_t from = q * kDepth, depth = std::min<int64_t>(kDepth, s.k - from);
-      pack_rows(a + first * s.k + from, s.k, rows, depth, block.floats());
+      int64_t from = q * kDepth;
       Finish f;
       f.accumulate = q > 0;
       if (q + 1 == blocks) f.bias = finish.bias, f.relu = finish.relu, f.gate = finish.gate;
       if (f.gate) f.gate += first * s.n;
-      product<kStride, 1>(rows, s.n, depth, block.floats(), 0, packed.floats() + from * panels * kColumns,
-                          c + first * s.n, s.n, f);
+      multiply_block(a + first * s.k + from, s.k, rows, s.n, std::min<int64_t>(kDepth, s.k - from),
+                     packed.floats() + from * panels * kColumns, c + first * s.n, s.n, f, block.floats());
     }
+  };
+  // Parts are claimed in order, so whoever waits for panels waits for a thread that is packing them.
+  std::atomic<int64_t> done{0};
+  parallel_for(pool, to_pack + parts, [&](int64_t part) {
+    if (part < to_pack) {
+      pack(part);
+      done.fetch_add(1, std::memory_order_release);
+      return;
+    }
+    while (done.load(std::memory_order_acquire) < to_pack) __builtin_ia32_pause();
+    multiply(part - to_pack);
   });
 }
 

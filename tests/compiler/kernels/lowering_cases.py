@@ -173,6 +173,12 @@ def gated_rows(random: np.random.Generator) -> Call:
     return call_of("dense_grad_input", (dy, kernel, x), {"gated": True})
 
 
+def layer_normalisation(random: np.random.Generator) -> Call:
+    n = int(random.choice([1, 7, 16, 33, 300]))
+    x = floats(random, *map(int, random.integers(1, 50, int(random.integers(1, 3)))), n) * 3 + 1
+    return call_of("layer_norm", (x, floats(random, n), floats(random, n)), {"epsilon": 1e-3})
+
+
 def _recurrent(random: np.random.Generator, op: str, gates: int) -> Call:
     batch, steps, size, units = (int(v) for v in random.integers(1, 9, 4))
     units += int(random.choice([0, 30]))
@@ -227,6 +233,7 @@ ROWS: dict[str, Row] = {
     "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),
     "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
     "attention": Row(attention, bound=500.0, nonfinite=lambda call: False, draws=6),
+    "layer_norm": Row(layer_normalisation, bound=2000.0, draws=6),
     "dense": Row(rows_by_matrix),
     "dense, relu": Row(rows_by_matrix_relu, gradients=False),
     "dense_grad_input": Row(gated_rows, gradients=False),

@@ -30,6 +30,7 @@ from kerasoft.compiler.ops import (
     creation,
     dense,
     indexing,
+    layer_normalization,
     linalg,
     losses,
     normalization,
@@ -561,6 +562,11 @@ row("average_pool_grad", lambda dy: pooling.average_pool_grad(dy, input_shape=(d
 # --- normalization, losses ----------------------------------------------------------------------------------------
 
 
+def _pulled(f, *inputs):
+    y = f(*inputs)
+    return gradient({y: y}, inputs)[0]
+
+
 def _standard(x, axis):
     mean, variance = x.mean(axis, keepdims=True), x.var(axis, keepdims=True)
     return (x - mean) / np.sqrt(variance + 1e-3), mean, variance
@@ -595,6 +601,8 @@ def _norm_grad(x, dy, gamma, beta, valid):
 row("batch_norm", lambda x, g, beta, v: normalization.batch_norm(x, g, beta, v), real(b, 4, 3), positive(3), real(3), positive(b), want=_batch_normal, gradient=False)  # fmt: skip
 row("batch_norm", lambda x, g, beta: normalization.batch_norm(x, g, beta)[0], real(b, 4, 3), positive(3), real(3), want=lambda x, g, beta: _batch_normal(x, g, beta, np.ones(len(x)))[0], label="all rows")  # fmt: skip
 row("batch_norm_grad", _norm_grad, real(b, 4, 3), real(b, 4, 3), positive(3), real(3), positive(b), want=_batch_norm_pull, gradient=False)  # fmt: skip
+row("layer_norm", lambda *v: layer_normalization.layer_norm(*v, 1e-3), real(b, 3, 5), positive(5), real(5), want=lambda x, g, h: _standard(x, -1)[0] * g + h)  # fmt: skip
+row("layer_norm_grad", lambda *v: _pulled(lambda *w: layer_normalization.layer_norm(*w, 1e-3), *v), real(b, 5), positive(5), real(5), eager=False)  # fmt: skip
 row(
     "sparse_softmax_cross_entropy",
     losses.sparse_softmax_cross_entropy,
@@ -699,6 +707,13 @@ row("attention", attention.scaled_dot_product, *_attention_in, want=_attend)
 row("attention", attention.scaled_dot_product, *_attention_in, bools(b, 1, 3, 5), real(1, 2, 3, 5), want=_attend, label="mask and bias")  # fmt: skip
 row("attention", lambda *v: attention.scaled_dot_product(*v, scale=1.0, is_causal=True), unit(b, 4, 4, 2), unit(b, 4, 2, 2), unit(b, 4, 2, 2), want=lambda *v: _attend(*v, np.tri(4, dtype=bool), scale=1.0), label="causal, shared heads")  # fmt: skip
 row("attention_grad", lambda *v: attention.scaled_dot_product(*v, scale=0.5), *_attention_in, want=_attend)
+row(
+    "attention_grad",
+    lambda *v: _pulled(lambda *w: attention.scaled_dot_product(*w, scale=0.5), *v),
+    *_attention_in,
+    eager=False,
+    label="of the gradient",
+)
 
 
 def _conv_lstm_loop(z, h, c, kernel, mask=None):
