@@ -239,7 +239,7 @@ def set_kernel_measuring(seconds: Any) -> None:
 
     Args:
         seconds: for each executable (also by KERASOFT_MEASURE); 0 or False: no measuring, the shipped rules decide, whatever
-            was measured earlier. True: 3 seconds, the default. None: as in the environment.
+            was measured earlier. True: 1.5 seconds, the default. None: as in the environment.
 
     Raises:
         ValueError: no number, or less than 0.

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 
-DEFAULT_BUDGET_S = 3.0
+DEFAULT_BUDGET_S = 1.5
 _forced: dict[str, str] | None = None
 _budget_s: float | None = None
 
