@@ -107,10 +107,10 @@ def test_what_is_clearly_faster_is_taken_and_kept(table, measuring):
 
 def test_the_rule_stays_where_nothing_is_clearly_faster(monkeypatch, table, measuring):
     made = table(xla=0.0, preferred=(0.0, True), other=(0.0, False))
-    times = {"xla": 2.0, "preferred": 1.0, "other": 0.96}
+    times = {"xla": 2.0, "preferred": 1.0, "other": 0.91}
     monkeypatch.setattr(timing, "timed", lambda *_: times)
     assert picked(made.graph()) == ("preferred", "measured")
-    times["other"] = 0.94
+    times["other"] = 0.89
     assert picked(made.graph(1024)) == ("other", "measured")
 
 
@@ -232,3 +232,15 @@ def test_one_decision_for_each_kind_of_case():
     keys = {choice.case_of(conv(x, param_node("k", (3, 3, 2, f))), {"b": b}).key for f in (4, 5) for b in (2, 3)}
     assert len(keys) == 4
     assert choice.case_of(conv(x, param_node("k", (3, 3, 2, 4))), {}) is None
+
+
+def test_lowerings_see_types_as_they_see_arrays(new_op):
+    seen = []
+    op = new_op("test_wait", lower=lambda x: x)
+    try:
+        lowerings.lowering("test_wait", "one", fits=lambda types, attrs: seen.append(types) or True)(lambda x: x)
+        choice.case_of(op(input_node("x", (B, 3), "float32")), {"b": 2})
+    finally:
+        lowerings._TABLE.pop("test_wait", None)
+    ((x,),) = seen
+    assert x.shape == (2, 3) and isinstance(x.dtype, np.dtype) and x.dtype == np.float32 and x.dtype != "bfloat16"
