@@ -82,7 +82,7 @@ def use_default_cache() -> str | None:
         The folder, or None.
     """
     wanted = os.environ.get(VARIABLE, "").strip()
-    if wanted.lower() in ("off", "0") or jax.config.jax_compilation_cache_dir:
+    if wanted.lower() in ("off", "0") or getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 (its types do not know it)
         return None
     home = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.join(os.path.expanduser("~"), ".cache")
     folder = pathlib.Path(wanted or os.path.join(home, "kerasoft")) / f"compiled-jax-{jax.__version__}"

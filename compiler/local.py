@@ -101,12 +101,12 @@ class LocalStep:
         if isinstance(params, Placed):
             by_rows = self._by_rows[params.names]
             control = (valid, row_id, key, _scalar(rows), _ONE, _scalar(iteration, np.int32))
-            given = (_arrays(by_rows.inputs, batch, control), _scalar(iteration, np.int32), _scalar(learning_rate))
-            return by_rows.train(params, state, slots, *given)
+            arrays = _arrays(by_rows.inputs, batch, control)
+            return by_rows.train(params, state, slots, arrays, _scalar(iteration, np.int32), _scalar(learning_rate))
         if not isinstance(params, tuple):
             placed = self.place(params, state, slots)
-            *after, state, slots, sums = self.train(*placed, batch, valid, row_id, key, rows, iteration, learning_rate)
-            params, slots = self.flat(*after, slots)
+            after, state, slots, sums = self.train(*placed, batch, valid, row_id, key, rows, iteration, learning_rate)
+            params, slots = self.flat(after, slots)
             return params, state, slots, sums
         names, call = self._train
         given = (valid, row_id, key, _scalar(rows), _ONE, _scalar(iteration, np.int32))
@@ -173,8 +173,8 @@ class LocalStep:
             new_params, *new_slots = (self.pieces.cut(vector, join) for vector in outs[0])
             return new_params, tuple(new_slots)
         shaped = [[v.reshape(p.shape) for v in out] for p, out in zip(params, outs)]
-        new_params, *new_slots = ([out[k] for out in shaped] for k in range(1 + len(slots)))
-        return tuple(new_params), tuple(map(tuple, new_slots))
+        turned = [tuple(out[k] for out in shaped) for k in range(1 + len(slots))]
+        return turned[0], tuple(turned[1:])
 
 
 def _whole(choosers: Choosers, kind: str, layout: Layout, pieces: Pieces | None) -> Callable:

@@ -140,7 +140,8 @@ class RowStep:
         arrays = dict(zip(self.inputs, map(jnp.asarray, arrays)))
         base = iteration // HISTORY * HISTORY
         lookups = self._lookups(placed, arrays, iteration)
-        now, found = [], {}
+        now: list = []
+        found: dict = {}
         for k, t in enumerate(self._tables):
             at = lookups[self._group[k]]
             rows = self._caught_up(k, placed, at.ids, at.last, iteration, base)

@@ -117,8 +117,8 @@ class _Blocks:
 def _attention(query: Any, key: Any, value: Any, *rest: Any, **attrs: Any) -> tuple:
     """softmax(scale * query key' + bias) value: (b, t, h, d), (b, s, g, d), (b, s, g, e)[, bool mask][, bias]
     -> (b, t, h, e), and (b, h, t, 2): of each query the largest score and 1 / the sum of exp(score - largest)."""
-    query, key, value, *rest = map(jnp.asarray, (query, key, value, *rest))
-    blocks = _Blocks(query, key, value, rest, **attrs)
+    query, key, value, *others = map(jnp.asarray, (query, key, value, *rest))
+    blocks = _Blocks(query, key, value, others, **attrs)
 
     def step(carry, i):
         made, most, total = carry
@@ -144,8 +144,9 @@ def _attention(query: Any, key: Any, value: Any, *rest: Any, **attrs: Any) -> tu
 
 def _attention_grad(query: Any, key: Any, value: Any, *rest: Any, of_bias: bool = False, **attrs: Any) -> tuple:
     """Inputs of attention, its two results and the gradient of the first -> gradients of query, key and value, or of bias."""
-    query, key, value, *rest, out, saved, d_out = map(jnp.asarray, (query, key, value, *rest))
-    blocks = _Blocks(query, key, value, rest, **attrs)
+    query, key, value, *others, out, saved, d_out = map(jnp.asarray, (query, key, value, *rest))
+    blocks = _Blocks(query, key, value, others, **attrs)
+    aligned: Any = blocks.bias  # to the scores; there if of_bias
     d_out, out = blocks.by_head(d_out), blocks.by_head(out)
     level = jnp.sum(d_out * out, axis=-1, keepdims=True)
     saved = saved.astype(blocks.kind).reshape((*blocks.query.shape[:4], 2))
@@ -157,8 +158,8 @@ def _attention_grad(query: Any, key: Any, value: Any, *rest: Any, of_bias: bool 
         slopes = weights * (jnp.einsum("bgrte,bgse->bgrts", d_out, blocks.part(blocks.value, i, 2)) - level)
         slopes = slopes if seen is None else jnp.where(seen, slopes, 0)
         if of_bias:
-            axes = [k for k in range(4) if blocks.bias.shape[k] == 1]
-            if blocks.bias.shape[4] != 1:
+            axes = [k for k in range(4) if aligned.shape[k] == 1]
+            if aligned.shape[4] != 1:
                 return dq, jnp.sum(slopes, axis=axes, keepdims=True)
             return dq + jnp.sum(slopes, axis=[*axes, 4], keepdims=True), ()
         dq = dq + jnp.einsum("bgrts,bgsd->bgrtd", slopes, blocks.part(blocks.key, i, 2)) * blocks.scale
@@ -166,10 +167,10 @@ def _attention_grad(query: Any, key: Any, value: Any, *rest: Any, of_bias: bool 
         return dq, (dk, jnp.einsum("bgrts,bgrte->bgse", weights, d_out))
 
     if of_bias:
-        bias = rest[-1]
-        start = jnp.zeros(blocks.bias.shape, blocks.kind) if blocks.bias.shape[4] == 1 else jnp.zeros((), blocks.kind)
+        bias = others[-1]
+        start = jnp.zeros(aligned.shape, blocks.kind) if aligned.shape[4] == 1 else jnp.zeros((), blocks.kind)
         total, parts = blocks.over(step, start)
-        made = total if blocks.bias.shape[4] == 1 else blocks.joined(parts, 4)
+        made = total if aligned.shape[4] == 1 else blocks.joined(parts, 4)
         return (made.reshape(bias.shape).astype(bias.dtype),)
     dq, (dk, dv) = blocks.over(step, jnp.zeros_like(blocks.query))
     dk, dv = (jnp.swapaxes(blocks.joined(d, 2), 1, 2) for d in (dk, dv))

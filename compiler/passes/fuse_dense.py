@@ -117,7 +117,7 @@ def product_of(n: Node) -> Product | None:
     if made is None:
         return None
     left, right = made.operands
-    sizes = (left.shape[-made.ends[0] :], right.shape[-made.ends[1] :], made.columns)
+    sizes: tuple[tuple, ...] = (left.shape[-made.ends[0] :], right.shape[-made.ends[1] :], made.columns)
     if made.kind != KERNEL:
         sizes = (*sizes, right.shape)  # a matrix whose sizes are known
     if not all(isinstance(d, int) for size in sizes for d in size):
