@@ -32,6 +32,7 @@ from . import (  # noqa: F401  (the families register their lowerings)
     normalization,
     pooling,
     products,
+    quantised,
     recurrent,
     settings,
 )
@@ -90,7 +91,7 @@ class Chooser:
             case = case_of(n, sizes or {}, self._wish(n.op.name))
             if case is not None:
                 cases[n] = case
-        free = [c for n, c in cases.items() if self._wish(n.op.name) is None]
+        free = [c for n, c in cases.items() if self._wish(n.op.name) is None and all(one.timed for one in c.found)]
         self._times = known_times(free, measure) if free else {}
         self.variant = variant if variant is not None else self._best_variant(graph, cases)
         for case in cases.values():

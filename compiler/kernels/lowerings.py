@@ -23,6 +23,7 @@ class Lowering:
         tried: ``tried() -> bool``: whether it is a candidate on this machine without being asked for by name.
         prefer: ``prefer(types, attrs, threads) -> bool``: the shipped rule: whether it is taken without a measurement.
             Write down in docs/design/0004-kernel-choice.md what was measured for it.
+        timed: False where the rule is right on every machine, so that nothing is measured.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Lowering:
     needs: str | None = None
     tried: Callable[[], bool] = lambda: True
     prefer: Callable[[Sequence[Any], Mapping[str, Any], int], bool] = lambda types, attrs, threads: True
+    timed: bool = True
 
     @property
     def is_there(self) -> bool:
