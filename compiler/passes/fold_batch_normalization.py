@@ -42,12 +42,12 @@ class FoldBatchNormalization(Pass):
         for n in nodes:
             for i in n.inputs:
                 users.setdefault(i, []).append(n)
-        steady = _steady(nodes)
+        steady = steady_nodes(nodes)
         final = set(graph.outputs)
         found = []
         for n in nodes:
             if n.op.name in LINEAR and n not in steady and _pays(n):
-                chain = _chain(n, users, steady, final)
+                chain = chain_of(n, users, steady, final)
                 if chain.scale is not None:
                     found.append(chain)
         return found
@@ -72,7 +72,7 @@ class FoldBatchNormalization(Pass):
         return bottom_up(graph, change)
 
 
-def _steady(nodes: list[Node]) -> set[Node]:
+def steady_nodes(nodes: list[Node]) -> set[Node]:
     """Nodes that depend on weights and constants only."""
     steady: set[Node] = set()
     for n in nodes:
@@ -92,7 +92,7 @@ def _pays(n: Node) -> bool:
     return unknown or math.prod(kernel.shape) <= KERNEL_PER_PIXELS * math.prod(per_row)
 
 
-def _chain(linear: Node, users: dict[Node, list[Node]], steady: set[Node], final: set[Node]) -> Affine:
+def chain_of(linear: Node, users: dict[Node, list[Node]], steady: set[Node], final: set[Node]) -> Affine:
     current, scale, offset = linear, None, None
     root = Affine(linear, linear, None, None)
     while current not in final and len(set(users.get(current, ()))) == 1:

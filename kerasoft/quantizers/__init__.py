@@ -20,9 +20,12 @@ from .fake import (
     fake_quant_with_min_max_vars,
     quantize_and_dequantize,
 )
+from .graph_layer import QuantizedGraph
 from .groups import abs_max_quantize_grouped_with_zero_point
 from .maximum import AbsMaxQuantizer, Quantizer, abs_max_quantize
 from .packing import pack_int4, unpack_int4
+from .post_training import post_training
+from .report import LayerReport, QuantizationReport
 
 _CLASSES = (
     Quantizer, AbsMaxQuantizer, QuantizationConfig, Int8QuantizationConfig, Int4QuantizationConfig,
@@ -75,7 +78,10 @@ __all__ = [
     "GPTQConfig",
     "Int4QuantizationConfig",
     "Int8QuantizationConfig",
+    "LayerReport",
     "QuantizationConfig",
+    "QuantizationReport",
+    "QuantizedGraph",
     "Quantizer",
     "abs_max_quantize",
     "abs_max_quantize_grouped_with_zero_point",
@@ -85,6 +91,7 @@ __all__ = [
     "fake_quant_with_min_max_vars",
     "get",
     "pack_int4",
+    "post_training",
     "quantize_and_dequantize",
     "serialize",
     "unpack_int4",
