@@ -68,9 +68,7 @@ def exact_product(x: Any, kernel: Any) -> jax.Array:
     return total + 128 * jnp.sum(kernel, axis=0, dtype=jnp.int32) if shifted else total
 
 
-def exact_convolution(
-    x: Any, kernel: Any, strides: tuple, padding: Any, dilation: tuple, groups: int
-) -> jax.Array:
+def exact_convolution(x: Any, kernel: Any, strides: tuple, padding: Any, dilation: tuple, groups: int) -> jax.Array:
     """The int32 convolution of integers.
 
     XLA's convolution of integers is not vectorised; its float32 one is exact while no sum reaches 2^24, so the channels

@@ -128,7 +128,13 @@ def _is_linear(n: Node, weights: Weights) -> bool:
     if n.op.name not in ("conv", "matmul") or n.dtype != "float32":
         return False
     x, kernel = n.inputs
-    if kernel not in weights or x in weights or is_static(x.shape[0]) or x.dtype != "float32" or kernel.dtype != "float32":
+    if (
+        kernel not in weights
+        or x in weights
+        or is_static(x.shape[0])
+        or x.dtype != "float32"
+        or kernel.dtype != "float32"
+    ):
         return False
     if n.op.name == "matmul":
         return kernel.ndim == 2 and x.ndim >= 2

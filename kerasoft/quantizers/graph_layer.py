@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import tree
-from ..compiler.ir import Constant, Graph, Node, bind
+from ..compiler.ir import Constant, Graph, Node, bind, node
 from ..compiler.ir.text import parse_graph, print_graph
 from ..errors import SerializationError
 from ..layers.layer import Layer
@@ -48,7 +48,9 @@ class QuantizedGraph(Layer):
             for i, (_, shape, dtype) in enumerate(self._described[0])
         ]
         self._params = {
-            name: self.add_weight(tuple(shape), "zeros", "float32", trainable=False, autocast=False, name=name.replace("/", "."))
+            name: self.add_weight(
+                tuple(shape), "zeros", "float32", trainable=False, autocast=False, name=name.replace("/", ".")
+            )
             for name, shape in self._described[1]
         }
 
@@ -94,16 +96,18 @@ class QuantizedGraph(Layer):
         for n, x in zip(self.graph.inputs, given, strict=True):
             sizes |= {str(want): got for want, got in zip(n.shape, x.shape, strict=True) if not isinstance(want, int)}
         known: dict[Node, Any] = dict(zip(self.graph.inputs, given, strict=True))
+        tracing = any(isinstance(x, Node) for x in given)
         for n in self.graph.nodes:
             if n in known:
                 continue
             if n.op.name == "param":
                 known[n] = self._params[n.attrs["name"]]
             elif n.op.name == "constant":
-                known[n] = n if any(isinstance(x, Node) for x in given) else n.attrs["value"].value
+                known[n] = n if tracing else n.attrs["value"].value
             else:
                 attrs = {key: bind(value, sizes) for key, value in n.attrs.items()}
-                known[n] = n.op(*(known[i] for i in n.inputs), **attrs)
+                inputs = [known[i] for i in n.inputs]
+                known[n] = n.op(*inputs, **attrs) if inputs or not tracing else node(n.op, (), attrs)
         outputs = [known[o] for o in self.graph.outputs]
         if isinstance(self._structure, str):
             return outputs[0] if self._structure == "one" else outputs

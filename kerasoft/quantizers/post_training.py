@@ -187,7 +187,9 @@ class _Run:
 
         sums = self._merged(q8.row_errors(self.graph, self.plan.sources, self.scales), "sum")
         for n, errors in zip(self.plan.sources, sums.reshape(-1, len(CLIPS)), strict=True):
-            limit = CLIPS[int(np.argmin(errors))] * self.scales[n].value * {"uint8": 255, "int8": 127}[self.scales[n].dtype]
+            limit = (
+                CLIPS[int(np.argmin(errors))] * self.scales[n].value * {"uint8": 255, "int8": 127}[self.scales[n].dtype]
+            )
             low, high = self.ranges[n]
             self.ranges[n] = (max(low, -limit), min(high, limit))
         self.scales = self.plan.scales(self.ranges)
@@ -219,7 +221,9 @@ class _Run:
     def evaluated(self, data: Any, metric: str | None, feature_cols: Any, label_cols: Any) -> tuple[str, Any]:
         """The cost of a graph by what a metric loses."""
         if not self.model.compiled:
-            raise ValueError("post_training: validation_data needs a compiled model: call compile(loss=..., metrics=...)")
+            raise ValueError(
+                "post_training: validation_data needs a compiled model: call compile(loss=..., metrics=...)"
+            )
         options: dict[str, Any] = {"batch_size": self.batch_size, "verbose": 0, "return_dict": True}
         if is_distributed(data):
             args: tuple = (data,)
@@ -249,9 +253,7 @@ class _Run:
         for i, region in enumerate(self.regions):
             low, high = self._range_of(region.x)
             kept = region.kernel.size
-            layers.append(
-                LayerReport(region.name, i not in chosen, self.errors[i], kept, low, high, why.get(i, ""))
-            )
+            layers.append(LayerReport(region.name, i not in chosen, self.errors[i], kept, low, high, why.get(i, "")))
             saved += 3 * kept if i in chosen else 0
         before = sum(v.nbytes for v in self.values.values())
         return QuantizationReport(tuple(layers), measure, cost, guard, before, before - saved)
@@ -265,5 +267,8 @@ class _Run:
 def _gives_classes(graph: Graph) -> bool:
     first = graph.outputs[0]
     return (
-        len(graph.outputs) == 1 and first.op.name in ("softmax", "log_softmax") and first.ndim == 2 and first.shape[1] > 1
+        len(graph.outputs) == 1
+        and first.op.name in ("softmax", "log_softmax")
+        and first.ndim == 2
+        and first.shape[1] > 1
     )

@@ -65,7 +65,9 @@ class QuantizationReport:
         for layer in self.layers:
             kept = "float32" if layer.in_float else "int8"
             text = f"{layer.name:<{width}}  {kept:<7}  {layer.error:>8.2%}  {layer.weights:>11,}"
-            lines.append(f"{text}  {layer.low:.4g} ... {layer.high:.4g}" + (f"  {layer.reason}" if layer.reason else ""))
+            lines.append(
+                f"{text}  {layer.low:.4g} ... {layer.high:.4g}" + (f"  {layer.reason}" if layer.reason else "")
+            )
         what = {"classes": "rows whose class changed", "variance": "squared error over variance"}
         watched = what.get(self.measure, f"loss of {self.measure}")
         allowed = "no guard" if self.guard is None else f"at most {self.guard:.4g} allowed"

@@ -24,7 +24,12 @@ def mlp():
 
 def lenet():
     conv, pool = ks.layers.Conv2D, ks.layers.MaxPooling2D
-    layers = [conv(32, 5, activation="relu", padding="same"), pool(), conv(64, 5, activation="relu", padding="same"), pool()]
+    layers = [
+        conv(32, 5, activation="relu", padding="same"),
+        pool(),
+        conv(64, 5, activation="relu", padding="same"),
+        pool(),
+    ]
     top = [ks.layers.Flatten(), ks.layers.Dense(512, activation="relu"), ks.layers.Dense(10, activation="softmax")]
     return ks.Sequential([ks.Input((28, 28, 1)), *layers, *top]), (28, 28, 1), 128
 

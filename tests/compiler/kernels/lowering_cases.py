@@ -119,6 +119,38 @@ def convolution_kernel_and_bias(random: np.random.Generator) -> Call:
     return call_of("conv_grad_kernel_bias", (x, floats(random, *shape)), call.attrs | more, outputs=2)
 
 
+def _quantised(
+    random: np.random.Generator, op: str, x: np.ndarray, kernel: np.ndarray, shape: tuple, attrs: dict
+) -> Call:
+    """A call on integers whose results spread over their range: sums have the size of the square root of their terms."""
+    signed = bool(random.integers(0, 2))
+    x = random.integers(-127 if signed else 0, 128 if signed else 256, x.shape).astype("int8" if signed else "uint8")
+    kernel = random.integers(-127, 128, kernel.shape).astype("int8")
+    unit = 40 / (128 * 73 * np.sqrt(max(np.prod(kernel.shape[:-1]), 1)))
+    arrays = [x, kernel, (random.uniform(0.5, 1.5, shape[-1]) * unit).astype("f"), floats(random, shape[-1]) * 9]
+    dtype = str(random.choice(["uint8", "int8", "float32"]))
+    if random.random() < 0.4:
+        arrays.append(
+            random.integers(0, 127, shape).astype("float32" if dtype == "float32" else random.choice(["uint8", "int8"]))
+        )
+    more = {"relu": bool(random.integers(0, 2)), "upper": 77.5 if random.random() < 0.3 else None, "add_scale": 0.37}
+    return call_of(op, arrays, attrs | more | {"dtype": dtype})
+
+
+def quantised_convolution(random: np.random.Generator) -> Call:
+    call = convolution(random)
+    shape = np.shape(REGISTRY["conv"].lower(*call.arrays, **call.attrs))
+    return _quantised(random, "quantised_conv", *call.arrays, shape, call.attrs)
+
+
+def quantised_product(random: np.random.Generator) -> Call:
+    size, units = (int(n) for n in random.integers(1, 70, 2))
+    lead = tuple(int(n) for n in random.integers(0, 5, random.integers(1, 3)))
+    return _quantised(
+        random, "quantised_dense", floats(random, *lead, size), floats(random, size, units), (*lead, units), {}
+    )
+
+
 def largest_of_windows(random: np.random.Generator) -> Call:
     rank = int(random.choice([1, 2, 2]))
     window = tuple(int(k) for k in random.integers(1, 4, rank))
@@ -230,6 +262,8 @@ ROWS: dict[str, Row] = {
     "conv": Row(convolution, nonfinite=_is_whole, draws=12),
     "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole),
     "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole),
+    "quantised_conv": Row(quantised_convolution, 16.0, gradients=False, nonfinite=lambda call: False, draws=12),
+    "quantised_dense": Row(quantised_product, 16.0, gradients=False, nonfinite=lambda call: False),
     "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),
     "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
     "attention": Row(attention, bound=500.0, nonfinite=lambda call: False, draws=6),
