@@ -475,6 +475,11 @@ def save_merged(layer: Any, store: Any) -> None:
 def quantize_model(model: Any, mode: Any, config: Any, filters: Any, **kwargs: Any) -> None:
     """Quantises every layer of a model that can be; warns of the others. See `Model.quantize`."""
     type_check = kwargs.pop("type_check", True)
+    if "calibration_data" in kwargs:
+        raise ValueError(
+            "`quantize` takes no calibration_data, as in Keras: it scales activations at each call. For ranges measured on "
+            "sample rows use `kerasoft.quantizers.post_training(model, calibration_data)`, which returns a new model."
+        )
     if kwargs:
         raise ValueError(f"Unrecognized keyword arguments passed to {type(model).__name__}: {kwargs}")
     config = resolve(mode, config)

@@ -177,6 +177,8 @@ def test_errors():
         ks.quantizers.post_training(ks.Sequential([ks.Input((4,)), layers.ReLU()]), rows(4, 4))
     with pytest.raises(ValueError, match="needs a compiled model"):
         ks.quantizers.post_training(model, rows(4, 4), validation_data=(rows(4, 4), rows(4, 2)))
+    with pytest.raises(ValueError, match=r"use `kerasoft.quantizers.post_training\(model, calibration_data\)`"):
+        model.quantize("int8", calibration_data=rows(4, 4))
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="evaluate gives loss, not metric='auc'"):
         ks.quantizers.post_training(model, rows(4, 4), validation_data=(rows(4, 4), rows(4, 2)), metric="auc")
