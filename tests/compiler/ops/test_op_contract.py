@@ -632,7 +632,11 @@ def _by_integers(total, m, t, addend=None, relu=False, upper=None, add_scale=0.0
     y = total * m.astype(np.float64) + t + (0 if addend is None else addend * np.float64(add_scale))
     y = np.maximum(y, 0) if relu else y
     y = y if upper is None else np.minimum(y, upper)
-    return y if dtype == "float32" else np.clip(np.round(y), *((0, 255) if dtype == "uint8" else (-128, 127))).astype(dtype)
+    return (
+        y
+        if dtype == "float32"
+        else np.clip(np.round(y), *((0, 255) if dtype == "uint8" else (-128, 127))).astype(dtype)
+    )
 
 
 _plain = {"relu": False, "upper": None, "add_scale": 0.0, "dtype": "float32"}
@@ -641,7 +645,13 @@ _window = {"strides": (2, 1), "padding": "same", "dilation": (1, 1), "groups": 1
 _small = Input((4,), lambda rng, s: rng.uniform(1e-3, 3e-3, s).astype("f"))
 row("quantize", lambda x: quantised.quantize_op(x, scale=0.01, dtype="int8"), real(b, 5), want=lambda x: np.clip(np.round(x / 0.01), -127, 127).astype("int8"), gradient=False)  # fmt: skip
 row("quantize", lambda x: quantised.quantize_op(x, scale=0.01, dtype="uint8"), real(b, 5), want=lambda x: np.clip(np.round(x / 0.01), 0, 255).astype("uint8"), gradient=False, label="uint8")  # fmt: skip
-row("dequantize", lambda q: quantised.dequantize_op(q, scale=0.01), bytes_of("uint8", b, 5), want=lambda q: q * 0.01, gradient=False)
+row(
+    "dequantize",
+    lambda q: quantised.dequantize_op(q, scale=0.01),
+    bytes_of("uint8", b, 5),
+    want=lambda q: q * 0.01,
+    gradient=False,
+)
 row("quantised_dense", lambda *v: quantised.quantised_dense(*v, **_plain), bytes_of("uint8", b, 3, 7), bytes_of("int8", 7, 4), _small, real(4), want=lambda x, k, m, t: _by_integers(x.astype(int) @ k.astype(int), m, t), gradient=False)  # fmt: skip
 row("quantised_dense", lambda *v: quantised.quantised_dense(*v, **_relu), bytes_of("int8", b, 7), bytes_of("int8", 7, 4), _small, real(4), bytes_of("uint8", b, 4), want=lambda x, k, *v: _by_integers(x.astype(int) @ k.astype(int), *v, **_relu), gradient=False, label="addend")  # fmt: skip
 row("quantised_conv", lambda *v: quantised.quantised_conv(*v, **_window, **_plain), bytes_of("int8", b, 5, 5, 3), bytes_of("int8", 3, 2, 3, 4), _small, real(4), want=lambda x, k, m, t: _by_integers(_conv_by_numpy(x.astype(float), k.astype(float), strides=(2, 1), padding="same"), m, t), gradient=False)  # fmt: skip
