@@ -88,7 +88,7 @@ def quantised_kernel(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """``(q, scale)``: int8 of the kernel's shape, float32 (channels,); one scale an output channel, the last axis.
 
     >>> q, scale = quantised_kernel(np.float32([[1.27, 0.0], [-0.5, 0.0]]))
-    >>> q.tolist(), scale.round(4).tolist()
+    >>> q.tolist(), [round(float(s), 4) for s in scale]
     ([[127, 0], [-50, 0]], [0.01, 1.0])
     """
     largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)), initial=0.0)
