@@ -58,6 +58,12 @@ class Pairs:
         return [np.append(self.seen[:, 0], users), np.append(self.seen[:, 1], items)], labels
 
 
+def to_rank(test: np.ndarray, negative: np.ndarray) -> list[np.ndarray]:
+    """Users and items, flat: for each user first the item seen, then the others."""
+    users = np.repeat(test[:, 0], 1 + negative.shape[1])
+    return [users.astype(np.int32), np.concatenate([test[:, 1:], negative], axis=1).ravel().astype(np.int32)]
+
+
 def hits(scores: np.ndarray, top: int = 10) -> tuple[float, float]:
     """HR and NDCG at `top` of scores (users, 1 + negatives) whose first column is the item seen; a tie counts against it.
 
@@ -72,7 +78,7 @@ def hits(scores: np.ndarray, top: int = 10) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="ncf.npz")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--factors", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=0.001)
@@ -85,10 +91,7 @@ def main() -> None:
     items = max(items, int(negative.max()) + 1)
     ks.utils.set_random_seed(options.seed)
     pairs = Pairs(train[: options.rows], users, items, options.seed)
-    ranked = [
-        np.repeat(test[:, 0], 1 + negative.shape[1]).astype(np.int32),
-        np.concatenate([test[:, 1:], negative], axis=1).ravel().astype(np.int32),
-    ]
+    ranked = to_rank(test, negative)
     model = neumf(users, items, options.factors)
     model.compile(ks.optimizers.Adam(options.learning_rate), "binary_crossentropy")
     best = (0.0, 0.0)

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -61,3 +62,17 @@ def test_text_classifier_on_its_own_lines(tmp_path):
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_first_line_says_what_it_shows(script):
     assert script.read_text().startswith('"""Shows ')
+
+
+def test_ncf(tmp_path):
+    """Users like the items of their own half."""
+    random = np.random.default_rng(0)
+    users = np.repeat(np.arange(40), 15)
+    items = random.integers(0, 30, len(users)) * 2 + users % 2
+    seen = np.unique(np.stack([users, items], axis=1), axis=0)
+    test = np.stack([np.arange(40), np.arange(40) % 2 + 2 * random.integers(0, 30, 40)], axis=1)
+    negative = 2 * random.integers(0, 30, (40, 20)) + 1 - np.arange(40)[:, None] % 2
+    np.savez(tmp_path / "ncf.npz", train=seen, test=test, neg=negative)
+    settings = ("--epochs", 30, "--batch-size", 64, "--learning-rate", 0.01)
+    out = run(ROOT / "examples" / "ncf.py", tmp_path / "ncf.npz", *settings, folder=tmp_path)
+    assert float(re.search(r"best: HR@10 ([0-9.]+)", out).group(1)) > 0.9
