@@ -51,7 +51,7 @@ def _addend_fits(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
 
 def _run(spec: Sequence[int], shape: tuple, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> Any:
     digest = attrs.get("digest")
-    numbers = [] if digest is None else np.frombuffer(bytes.fromhex(digest), np.int64)
+    numbers: Any = [] if digest is None else np.frombuffer(bytes.fromhex(digest), np.int64)
     upper = attrs["upper"]
     post = RELU * attrs["relu"] | ADDEND * (len(arrays) > 4) | BOUNDED * (upper is not None)
     result = jax.ShapeDtypeStruct(shape, attrs["dtype"])
