@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from .packing import CONTROL, join, pack_step, pack_update
 from .pieces import Pieces
 from .row_step import Placed, RowStep
 from .rows import applicable
+from .several import several, steps_together
 
 if TYPE_CHECKING:
     from .program import StepSource
@@ -113,6 +115,34 @@ class LocalStep:
         arrays = _arrays(names, batch, given)
         return call(params, state, slots, arrays, _scalar(iteration, np.int32), _scalar(learning_rate))
 
+    def together(self, params: Any, rows: int, batch_bytes: int) -> int:
+        """How many steps of so many rows `train_several` makes in one call; 1 = use `train`.
+
+        Args:
+            params: what `place` gave.
+        """
+        if self._train is None or isinstance(params, Placed):
+            return 1
+        return steps_together(self._source.optimised("train"), rows, batch_bytes)
+
+    def train_several(
+        self, params, state, slots, batches, valid, row_id, keys, rows, count, iteration, learning_rate
+    ) -> tuple[Any, Any, tuple[Any, ...], Any]:
+        """`count` steps in one call; otherwise as `train`. Numbers are those of single steps, to rounding.
+
+        Args:
+            params, state, slots: what `place` gave; donated.
+            batches, valid, row_id, keys, rows: as in `train`, with the steps as first axis (at least `count`).
+            iteration: steps before the first.
+
+        Returns:
+            ``(params, state, slots, sums float32[steps, M])``; rows behind the first `count` are zeros.
+        """
+        names, call = self._several
+        stacked = _arrays(names, batches, (valid, row_id, keys, rows, _ONE, _scalar(iteration, np.int32)))
+        end = (np.int32(count), _scalar(iteration, np.int32), _scalar(learning_rate))
+        return call(params, state, slots, stacked, *end)
+
     def gradient(self, params, state, batch, valid, row_id, key, rows, iteration) -> Any:
         """float32[V] of one step: gradients, states, sums; nothing is donated."""
         if self._gradient is None:
@@ -144,6 +174,16 @@ class LocalStep:
         return names, compiled(_whole(choosers, kind, self.layout, pieces), choosers, 2)
 
     def _jit_train(self) -> tuple[tuple[str, ...], Callable]:
+        names, choosers, step = self._traced()
+        return names, compiled(step, choosers, 3, donate_argnums=(0, 1, 2))
+
+    @functools.cached_property
+    def _several(self) -> tuple[tuple[str, ...], Callable]:
+        names, choosers, step = self._traced()
+        return names, several(step, names, choosers, self.layout.M)
+
+    def _traced(self) -> tuple[tuple[str, ...], Choosers, Callable]:
+        """Names of the arrays of a step, its choosers, and ``step(params, state, slots, arrays, iteration, rate)``."""
         graph = self._source.optimised("train")
         choosers = Choosers(graph)
         gradient = _whole(choosers, "train", self.layout, self.pieces)
@@ -154,7 +194,7 @@ class LocalStep:
             new_params, new_slots = self._updated(params, slots, gradients, iteration, learning_rate)
             return new_params, new_state, new_slots, sums
 
-        return names, compiled(step, choosers, 3, donate_argnums=(0, 1, 2))
+        return names, choosers, step
 
     def _updated(self, params, slots, gradients, iteration, learning_rate) -> tuple[tuple, tuple]:
         """The optimiser's step on each piece, as if each were a replica's slice; on the whole vectors where it must be."""

@@ -30,11 +30,29 @@ class Batch(NamedTuple):
     rows: int
 
 
+class Batches(NamedTuple):
+    """Several steps' rows.
+
+    Attributes:
+        arrays, valid, row_id: as in `Batch`, with the steps as first axis; behind the real steps stands anything.
+        rows: real rows of each step, as many as there are real steps.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    valid: Any
+    row_id: Any
+    rows: tuple[int, ...]
+
+
 class LocalFeed(Protocol):
-    """Where a loop's batches come from."""
+    """Where a loop's batches come from. A feed may also have `batch_size`, `batch_bytes` and `several`."""
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from step `first` on."""
+        """The batches of an epoch, from step `first` on.
+
+        ``several(epoch, first, count)`` gives the same rows as `Batches` of `count` steps; what does not fill a step that
+        must be full comes as a `Batch`.
+        """
 
 
 def run_local(
@@ -46,7 +64,8 @@ def run_local(
 ) -> TrainResult:
     """Trains in this process.
 
-    1. per epoch: hooks, then per batch one fused gradient and update step; sums stay on the device until a report
+    1. per epoch: hooks, then per batch one fused gradient and update step, of small models several in one call; sums stay
+       on the device until a report
     2. reports to the hooks every 0.1 s, or before the next step if a hook wants every one
     3. validation, end of the epoch, hooks' decision
 
@@ -142,11 +161,11 @@ class LocalLoop:
 
     def _steps(self, epoch: int, first: int, feed: LocalFeed, group: _Group) -> None:
         """All steps of an epoch, up to its end or until a hook stops it."""
-        train, clock, each = self.step.train, time.perf_counter, self._each
+        clock, each = time.perf_counter, self._each
         input_s = compute_s = 0.0
         number = first
         last = t0 = clock()
-        source = iter(feed.epoch(epoch, first))
+        source = self._batches(epoch, first, feed)
         while True:
             batch = next(source, None)
             t1 = clock()
@@ -156,21 +175,16 @@ class LocalLoop:
             if each:
                 self._follow(self._timed("callbacks", self._before_step, epoch, number))
                 t1 = clock()
-            key, iteration = self._key(), np.int32(self.iteration)
-            rows, rate = self._rows(batch.rows), self._learning_rate()
-            arrays, valid, row_id, real = batch
-            self.params, self.state, self.slots, sums = train(
-                self.params, self.state, self.slots, arrays, valid, row_id, key, rows, iteration, rate
-            )
-            self.iteration += 1
-            group.pending.append((number, real, sums))
-            number += 1
+            real = batch.rows if isinstance(batch, Batches) else (batch.rows,)
+            sums = self._several(batch) if isinstance(batch, Batches) else self._one(batch)
+            group.add_pending(number, real, sums)
             t0 = clock()
-            if number == first + 1:  # the first call of a shape compiles before it returns
+            if number == first:  # the first call of a shape compiles before it returns
                 self._charge("compile", t0 - t1)
             else:
                 compute_s += t0 - t1
-            if each or t0 - last > REPORT_S or len(group.pending) >= MOST_STEPS:
+            number += len(real)
+            if each or t0 - last > REPORT_S or group.waiting >= MOST_STEPS:
                 decision = self._report(epoch, group, input_s, compute_s)
                 input_s = compute_s = 0.0
                 last = t0 = clock()
@@ -180,10 +194,59 @@ class LocalLoop:
                         return
         self._follow(self._report(epoch, group, input_s, compute_s))
 
+    def _batches(self, epoch: int, first: int, feed: LocalFeed) -> Iterator[Batch | Batches]:
+        """The batches of an epoch, several at once if no hook waits for every step and the model is small."""
+        size, asked = getattr(feed, "batch_size", 0), getattr(feed, "several", None)
+        if self._each or asked is None or not hasattr(self.step, "together"):
+            return iter(feed.epoch(epoch, first))
+        count = self.step.together(self.params, size, feed.batch_bytes)  # type: ignore[attr-defined]
+        return iter(feed.epoch(epoch, first) if count < 2 else asked(epoch, first, count))
+
+    def _one(self, batch: Batch) -> Any:
+        """One step; its sums float32[M], which are still to come."""
+        arrays, valid, row_id, rows = batch
+        key, iteration = self._next_keys(1)[0], np.int32(self.iteration)
+        self.params, self.state, self.slots, sums = self.step.train(
+            self.params,
+            self.state,
+            self.slots,
+            arrays,
+            valid,
+            row_id,
+            key,
+            self._rows(rows),
+            iteration,
+            self._learning_rate(),
+        )
+        self.iteration += 1
+        return sums
+
+    def _several(self, batches: Batches) -> Any:
+        """Several steps in one call; their sums float32[steps, M]."""
+        arrays, valid, row_id, rows = batches
+        steps, count = len(row_id), len(rows)
+        keys, iteration = self._next_keys(steps), np.int32(self.iteration)
+        counts = np.array(rows + (1,) * (steps - count), np.float32)
+        self.params, self.state, self.slots, sums = self.step.train_several(
+            self.params,
+            self.state,
+            self.slots,
+            arrays,
+            valid,
+            row_id,
+            keys,
+            counts,
+            count,
+            iteration,
+            self._learning_rate(),
+        )
+        self.iteration += count
+        return sums
+
     def _report(self, epoch: int, group: _Group, input_s: float, compute_s: float) -> Decision | None:
         """Fetches the sums of the pending steps, which waits for them, and tells the hooks."""
         begin = time.perf_counter()
-        fetched = [np.asarray(sums) for _, _, sums in group.pending]
+        fetched = group.fetch()
         compute_s += time.perf_counter() - begin
         self._charge("input", input_s)
         self._charge("compute", compute_s)
@@ -193,10 +256,8 @@ class LocalLoop:
         times = {"input": input_s / count, "compute": compute_s / count}
         done = self.iteration - count + 1
         reports = [
-            StepReport(epoch, number, rows, sums, times, done + i)
-            for i, ((number, rows, _), sums) in enumerate(zip(group.pending, fetched))
+            StepReport(epoch, number, rows, sums, times, done + i) for i, (number, rows, sums) in enumerate(fetched)
         ]
-        group.add(fetched)
         self.steps, self.rows = self.steps + count, self.rows + sum(r.rows for r in reports)
         return self._timed("callbacks", self.hooks.on_steps, reports)
 
@@ -212,11 +273,12 @@ class LocalLoop:
             else:  # slots of rows that are behind belong to the old weights
                 self.params, self.state, self.slots = self._placed(params, state, self._flat()[1])
 
-    def _key(self) -> np.ndarray:
+    def _next_keys(self, count: int) -> np.ndarray:
+        """uint32[count, 2]: of the next steps."""
         at = self.iteration - self._first_key
-        if not 0 <= at < len(self._keys):
+        if not 0 <= at <= len(self._keys) - count:
             self._keys, self._first_key, at = step_keys(self.job.seed, self.iteration, KEYS), self.iteration, 0
-        return self._keys[at]
+        return self._keys[at : at + count]
 
     def _rows(self, rows: int) -> Any:
         known = self._rows_on_device.get(rows)
@@ -246,15 +308,25 @@ class _Group:
     """The sums of an epoch, and the steps whose sums are still on the device."""
 
     def __init__(self, size: int):
-        self.pending: list[tuple[int, int, Any]] = []
+        self._pending: list[tuple[int, tuple[int, ...], Any]] = []
         self.sums = np.zeros(size, np.float64)
-        self.steps = self.rows = 0
+        self.steps = self.rows = self.waiting = 0
 
-    def add(self, fetched: list[np.ndarray]) -> None:
-        self.sums = self.sums + np.sum(np.stack(fetched), axis=0, dtype=np.float64)
-        self.steps += len(fetched)
-        self.rows += sum(rows for _, rows, _ in self.pending)
-        self.pending = []
+    def add_pending(self, number: int, rows: tuple[int, ...], sums: Any) -> None:
+        """A call from step `number` on, with so many rows in each of its steps."""
+        self._pending.append((number, rows, sums))
+        self.waiting += len(rows)
+
+    def fetch(self) -> list[tuple[int, int, np.ndarray]]:
+        """Number, rows and sums of each step that was pending; waits for them."""
+        found = []
+        for number, rows, sums in self._pending:
+            found += zip(range(number, number + len(rows)), rows, np.asarray(sums).reshape(-1, len(self.sums)))
+        if found:
+            self.sums = self.sums + np.sum(np.stack([sums for _, _, sums in found]), axis=0, dtype=np.float64)
+        self.steps, self.rows = self.steps + len(found), self.rows + sum(rows for _, rows, _ in found)
+        self._pending, self.waiting = [], 0
+        return found
 
 
 def sum_batches(step: Any, params: Any, state: Any, batches: Iterator[Batch], tell: Callable | None = None):

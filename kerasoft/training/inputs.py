@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import dtypes, tree
 from ..errors import DataError
-from ..runtime.local import Batch
+from ..runtime.local import Batch, Batches
 from ..runtime.shards import permutation
 from . import checks
 from .signature import Leaf, Signature
@@ -280,19 +280,13 @@ class ArrayFeed:
         self.steps = self.available if steps is None else steps
         self._next, self._pass = 0, 0  # where the next epoch begins, and the epoch that gives the order of the rows
         self._ones = _on_device(np.ones(self.batch_size, np.float32))
+        self.batch_bytes = sum(v[:1].nbytes for v in self.arrays.values()) * self.batch_size
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         size, total = self.batch_size, self.rows
         arrays, valid = self.arrays, None if self.exact else self._ones
-        if not self._next:
-            self._pass = epoch
-        order = permutation(total, self.seed, self._pass, 0) if self.shuffle else None
-        ids = order if order is not None else np.arange(total, dtype=np.uint32)
-        begin, end = self._next, min(self._next + self.steps, self.available)
-        self._next = end % self.available
-        if end - begin < self.steps:
-            ran_out()
-        for start in range((begin + first) * size, end * size, size):
+        order, ids, begin, end = self._begin(epoch, first)
+        for start in range(begin * size, end * size, size):
             stop = start + size
             if stop <= total:
                 if order is None:
@@ -303,6 +297,36 @@ class ArrayFeed:
             else:
                 rows = ids[start:total]
                 yield self._last(rows)
+
+    def several(self, epoch: int, first: int, count: int) -> Iterator[Batch | Batches]:
+        """The rows of `epoch`, `count` batches at once. An exact feed's smaller batch comes by itself."""
+        size, steps = self.batch_size, count
+        _, ids, begin, end = self._begin(epoch, first)
+        whole = min(end, self.rows // size) if self.exact else end
+        full = None if self.exact else _on_device(np.ones((count, size), np.float32))
+        for step in range(begin, whole, count):
+            steps = min(count, whole - step)
+            rows = ids[step * size : (step + steps) * size]
+            real, valid = len(rows), full
+            if real < count * size:
+                rows = np.concatenate([rows, np.full(count * size - real, rows[0], rows.dtype)])
+                valid = None if self.exact else (np.arange(count * size) < real).astype(np.float32).reshape(count, size)
+            stacked = {k: v.take(rows, axis=0).reshape(count, size, *v.shape[1:]) for k, v in self.arrays.items()}
+            of_steps = tuple(min(size, real - i * size) for i in range(steps))
+            yield Batches(stacked, valid, rows.reshape(count, size), of_steps)
+        if whole < end:
+            yield self._last(ids[whole * size :])
+
+    def _begin(self, epoch: int, first: int) -> tuple[np.ndarray | None, np.ndarray, int, int]:
+        """The order of the rows if they are shuffled, their numbers, and the epoch's first batch and end."""
+        if not self._next:
+            self._pass = epoch
+        order = permutation(self.rows, self.seed, self._pass, 0) if self.shuffle else None
+        begin, end = self._next, min(self._next + self.steps, self.available)
+        self._next = end % self.available
+        if end - begin < self.steps:
+            ran_out()
+        return order, np.arange(self.rows, dtype=np.uint32) if order is None else order, begin + first, end
 
     def together(self, count: int) -> Iterator[Batch]:
         """All rows in order, `count` batches in one while there are so many, then batch by batch."""
