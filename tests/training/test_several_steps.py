@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from kerasoft.compiler import several
 
 import kerasoft as ks
-from kerasoft.compiler import several
 
 
 @pytest.fixture
