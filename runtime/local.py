@@ -319,7 +319,7 @@ class _Group:
 
     def fetch(self) -> list[tuple[int, int, np.ndarray]]:
         """Number, rows and sums of each step that was pending; waits for them."""
-        found = []
+        found: list[tuple[int, int, np.ndarray]] = []
         for number, rows, sums in self._pending:
             found += zip(range(number, number + len(rows)), rows, np.asarray(sums).reshape(-1, len(self.sums)))
         if found:
