@@ -324,6 +324,7 @@ def trace_tables(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """For the weights that a training graph only looks up: what idle rows do; for the others that are: why not."""
     tables, whole = find_tables(train)
+    tables = {name: table for name, table in tables.items() if name in variables}  # frozen weights are not updated
     found = optimizer.trace_idle({name: variables[name] for name in tables}, [s.name for s in slots]) if tables else {}
     whole |= {name: rule for name, rule in found.items() if isinstance(rule, str)}
     return {name: rule for name, rule in found.items() if not isinstance(rule, str)}, whole

@@ -179,3 +179,13 @@ def test_explain_says_which_tables_are_updated_by_rows(arguments, because, alway
     text = str(explain(program.source, "train", rows=4, compile=False))
     (line,) = [line for line in text.splitlines() if line.startswith("table ")]
     assert "words/embeddings" in line and ("by rows" in line if because is None else because in line)
+
+
+def test_a_frozen_table_is_no_table():
+    model = ks.Sequential([ks.Input((5,), dtype="int32"), ks.layers.Embedding(1000, 8), ks.layers.Flatten()])
+    model.add(ks.layers.Dense(1))
+    model.layers[0].trainable = False
+    model.compile("adam", "mse")
+    before = np.array(model.layers[0].get_weights()[0])
+    model.fit(np.arange(80).reshape(16, 5), np.ones(16, "float32"), batch_size=8, verbose=0)
+    np.testing.assert_array_equal(model.layers[0].get_weights()[0], before)
