@@ -182,8 +182,10 @@ def test_explain_says_which_tables_are_updated_by_rows(arguments, because, alway
 
 
 def test_a_frozen_table_is_no_table():
-    model = ks.Sequential([ks.Input((5,), dtype="int32"), ks.layers.Embedding(1000, 8), ks.layers.Flatten()])
-    model.add(ks.layers.Dense(1))
+    model = kerasoft.Sequential(
+        [kerasoft.Input((5,), dtype="int32"), kerasoft.layers.Embedding(1000, 8), kerasoft.layers.Flatten()]
+    )
+    model.add(kerasoft.layers.Dense(1))
     model.layers[0].trainable = False
     model.compile("adam", "mse")
     before = np.array(model.layers[0].get_weights()[0])
