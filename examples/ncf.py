@@ -1,4 +1,4 @@
-"""Neural collaborative filtering on MovieLens-1M: which film will a user see next?
+"""Shows neural collaborative filtering on MovieLens-1M: which film will a user see next?
 
     python examples/ncf.py path/to/ncf.npz
 

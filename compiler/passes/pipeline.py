@@ -19,7 +19,7 @@ from .fuse_dense import FuseDense
 from .pass_base import Pass
 from .simplify_algebra import SimplifyAlgebra
 
-KINDS = ("train", "test", "predict", "update")
+KINDS = ("train", "test", "predict", "update", "export")
 ROUNDS = 10
 
 _CLEANING = (FoldConstants(), SimplifyAlgebra(), CommonSubexpressions(), DropUnusedResults(), DropDeadNodes())
@@ -31,6 +31,8 @@ def passes_for(kind: str) -> tuple[Pass, ...]:
         return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions(), FuseDense())
     if kind == "train":
         return (*_CLEANING, FuseBatchNormRelu(), FuseConvolutions(), FuseBiasGradients(), FuseDense())
+    if kind == "export":  # for other runtimes, which fuse for themselves
+        return (*_CLEANING, FoldBatchNormalization())
     return _CLEANING
 
 
@@ -38,7 +40,7 @@ def optimise(graph: Graph, kind: str, check: bool | None = None) -> Graph:
     """The graph after all passes for `kind`; the same object when none had anything to do.
 
     Args:
-        kind: "train", "test", "predict" or "update".
+        kind: "train", "test", "predict", "update" or "export".
         check: verify the graph after every pass; by default if the environment variable KERASOFT_VERIFY is "1".
 
     Raises:

@@ -57,7 +57,7 @@ def tree_of_shapes(shape: Any, dtype: str) -> Any:
     return KerasTensor((None, *shape[1:]), dtype)
 
 
-def trace_forward(function: Callable, signature: Any, kind: str = "predict") -> Forward:
+def trace_forward(function: Callable, signature: Any, kind: str = "export") -> Forward:
     """The graph of ``function(signature)``.
 
     Args:

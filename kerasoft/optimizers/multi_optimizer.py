@@ -257,7 +257,7 @@ class MultiOptimizer(Optimizer):
             )
             local = places_of([place.variable for place in own])
             iteration = state.extras[inner._iterations]
-            step = Moment(self._rate_of(inner, state, iteration), iteration, segment_of(local))
+            step = Moment(self._inner_rate(inner, state, iteration), iteration, segment_of(local))
             after = flat_step(inner, local, given, joined([place.of(gradient) for place in own]), step)
             values.update((place.variable, here.of(after.param)) for place, here in zip(own, local, strict=True))
             extras.update(after.extras)
@@ -272,7 +272,7 @@ class MultiOptimizer(Optimizer):
         return State(joined([values[place.variable] for place in places]), slots, extras)
 
     @staticmethod
-    def _rate_of(inner, state, iteration):
+    def _inner_rate(inner, state, iteration):
         if inner._learning_rate_variable is not None:
             return state.extras[inner._learning_rate_variable]
         with ValueScope([(inner._iterations, iteration)]):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...compiler.ir import Graph, Node
 from ...compiler.ops import arithmetic as a
-from ...compiler.ops import control, linalg, shape
+from ...compiler.ops import control, convolution, linalg, shape
 from ...compiler.ops.registry import REGISTRY, input_node
 from ...errors import SerializationError
 from .builder import Builder, element_type, rule
@@ -99,6 +99,14 @@ def _gru(states: list, x: Any, recurrent: Any, bias: Any, attrs: Any) -> list:
     return [a.add(a.multiply(z, h), a.multiply(a.subtract(1.0, z), new))]
 
 
+def _conv_lstm(states: list, z: Any, recurrent: Any) -> list:
+    h, c = states
+    z = a.add(z, convolution.conv(h, recurrent, padding="same"))
+    i, f, o = (_activation("sigmoid")(_part(z, h.shape[-1], k, k + 1)) for k in (0, 1, 3))
+    c = a.add(a.multiply(f, c), a.multiply(i, a.tanh(_part(z, h.shape[-1], 2, 3))))
+    return [a.multiply(o, a.tanh(c)), c]
+
+
 _STEPS = {"simple_rnn": (_simple_rnn, 1), "lstm": (_lstm, 2), "gru": (_gru, 1)}
 
 
@@ -112,30 +120,44 @@ def as_scan(n: Any) -> Graph:
     mask = rest.pop(0) if n.attrs["has_mask"] else None
     if n.attrs["has_dropout"]:
         raise SerializationError(f"ONNX export has no form for recurrent dropout (layer '{n.source}')")
-    cells: list[Node] = [linalg.matmul(shape.transpose(x, (1, 0, 2)), kernel)]
-    if mask is not None:
-        cells.append(shape.transpose(mask, (1, 0)))
+    moments = linalg.matmul(shape.moveaxis(x, 1, 0), kernel)
+    once = lambda states, now: step(states, now, recurrent, bias, n.attrs)
+    return _over_time(inputs, once, moments, init, mask, bool(n.attrs["go_backwards"]))
+
+
+def conv_lstm_as_scan(n: Any) -> Graph:
+    """As `as_scan`, of a conv_lstm, whose input is convolved already."""
+    inputs = [input_node(f"r{i}", i_.shape, i_.dtype) for i, i_ in enumerate(n.inputs)]
+    z, h, c, recurrent, *mask = inputs
+    once = lambda states, now: _conv_lstm(states, now, recurrent)
+    return _over_time(inputs, once, shape.moveaxis(z, 1, 0), [h, c], mask[0] if mask else None, False)
+
+
+def _over_time(inputs: list, step: Callable, moments: Any, init: list, mask: Any, backwards: bool) -> Graph:
+    """`step` over the first axis of `moments`; a masked step (mask (b, t)) keeps the states."""
+    cells: list[Node] = [moments] if mask is None else [moments, shape.transpose(mask, (1, 0))]
 
     def run(states: list, now: list) -> tuple[list, list]:
-        new = step(states, now[0], recurrent, bias, n.attrs)
+        new = step(states, now[0])
         if mask is not None:
-            kept = shape.expand_dims(now[1], -1)
+            kept = shape.reshape(now[1], shape=(-1, *(1,) * (len(new[0].shape) - 1)))
             new = [a.where(kept, fresh, old) for fresh, old in zip(new, states, strict=True)]
         return new, [new[0]]
 
-    last, sequences = control.scan(run, list(init), cells, reverse=bool(n.attrs["go_backwards"]))
-    sequence = sequences[0]
-    if n.attrs["go_backwards"]:  # in the order of processing
-        sequence = shape.flip(sequence, 0)
-    outputs = (shape.transpose(sequence, (1, 0, 2)), *last)
+    last, sequences = control.scan(run, list(init), cells, reverse=backwards)
+    sequence = shape.flip(sequences[0], 0) if backwards else sequences[0]  # in the order of processing
+    outputs = (shape.moveaxis(sequence, 0, 1), *last)
     return Graph(tuple(inputs), outputs, tuple(f"out{i}" for i in range(len(outputs))))
 
 
-@rule(*_STEPS)
+@rule(*_STEPS, "conv_lstm")
 def recurrent(b: Builder, n: Any, inputs: list[str]) -> tuple:
-    graph = as_scan(n)
+    graph = conv_lstm_as_scan(n) if n.op.name == "conv_lstm" else as_scan(n)
     inside = Builder(b)
     inside.nodes = b.nodes
     inside.names = dict(zip(graph.inputs, inputs, strict=True))
     inside.convert(graph.nodes)
-    return tuple(inside.names[o] for o in graph.outputs)
+    results = [inside.names[o] for o in graph.outputs]
+    wanted = n.attrs.get("wanted")
+    # Results after the states are for gradients.
+    return tuple(results) if wanted is None else tuple(results[i] if i < len(results) else None for i in wanted)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import SerializationError
 from ..forward import Forward
-from . import elementwise, loops, structure, windows  # noqa: F401  the rules
+from . import elementwise, loops, normalized, structure, windows  # noqa: F401  the rules
 from .builder import IR_VERSION, OPSET, Builder, element_type
 
 

@@ -6,7 +6,6 @@ import functools
 import jax
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kerasoft.compiler import program as kp
@@ -19,6 +18,7 @@ from kerasoft.compiler.ops import arithmetic, conv_lstm, recurrent, shape
 from kerasoft.compiler.ops.registry import constant, input_node, param_node
 from kerasoft.compiler.passes import optimise
 
+torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not bridge.loaded("native"), reason="no native kernels here")
 GATES = {"lstm": 4, "gru": 3, "simple_rnn": 1}
 
