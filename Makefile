@@ -22,7 +22,7 @@ lint: $(VENV)/.dev
 
 # mypy cannot follow the package-dir map in a checkout: it reads the package installed (not editable) in its own folder.
 types: $(VENV)/.dev
-	rm -rf build $(VENV)/types && $(BIN)/pip install --quiet --no-deps --no-compile --target $(VENV)/types .
+	rm -rf build $(VENV)/types && KERASOFT_BUILD_NATIVE=0 $(BIN)/pip install --quiet --no-deps --no-compile --target $(VENV)/types .
 	rm -rf build kerasoft.egg-info/.types
 	cd $(VENV)/types && MYPYPATH=. ../bin/python -m mypy --config-file ../../pyproject.toml -p kerasoft.compiler -p kerasoft.runtime
 

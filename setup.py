@@ -4,6 +4,8 @@ They are optional: where they cannot be built (no x86-64, no compiler and no zig
 compiler is $CXX, g++ or clang++, else the one in the ziglang package (see build_backend.py). One source gives one
 library for each instruction set (x86-64-v3: AVX2 and FMA; x86-64-v4: AVX-512), of which the best is loaded.
 
+KERASOFT_BUILD_NATIVE=0 leaves them out, KERASOFT_REQUIRE_NATIVE=1 makes a library that cannot be built an error.
+
 In a checkout: python setup.py build_ext --inplace
 """
 
@@ -14,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -81,11 +84,15 @@ class Build(build_ext):
         os.replace(made, target)
 
     def run(self):
-        for ext in self.extensions:
+        if os.environ.get("KERASOFT_BUILD_NATIVE") == "0":
+            return
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            builds = {ext.name: pool.submit(self.build_extension, ext) for ext in self.extensions}
+        for name, build in builds.items():
             try:
-                self.build_extension(ext)
+                build.result()
             except Exception as error:
-                self.warn(f"{ext.name} was not built, kerasoft will run without it: {error}")
+                self.warn(f"{name} was not built, kerasoft will run without it: {error}")
                 if os.environ.get("KERASOFT_REQUIRE_NATIVE") == "1":
                     raise
         self.copy_into_checkout()
