@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .adam_row_step import row_step
 from .allocator import keep_memory
 from .calls import compiled, run, run_together
 from .compile_cache import use_default_cache
@@ -63,7 +64,7 @@ class LocalStep:
         if tables:
             names = tuple(t.name for t in tables)
             if names not in self._by_rows:
-                self._by_rows[names] = RowStep(self._source, tables)
+                self._by_rows[names] = row_step(self._source, tables)
             placed, slots = self._by_rows[names].place(params, slots, iteration)
             return placed, _own(state), slots
         return self.weights(params), _own(state), tuple(map(self.pieces.place, slots))

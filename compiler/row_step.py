@@ -87,7 +87,7 @@ class RowStep:
         """Flat parameters and slots on the device, tables by themselves; and the slots of the others."""
         vectors = [np.asarray(v) for v in (params, *slots)]
         dense, *dense_slots = (self.pieces.place(self._others(v)) for v in vectors)
-        parts = [[jax.device_put(self._table(v, t)) for v in vectors] for t in self._tables]
+        parts = [[jax.device_put(self._table(v, t), may_alias=False) for v in vectors] for t in self._tables]
         rows = [self._tables[m].shape[0] for m in self._members]
         placed = Placed(
             dense,
@@ -124,7 +124,7 @@ class RowStep:
 
     def _table(self, vector: np.ndarray, table: Table) -> np.ndarray:
         _, e = self._entries[table.name]
-        return np.array(vector[e.offset : e.end].reshape(e.shape[0], -1))
+        return vector[e.offset : e.end].reshape(e.shape[0], -1)
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
@@ -139,34 +139,26 @@ class RowStep:
     def _traced(self, placed, state, slots, arrays, iteration, learning_rate):
         arrays = dict(zip(self.inputs, map(jnp.asarray, arrays)))
         base = iteration // HISTORY * HISTORY
-        lookups = self._lookups(placed, arrays, iteration)
-        now: list = []
-        found: dict = {}
+        lookups = [
+            self._looked_up(g, shapes, ids, placed, iteration) for g, (shapes, ids) in enumerate(self._ids(arrays))
+        ]
+        now, found = [], {}
         for k, t in enumerate(self._tables):
             at = lookups[self._group[k]]
-            rows = self._caught_up(k, placed, at.ids, at.last, iteration, base)
-            now.append(rows)
-            found |= self._as_inputs(t, at, rows["param"])
+            now.append(self._taken(k, placed, at, iteration, base))
+            found |= self._as_inputs(t, at, now[k][0])
         (by_piece, new_state, sums), *gradients = self._backward(placed.dense, state, arrays | found)
         dense, new_slots = self._others_updated(placed.dense, slots, by_piece, iteration, learning_rate)
-        tables, table_slots = [], []
+        stepped = []
         for k, t in enumerate(self._tables):
-            at, rows = lookups[self._group[k]], now[k]
+            at = lookups[self._group[k]]
             mine, gradients = gradients[: len(t.gradients)], gradients[len(t.gradients) :]
-            gradient = self._summed(t, at, mine)
-            own = tuple(rows[f"slot/{s.name}"].ravel() for s in self._source.slots)
-            segment = jnp.full(gradient.size, self._entries[t.name][0], jnp.int32) if self._segmented else None
-            param, own = self._update(rows["param"].ravel(), own, gradient.ravel(), segment, iteration, learning_rate)
-            put = [
-                put_rows(old, at.owners, new.reshape(gradient.shape))
-                for old, new in zip((placed.tables[k], *placed.slots[k]), (param, *own))
-            ]
-            tables.append(put[0])
-            table_slots.append(tuple(put[1:]))
+            gradient = self._by_position(t, at, mine)
+            stepped.append(self._stepped(k, placed, at, now[k], gradient, iteration, learning_rate))
         after = Placed(
             dense,
-            tuple(tables),
-            tuple(table_slots),
+            tuple(param for param, *_ in stepped),
+            tuple(tuple(own) for _, *own in stepped),
             tuple(at.touched for at in lookups),
             tuple(at.places for at in lookups),
             self._advanced(placed.coefficients, iteration, base, learning_rate),
@@ -174,34 +166,59 @@ class RowStep:
         )
         return after, new_state, new_slots, sums
 
-    def _lookups(self, placed: Placed, arrays: Mapping[str, Any], iteration: Any) -> list[_Lookups]:
+    def _ids(self, arrays: Mapping[str, Any]) -> list[tuple[dict[Any, tuple[int, ...]], Any]]:
+        """For each group the shapes of its lookups' ids, and all ids int32[l] one after the other."""
         graph = ids_graph(self._source.train, self._tables)  # type: ignore[arg-type]
         values = function(graph, graph.inputs)(*(arrays[n.attrs["name"]] for n in graph.inputs))
         known = dict(zip(graph.outputs, values))
         found = []
-        for g, m in enumerate(self._members):
-            table = self._tables[m]
-            count = table.shape[0]
-            ids = jnp.concatenate([known[n].ravel().astype(jnp.int32) for n in table.ids])
-            ids = jnp.where(ids < 0, ids + count, ids)  # as NumPy counts
-            inside = (ids >= 0) & (ids < count)
-            dropped = jnp.where(inside, ids, count)
-            positions = jnp.arange(ids.size, dtype=jnp.int32)
-            places = placed.places[g].at[dropped].set(positions, mode="drop")
-            owner = jnp.where(inside, places.at[ids].get(mode="clip"), ids.size)
-            found.append(
-                _Lookups(
-                    {n: known[n].shape for n in table.ids},
-                    jnp.clip(ids, 0, count - 1),
-                    inside,
-                    owner,
-                    jnp.where(owner == positions, ids, count),
-                    placed.last[g].at[ids].get(mode="clip"),
-                    placed.last[g].at[dropped].set(iteration + 1, mode="drop"),
-                    places,
-                )
-            )
+        for m in self._members:
+            ids = self._tables[m].ids
+            joined = jnp.concatenate([known[n].ravel().astype(jnp.int32) for n in ids])
+            found.append(({n: known[n].shape for n in ids}, joined))
         return found
+
+    def _looked_up(
+        self, g: int, shapes: Mapping[Any, tuple[int, ...]], ids: Any, placed: Placed, iteration: Any
+    ) -> Any:
+        """Of a group: an object with `shapes`, and `last` and `places` of the group afterwards as `touched`, `places`."""
+        count = self._tables[self._members[g]].shape[0]
+        ids = jnp.where(ids < 0, ids + count, ids)  # as NumPy counts
+        inside = (ids >= 0) & (ids < count)
+        dropped = jnp.where(inside, ids, count)
+        positions = jnp.arange(ids.size, dtype=jnp.int32)
+        places = placed.places[g].at[dropped].set(positions, mode="drop")
+        owner = jnp.where(inside, places.at[ids].get(mode="clip"), ids.size)
+        return _Lookups(
+            shapes,
+            jnp.clip(ids, 0, count - 1),
+            inside,
+            owner,
+            jnp.where(owner == positions, ids, count),
+            placed.last[g].at[ids].get(mode="clip"),
+            placed.last[g].at[dropped].set(iteration + 1, mode="drop"),
+            places,
+        )
+
+    def _taken(self, k: int, placed: Placed, at: Any, iteration: Any, base: Any) -> tuple[Any, ...]:
+        """Rows of table k at the lookups, NaN for ids outside; and what else `_stepped` needs."""
+        rows = self._caught_up(k, placed, at.ids, at.last, iteration, base)
+        return jnp.where(at.inside[:, None], rows["param"], jnp.nan), rows
+
+    def _stepped(
+        self, k: int, placed: Placed, at: Any, taken: tuple, gradient: Any, iteration: Any, learning_rate: Any
+    ) -> Sequence[Any]:
+        """Table k and its slots after the step; `gradient` float32[l, d] is that of each lookup."""
+        rows, gradient = taken[1], sum_rows(gradient, at.owner)
+        own = tuple(rows[f"slot/{s.name}"].ravel() for s in self._source.slots)
+        segment = None
+        if self._segmented:
+            segment = jnp.full(gradient.size, self._entries[self.names[k]][0], jnp.int32)
+        param, own = self._update(rows["param"].ravel(), own, gradient.ravel(), segment, iteration, learning_rate)
+        return [
+            put_rows(old, at.owners, new.reshape(gradient.shape))
+            for old, new in zip((placed.tables[k], *placed.slots[k]), (param, *own))
+        ]
 
     def _caught_up(self, k: int, placed: Placed, ids: Any, last: Any, iteration: Any, base: Any) -> dict[str, Any]:
         """Weights and slots of rows of table k after `iteration` steps. `ids` None: of all rows."""
@@ -218,8 +235,7 @@ class RowStep:
         outputs = function(rule.catch_up)(*(given[n.attrs["name"]] for n in rule.catch_up.inputs))
         return values | dict(zip(rule.catch_up.output_names, outputs))
 
-    def _as_inputs(self, table: Table, at: _Lookups, rows: Any) -> dict[str, Any]:
-        rows = jnp.where(at.inside[:, None], rows, jnp.nan)
+    def _as_inputs(self, table: Table, at: Any, rows: Any) -> dict[str, Any]:
         found, start = {}, 0
         for ids, leaf in zip(table.ids, table.inputs):
             shape = at.shapes[ids]
@@ -237,8 +253,8 @@ class RowStep:
         out = run(packed, {"state": state, **dict(zip(self.pieces.names, dense)), **arrays})
         return out if rows else (out,)
 
-    def _summed(self, table: Table, at: _Lookups, gradients: Sequence[Any]) -> Any:
-        """float32[lookups, d]: at the position that stands for an id, the sum of all its gradients."""
+    def _by_position(self, table: Table, at: Any, gradients: Sequence[Any]) -> Any:
+        """float32[lookups, d]: the gradient at each position."""
         width = math.prod(table.shape[1:])
         by_ids: dict[Any, Any] = {}
         for (ids, _), dy in zip(table.gradients, gradients):
@@ -249,8 +265,7 @@ class RowStep:
             dy = by_ids.get(ids) if ids not in done else None
             done.add(ids)
             parts.append(jnp.zeros((size, width), jnp.float32) if dy is None else dy.reshape(size, width))
-        rows = jnp.concatenate(parts) if len(parts) > 1 else parts[0]
-        return sum_rows(rows, at.owner)
+        return jnp.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _others_updated(self, params, slots, gradients, iteration, learning_rate) -> tuple[tuple, tuple]:
         """All parameters but the tables, and their slots, piece by piece."""
@@ -289,18 +304,18 @@ class RowStep:
 
     def _settled(self, placed: Placed, iteration: Any) -> Placed:
         base = jnp.maximum(iteration - 1, 0) // HISTORY * HISTORY
-        tables, slots = [], []
-        for k in range(len(self._tables)):
-            rows = self._caught_up(k, placed, None, placed.last[self._group[k]], iteration, base)
-            tables.append(rows["param"])
-            slots.append(tuple(rows[f"slot/{s.name}"] for s in self._source.slots))
+        tables = [self._settled_table(k, placed, iteration, base) for k in range(len(self._tables))]
         return dataclasses.replace(
             placed,
-            tables=tuple(tables),
-            slots=tuple(slots),
+            tables=tuple(param for param, *_ in tables),
+            slots=tuple(tuple(own) for _, *own in tables),
             last=tuple(jnp.full_like(last, iteration) for last in placed.last),
             coefficients=tuple(tuple(map(jnp.asarray, self._first(rule))) for rule in self._rules),
         )
+
+    def _settled_table(self, k: int, placed: Placed, iteration: Any, base: Any) -> Sequence[Any]:
+        rows = self._caught_up(k, placed, None, placed.last[self._group[k]], iteration, base)
+        return [rows["param"], *(rows[f"slot/{s.name}"] for s in self._source.slots)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,26 @@ UNKNOWN_LENGTH = 64  # lookups of an axis of unknown length, for that decision
 
 
 @dataclasses.dataclass(frozen=True)
+class AdamRows:
+    """What the native kernels (`kernels.rows`) need to make Adam's steps on rows, those without gradient too.
+
+    Attributes:
+        beta_1, beta_2, epsilon: Adam's. clip: the largest gradient, or None. decays: whether there is weight decay.
+        scales: what sqrt(v) shrinks to at each node of the sum over idle steps (docs/design/0007).
+        rates: inputs "learning_rate" and "iteration"; outputs "rate", bias corrected, and "decay", the part of the weights
+            that a step takes away.
+    """
+
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    clip: float | None
+    decays: bool
+    scales: tuple[float, ...]
+    rates: Graph
+
+
+@dataclasses.dataclass(frozen=True)
 class IdleRule:
     """An optimiser's steps without gradient, many at once, as graphs.
 
@@ -30,11 +50,13 @@ class IdleRule:
             "coefficient/k". One step more for rows last touched h steps after the start of the history.
         catch_up: inputs "param" and "slot/..." float32[n, d], "coefficient/k" and "gap" float32[n, 1]; outputs "param" and
             the slots that change. Rows after the `gap` steps that they missed.
+        adam: given if the optimiser is Adam with the slots "momentum" and "velocity" in this order.
     """
 
     first: tuple[float, ...]
     advance: Graph
     catch_up: Graph
+    adam: AdamRows | None = None
 
 
 @dataclasses.dataclass(frozen=True)

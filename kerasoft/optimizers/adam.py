@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from .. import ops
 from ..variables import Variable
 from .base import Optimizer
-from .idle import scaled
+from .idle import AdamSteps, nodes, scaled
 
 _DECAYS = np.cumprod([1.0, *(1.0 - 0.5 * 0.96**i for i in range(1, 1024))]).astype(np.float32)
 
@@ -92,9 +94,13 @@ class Adam(Optimizer):
     def idle(self, decay):
         shrink, slot = (1.0, "velocity_hat") if self.amsgrad else (self.beta_2**0.5, "velocity")
         fading = {"momentum": self.beta_1, "velocity": self.beta_2}
-        return scaled(
+        found = scaled(
             decay, self._alpha, self.beta_1, shrink, self.epsilon, lambda slots: ops.sqrt(slots[slot]), fading
         )
+        if isinstance(found, str) or self.amsgrad or type(self).update is not Adam.update:
+            return found
+        scales = tuple(float(shrink**place) for place in nodes(self.beta_1, shrink)[0])
+        return dataclasses.replace(found, adam=AdamSteps(self.beta_1, self.beta_2, self.epsilon, self._alpha, scales))
 
     def get_config(self) -> dict:
         return {

@@ -12,7 +12,7 @@ from .. import ops
 from ..compiler.ir import Graph, symbol
 from ..compiler.ops.collective import all_reduce
 from ..compiler.ops.registry import input_node
-from ..compiler.rows import IdleRule
+from ..compiler.rows import AdamRows, IdleRule
 from ..scope import Scope
 from . import schedules
 from .step import Moment, Place, State, flat_step, gathered, needs_segment, needs_whole_variables, places_of, positive
@@ -72,7 +72,7 @@ class FlatOptimizer:
             decay = self._decay_of(variable) or None
             if decay not in made:
                 idle = self.idle(decay)
-                made[decay] = idle if isinstance(idle, str) else self._idle_graphs(idle, slots)
+                made[decay] = idle if isinstance(idle, str) else self._idle_graphs(idle, slots, decay)
         return {name: made[self._decay_of(variable) or None] for name, variable in variables.items()}
 
     def _refuses_rows(self) -> str | None:
@@ -95,7 +95,7 @@ class FlatOptimizer:
                 return reason
         return None
 
-    def _idle_graphs(self, idle: Any, slots: Sequence[str]) -> IdleRule:
+    def _idle_graphs(self, idle: Any, slots: Sequence[str], decay: float | None) -> IdleRule:
         h, n, d = symbol("h"), symbol("n"), symbol("d")
         names = [f"coefficient/{k}" for k in range(len(idle.first))]
         with Scope(training=True):
@@ -111,7 +111,17 @@ class FlatOptimizer:
             moved, changed = idle.catch_up(param, held, columns, gap)
             outputs = {"param": moved, **{f"slot/{name}": value for name, value in changed.items()}}
             catch_up = Graph((param, *held.values(), *columns, gap), tuple(outputs.values()), tuple(outputs))
-        return IdleRule(tuple(idle.first), advance, catch_up)
+        adam = self._adam_rows(idle.adam, decay) if idle.adam and tuple(slots) == ("momentum", "velocity") else None
+        return IdleRule(tuple(idle.first), advance, catch_up, adam)
+
+    def _adam_rows(self, adam: Any, decay: float | None) -> AdamRows:
+        with Scope(training=True):
+            rate, iteration = input_node("learning_rate", (), "float32"), input_node("iteration", (), "int32")
+            now = self._rate_of(rate, iteration)
+            found = ops.convert_to_tensor(adam.rate(now, iteration)), ops.convert_to_tensor((decay or 0.0) * now)
+            rates = Graph((rate, iteration), found, ("rate", "decay"))
+        clip = self.clipvalue if positive(self.clipvalue) else None
+        return AdamRows(adam.beta_1, adam.beta_2, adam.epsilon, clip, bool(decay), adam.scales, rates)
 
     def _rate_of(self, rate: Any, iteration: Any) -> Any:
         """The learning rate of a step: the schedule's, if there is one."""

@@ -32,11 +32,28 @@ class Idle:
             for each time h of the last touch, `age` counting this step as 1 right after the touch.
         catch_up: ``catch_up(param, slots, coefficients, gap) -> (param, slots)``: float32[n, d] after the float32[n, 1]
             idle steps of `gap`; coefficients are float32[n, 1]. Slots that stay may be left out.
+        adam: given if the optimizer's steps are Adam's.
     """
 
     first: tuple[float, ...]
     advance: Callable[[Sequence[Any], Any, Any, Any], Sequence[Any]]
     catch_up: Callable[[Any, Mapping[str, Any], Sequence[Any], Any], tuple[Any, Mapping[str, Any]]]
+    adam: AdamSteps | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamSteps:
+    """Adam's numbers, for kernels that make its steps on rows.
+
+    Attributes:
+        rate: ``rate(learning_rate, iteration)``, bias corrected. scales: of the nodes in `scaled`.
+    """
+
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    rate: Callable[[Any, Any], Any]
+    scales: tuple[float, ...]
 
 
 def power(base: float, gap: Any) -> Any:

@@ -3,7 +3,7 @@
 import dense_references as references
 import numpy as np
 import pytest
-from kerasoft.compiler import row_step, rows
+from kerasoft.compiler import adam_row_step, row_step, rows
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.ops import arithmetic, shape
@@ -110,6 +110,8 @@ SHORT = {
         decaying,
         0.0,
     ),
+    "adamw": (lambda: optimizers.AdamW(SCHEDULE, weight_decay=0.1), references.adam(), decaying, 0.1),
+    "clipped": (lambda: optimizers.Adam(0.01, clipvalue=1e9), references.adam(), None, 0.0),
     "adamax": (lambda: optimizers.Adamax(0.01, weight_decay=0.02), references.adamax(), None, 0.02),
     "adagrad": (lambda: optimizers.Adagrad(0.01), references.adagrad(), None, 0.0),
     "adadelta": (lambda: optimizers.Adadelta(0.01), references.adadelta(), None, 0.0),
@@ -134,6 +136,12 @@ def test_rows_are_as_if_all_had_been_updated(name):
     made, reference, rate, decay = SHORT[name]
     for got, want in both(made(), reference, 250, rate, decay):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)  # 1 - 0.999^t is right to 1e-5 in float32
+
+
+def test_adam_without_its_kernels(monkeypatch):
+    monkeypatch.setattr(adam_row_step, "AdamRowStep", row_step.RowStep)
+    for got, want in both(optimizers.AdamW(SCHEDULE, weight_decay=0.1), references.adam(), 250, decaying, 0.1):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_after_gaps_of_thousands_of_steps():
