@@ -80,13 +80,13 @@ class Pieces:
         return join([flat[name][start : start + size] for name, start, size in homes])
 
     def flat(self, pieces: Sequence[Any]) -> np.ndarray:
-        """float32[P], a new vector."""
-        arrays = [np.asarray(piece) for piece in pieces]
-        return self.vector(arrays, lambda parts: np.concatenate(parts, dtype=np.float32) if parts else np.zeros(0, "f"))
+        """float32[P], a new vector, read-only; XLA copies with all threads into memory that it has used before."""
+        return np.asarray(_joined(self, tuple(pieces))) if self.shapes else np.zeros(0, np.float32)
 
     def place(self, vector: Any) -> tuple[jax.Array, ...]:
         """The pieces of a flat vector on the device, in memory of their own, so that they may be donated."""
-        return tuple(jax.device_put(np.array(piece, np.float32)) for piece in self.cut(np.asarray(vector)))
+        pieces = self.cut(np.asarray(vector, np.float32))
+        return tuple(jax.device_put(piece, may_alias=False) for piece in pieces)  # one copy
 
     @functools.cached_property
     def _homes(self) -> dict[str, tuple[str, int]]:
@@ -96,3 +96,8 @@ class Pieces:
             homes[e.name] = (self.names[-1] if self.names else "params/0", start)
             start += e.size
         return homes
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _joined(pieces: Pieces, arrays: Sequence[Any]) -> Any:
+    return jnp.array(pieces.vector(arrays, jnp.concatenate), jnp.float32, copy=True)  # never an argument itself

@@ -198,6 +198,13 @@ class Variable:
         self._hold(np.array(array, self._dtype))
         return self._array
 
+    def adopt(self, array: np.ndarray) -> None:
+        """As `assign`, but holds `array` itself where it can: nobody may write to it afterwards."""
+        if array.shape == self._shape and array.dtype == self._dtype:
+            self._hold(array)
+        else:
+            self.assign(array)
+
     def assign_add(self, value: Any) -> Any:
         return self.assign(self + value)
 
@@ -296,3 +303,12 @@ def dtypes_of(name: str) -> Any:
 
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
+
+
+def frozen(vector: Any) -> np.ndarray:
+    """The vector as read-only memory that nobody else can write to: itself if it owns its memory, or a copy."""
+    vector = np.asarray(vector, np.float32)
+    if vector.flags.writeable and not vector.flags.owndata:
+        vector = vector.copy()
+    vector.setflags(write=False)
+    return vector

@@ -73,6 +73,20 @@ def require(library: str) -> None:
         _warn(library)
 
 
+def keep_large_blocks() -> bool:
+    """Large blocks of memory of jaxlib are kept when freed, from now on (`cpp/large_blocks.cpp`); whether it could be done."""
+    if not loaded("native"):
+        return False
+    return bool(_handles["native"].kerasoft_keep_large_blocks(b"/libjax_common.so"))
+
+
+def large_blocks() -> tuple[int, int]:
+    """Bytes of large blocks in use, and bytes kept for later."""
+    taken, kept = ctypes.c_uint64(), ctypes.c_uint64()
+    _handles["native"].kerasoft_large_blocks(ctypes.byref(taken), ctypes.byref(kept))
+    return taken.value, kept.value
+
+
 @functools.cache
 def _warn(library: str) -> None:
     if os.environ.get(_OFF) != "0":
@@ -118,12 +132,12 @@ def _reason_missing(library: str) -> str | None:
         jax.ffi.register_ffi_target(name, handler(targets[i].handler, None, None), platform="cpu")
         _targets.append(name)
         i += 1
-    _handles.append(handle)
+    _handles[library] = handle
     return None
 
 
 _targets: list[str] = []
-_handles: list[ctypes.CDLL] = []
+_handles: dict[str, ctypes.CDLL] = {}
 
 
 def targets() -> tuple[str, ...]:

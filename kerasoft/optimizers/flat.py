@@ -14,6 +14,7 @@ from ..compiler.ops.collective import all_reduce
 from ..compiler.ops.registry import input_node
 from ..compiler.rows import AdamRows, IdleRule
 from ..scope import Scope
+from ..variables import frozen
 from . import schedules
 from .step import Moment, Place, State, flat_step, gathered, needs_segment, needs_whole_variables, places_of, positive
 
@@ -23,6 +24,19 @@ class SlotPlace(Place):
     """Where an optimizer variable stands in the vector of slot `name`."""
 
     name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """Slot vectors and the variables that were cut out of them."""
+
+    layout: tuple
+    vectors: tuple[np.ndarray, ...]
+    variables: tuple[tuple[Any, np.ndarray], ...]
+
+    def holds(self) -> bool:
+        """Whether no variable was set since."""
+        return all(variable.numpy() is value for variable, value in self.variables)
 
 
 class FlatOptimizer:
@@ -142,8 +156,11 @@ class FlatOptimizer:
         return tuple((name, float(fills.get(name, 0.0))) for name in names)
 
     def variables_to_slots(self, layout: Any) -> tuple[np.ndarray, ...]:
-        """The slot vectors float32[P], in the order of `slot_specs`, from the optimizer's variables."""
+        """The slot vectors float32[P], in the order of `slot_specs`, from the optimizer's variables; not to be written to."""
         places = self._places(layout)
+        known = self.__dict__.get("_cut")
+        if known is not None and known.layout == layout.params and known.holds():
+            return known.vectors
         vectors = {
             name: np.zeros(sum(place.size for place in places), np.float32) for name, _ in self.slot_specs(layout)
         }
@@ -152,12 +169,18 @@ class FlatOptimizer:
         return tuple(vectors.values())
 
     def slots_to_variables(self, layout: Any, slots: Sequence[Any], iteration: Any = None) -> None:
-        """The optimizer's variables from slot vectors (and the number of steps made)."""
-        vectors = {name: np.asarray(v) for (name, _), v in zip(self.slot_specs(layout), slots, strict=True)}
-        places = self._places(layout)
+        """The optimizer's variables from slot vectors (and the number of steps made).
+
+        Variables are cut out of the vectors without a copy, so the vectors become read-only.
+        """
+        vectors = {name: frozen(v) for (name, _), v in zip(self.slot_specs(layout), slots, strict=True)}
+        places, cut = self._places(layout), []
         for slot in (*self._slot_places(places), *self._extra_places(places)):
             part = vectors[slot.name][slot.offset : slot.offset + slot.size]
-            slot.variable.assign(part.reshape(slot.variable.shape))
+            slot.variable.adopt(part.reshape(slot.variable.shape))
+            cut.append((slot.variable, slot.variable.numpy()))
+        whole = all(value.base is not None for _, value in cut)
+        self.__dict__["_cut"] = _Cut(layout.params, tuple(vectors.values()), tuple(cut)) if whole else None
         if iteration is not None:
             self._iterations.assign(np.int32(iteration))
         self._after_steps()

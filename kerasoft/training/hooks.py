@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -182,6 +183,9 @@ class FitHooks:
         """The variables get what a loop has ended with, a `TrainResult`, unless they have it already."""
         self._pull = lambda: (result.params, result.state, result.slots, result.iteration)
         self.synchronise()
+        self._pull = None
+        if self.status.end is not None:  # it holds the loop and its arrays, which hold these hooks
+            self.status.end = dataclasses.replace(self.status.end, weights=None, slots=None)
 
     def rescue(self) -> None:
         """After an exception in the loop: keeps what the steps so far have learnt, unless the failed step has taken it."""

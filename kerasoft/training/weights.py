@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..variables import frozen
+
 
 class WeightStore:
     """Reads and writes the variables of a traced model, and notices when somebody else has set them.
@@ -22,19 +24,27 @@ class WeightStore:
         if train is not None:
             self._changing |= {n.removeprefix("state/") for n in train.output_names if n.startswith("state/")}
         self._written: dict[str, Any] = {}
+        self._params: np.ndarray | None = None  # the vector that the variables were cut out of
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """params float32[P] and state float32[S] of the variables as they are."""
+        """params float32[P] and state float32[S] of the variables as they are; not to be written to."""
+        if self._params is not None and not self.changed():
+            params = self._params
+        else:
+            params, self._params = self._packed("params"), None
         self._remember()
-        return self._packed("params"), self._packed("states")
+        return params, self._packed("states")
 
     def write(self, params: np.ndarray, state: np.ndarray) -> None:
-        """Sets the variables that training changes."""
-        for part, vector in (("params", params), ("states", state)):
+        """Sets the variables that training changes. They are cut out of `params` without a copy, so it becomes read-only."""
+        params = frozen(params)
+        for part, vector in (("params", params), ("states", frozen(state))):
             for name, value in self.layout.unpack(part, vector).items():
                 if name in self._changing:
-                    self.variables[name].assign(value)
+                    self.variables[name].adopt(value)
         self._remember()
+        whole = all(self.variables[e.name].numpy().base is params for e in self.layout.params)
+        self._params = params if whole else None
 
     def changed(self) -> list[str]:
         """Names of the variables that were set since the last `read` or `write`."""
