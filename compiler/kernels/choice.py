@@ -28,6 +28,7 @@ from . import (  # noqa: F401  (the families register their lowerings)
     convolution,
     dense,
     layer_normalization,
+    lookups,
     lowerings,
     normalization,
     pooling,

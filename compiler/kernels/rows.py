@@ -19,10 +19,10 @@ def _call(name: str, like: Any, **settings: Any) -> Any:
 
 
 def take_rows(table: Any, ids: Any) -> Any:
-    """float32[l, d]: rows of a table (n, d) at int32[l] ids, all of them inside."""
+    """float32[l, d]: rows of a table (n, d) at int32[l] ids: negative ones count from the end, rows outside are NaN."""
     if bridge.loaded("native"):
         return _call("take_rows", (ids.size, table.shape[1]))(table, ids)
-    return table.at[ids].get(mode="promise_in_bounds")
+    return jnp.take(table, ids, axis=0)
 
 
 def put_rows(table: Any, ids: Any, rows: Any) -> Any:

@@ -56,6 +56,16 @@ def _kernel_type(types: Sequence[Any], attrs: Mapping[str, Any]) -> TupleType:
     return TupleType((TensorType(sizes, x.dtype), TensorType(sizes[1:], x.dtype)))
 
 
+def _dense_of_rows(*inputs: Any, tables: int, has_bias: bool, relu: bool) -> jax.Array:
+    """`_dense` of rows (b, d1 + d2 + ..) that are looked up: (n1, d1), int (b,), (n2, d2), int (b,), .., kernel[, bias]."""
+    rows = [jnp.take(jnp.asarray(inputs[i]), jnp.asarray(inputs[i + 1]), axis=0) for i in range(0, 2 * tables, 2)]
+    return _dense(jnp.concatenate(rows, axis=1), *inputs[2 * tables :], has_bias=has_bias, relu=relu)
+
+
+def _rows_type(types: Sequence[Any], attrs: Mapping[str, Any]) -> TensorType:
+    return TensorType((*types[1].shape, types[2 * attrs["tables"]].shape[1]), types[0].dtype)
+
+
 def _gradient(n: Node, dy: Node) -> tuple:
     x, kernel = n.inputs[:2]
     dz = a.where(a.greater(n, 0.0), dy, a.zeros_like(dy)) if n.attrs["relu"] else dy
@@ -64,6 +74,17 @@ def _gradient(n: Node, dy: Node) -> tuple:
 
 
 dense_op = op("dense", lower=_dense, gradient=_gradient, result=_forward_type, flops=_flops)
+dense_of_rows = op(
+    "dense_of_rows",
+    lower=_dense_of_rows,
+    gradient=VJP,
+    result=_rows_type,
+    flops=lambda types, attrs, result: (
+        2
+        * (types[1].shape[0] if isinstance(types[1].shape[0], int) else 1)
+        * math.prod(types[2 * attrs["tables"]].shape)
+    ),
+)
 dense_grad_input = op("dense_grad_input", lower=_dense_grad_input, gradient=VJP, result=_input_type, flops=_flops)
 dense_grad_kernel = op(
     "dense_grad_kernel",

@@ -16,6 +16,7 @@ from .fold_constants import FoldConstants
 from .fuse_batch_norm_relu import FuseBatchNormRelu
 from .fuse_convolutions import FuseBiasGradients, FuseConvolutions
 from .fuse_dense import FuseDense
+from .fuse_lookups import FuseLookups
 from .pass_base import Pass
 from .simplify_algebra import SimplifyAlgebra
 
@@ -28,7 +29,7 @@ _CLEANING = (FoldConstants(), SimplifyAlgebra(), CommonSubexpressions(), DropUnu
 def passes_for(kind: str) -> tuple[Pass, ...]:
     """The passes for a graph of `kind`, in order; the whole list runs again until nothing changes."""
     if kind in ("test", "predict"):
-        return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions(), FuseDense())
+        return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions(), FuseDense(), FuseLookups())
     if kind == "train":
         return (*_CLEANING, FuseBatchNormRelu(), FuseConvolutions(), FuseBiasGradients(), FuseDense())
     if kind == "export":  # for other runtimes, which fuse for themselves

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "gemm.h"
 #include "parallel.h"
 #include "product.h"
 #include "registry.h"
@@ -130,6 +131,11 @@ ffi::Error GemmTransposed(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k,
 }
 
 }  // namespace
+
+void multiply(ffi::ThreadPool& pool, int64_t m, int64_t n, int64_t k, const float* a, const float* b, bool transposed,
+              float* c) {
+  by_rows(pool, {m, n, k}, a, b, transposed, c, Finish());
+}
 
 XLA_FFI_DEFINE_HANDLER(GemmHandler, Gemm,
                        ffi::Ffi::Bind()

@@ -256,7 +256,26 @@ def _convolutional_lstm(random: np.random.Generator) -> Call:
     return Call(tuple(arrays), lambda *nodes: list(conv_lstm(*nodes)), {"mask": has_mask})
 
 
+def lookup(random: np.random.Generator) -> Call:
+    count, width = int(random.choice([1, 7, 90])), int(random.choice([1, 16, 67]))
+    ids = random.integers(-count - 1, count + 1, (5, 300)[: random.integers(1, 3)]).astype(np.int32)
+    return call_of("embedding_lookup", [floats(random, count, width), ids], {})
+
+
+def rows_looked_up_by_matrix(random: np.random.Generator) -> Call:
+    tables, rows, n = (int(random.choice(s)) for s in ([1, 2, 3], [1, 70, 900], [3, 33, 70]))
+    counts, widths = (random.choice([1, 20, 300], tables) for _ in range(2))
+    arrays = []
+    for count, width in zip(counts, widths):
+        arrays += [floats(random, count, width), random.integers(-count - 1, count + 1, rows).astype(np.int32)]
+    has_bias, relu = (bool(v) for v in random.integers(0, 2, 2))
+    arrays += [floats(random, widths.sum(), n)] + [floats(random, n)] * has_bias
+    return call_of("dense_of_rows", arrays, {"tables": tables, "has_bias": has_bias, "relu": relu})
+
+
 ROWS: dict[str, Row] = {
+    "embedding_lookup": Row(lookup, bound=0.0, gradients=False),
+    "dense_of_rows": Row(rows_looked_up_by_matrix, bound=100.0, gradients=False, nonfinite=lambda call: False),
     "conv_lstm": Row(_convolutional_lstm, bound=500.0, nonfinite=lambda call: False, draws=3),
     "matmul": Row(product),
     "conv": Row(convolution, nonfinite=_is_whole, draws=12),
