@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .kernels import bridge
-from .kernels.rows import chain_rows, settle_adam_rows, step_adam_rows, take_adam_rows
+from .kernels.rows import chain_rows, owners, settle_adam_rows, step_adam_rows, take_adam_rows
 from .lower import function
+from .ops.registry import input_node
+from .passes.fuse_lookups import multiply_rows_once
 from .row_step import Placed, RowStep
 from .rows import AdamRows, Table
 
@@ -36,6 +38,20 @@ class AdamRowStep(RowStep):
         adam = self._rules[self._rule[k]].adam
         assert adam is not None
         return adam
+
+    def _prepared(self, graph):
+        """Layers on rows that a batch looks up several times multiply them once."""
+        ids = {}
+        for t in self._tables:
+            if len(t.inputs) == 1 and all(d == 1 for d in t.inputs[0].shape[1:-1]):
+                name = t.inputs[0].attrs["name"]
+                ids[t.inputs[0]] = input_node(f"owners/{name}", t.inputs[0].shape[:1], "int32")
+        return multiply_rows_once(graph, ids)
+
+    def _as_inputs(self, table, at, rows):
+        return super()._as_inputs(table, at, rows) | {
+            f"owners/{leaf.attrs['name']}": owners(at.chained) for leaf in table.inputs
+        }
 
     def _looked_up(self, g, shapes, ids, placed, iteration):
         return _Chained(shapes, *chain_rows(ids, placed.last[g], placed.places[g], iteration))

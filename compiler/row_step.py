@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .calls import compiled, run
+from .ir import Graph
 from .kernels.choice import Choosers
 from .kernels.rows import put_rows, sum_rows, take_rows
 from .layout import Layout
@@ -74,8 +75,8 @@ class RowStep:
         rules: dict[int, int] = {}
         self._rule = [rules.setdefault(id(source.idle[t.name]), len(rules)) for t in tables]
         self._rules: list[IdleRule] = [source.idle[self.names[self._rule.index(r)]] for r in range(len(rules))]
-        self._graph = optimise(row_graph(source.train, tables), "train")
-        self.inputs = tuple(n.attrs["name"] for n in self._graph.inputs if not n.attrs["name"].startswith("rows/"))
+        self._graph = self._prepared(optimise(row_graph(source.train, tables), "train"))
+        self.inputs = tuple(n.attrs["name"] for n in source.train.inputs)
         self._segmented = any(n.attrs["name"] == "segment" for n in source.optimised("update").inputs)
         self._choosers = Choosers(self._graph)
         self._step = compiled(self._traced, self._choosers, 3, donate_argnums=(0, 1, 2))
@@ -165,6 +166,10 @@ class RowStep:
             self.names,
         )
         return after, new_state, new_slots, sums
+
+    def _prepared(self, graph: Graph) -> Graph:
+        """The row graph as it will run; further inputs come last, from `_as_inputs`."""
+        return graph
 
     def _ids(self, arrays: Mapping[str, Any]) -> list[tuple[dict[Any, tuple[int, ...]], Any]]:
         """For each group the shapes of its lookups' ids, and all ids int32[l] one after the other."""

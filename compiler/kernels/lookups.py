@@ -1,4 +1,4 @@
-"""Rows looked up in tables, and their product with a matrix: float32 rows, int32 ids. See compiler/kernels/cpp/rows.cpp.
+"""Rows looked up in tables, and their product with a matrix: float32 rows, int32 ids. See compiler/kernels/cpp/dense_of_rows.cpp.
 
 Shipped rule: always for lookups of rows of at least 16 numbers (XLA computes an address for each element: 0.5 to 0.7 ms for
 2,048 rows of 128, against 0.15 to 0.3); products from `ROWS` rows on, as `dense`. Nothing is measured: how often an id comes
@@ -65,3 +65,13 @@ def dense_of_rows(*inputs: Any, tables: int, has_bias: bool, relu: bool) -> Any:
     like = jax.ShapeDtypeStruct((inputs[1].size, inputs[2 * tables].shape[1]), np.float32)
     flags = np.int64(BIAS * has_bias | RELU * relu)
     return jax.ffi.ffi_call("kerasoft.dense_of_rows", like)(*inputs, tables=np.int64(tables), flags=flags)
+
+
+@lowering("dense_of_rows_gradients", "native", fits=_fits_product, needs="native", timed=False)
+def dense_of_rows_gradients(*inputs: Any, tables: int) -> tuple:
+    *pairs, dy, kernel = map(jnp.asarray, inputs)
+    shapes = [kernel.shape, kernel.shape[1:], *((len(dy), table.shape[1]) for table in pairs[::2])]
+    like = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    return tuple(
+        jax.ffi.ffi_call("kerasoft.dense_of_rows_gradients", like)(*pairs, dy, kernel, tables=np.int64(tables))
+    )

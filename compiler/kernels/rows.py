@@ -50,16 +50,22 @@ def chain_rows(ids: Any, last: Any, places: Any, iteration: Any) -> tuple[Any, A
     Args:
         last, places: int32[n], of `Placed`.
     """
-    like = [jax.ShapeDtypeStruct(shape, np.int32) for shape in ((4 * ids.size + 1,), last.shape, places.shape)]
+    like = [jax.ShapeDtypeStruct(shape, np.int32) for shape in ((5 * ids.size + 1,), last.shape, places.shape)]
     call = jax.ffi.ffi_call("kerasoft.chain_rows", like, input_output_aliases={1: 1, 2: 2})
     return tuple(call(ids, last, places, iteration))
+
+
+def owners(chained: Any) -> Any:
+    """int32[l]: for each position the first one of the same id."""
+    lookups = (chained.size - 1) // 5
+    return chained[4 * lookups : 5 * lookups]
 
 
 def take_adam_rows(
     adam: AdamRows, table: Sequence[Any], chained: Any, coefficients: Sequence[Any], iteration: Any, base: Any
 ) -> Any:
     """float32[l, d]: the weights that are looked up, after `iteration` steps; NaN for ids outside of the table."""
-    lookups = (chained.size - 1) // 4
+    lookups = (chained.size - 1) // 5
     call = jax.ffi.ffi_call("kerasoft.take_adam_rows", jax.ShapeDtypeStruct((lookups, table[0].shape[1]), np.float32))
     return call(*table, chained, iteration, base, *coefficients, **_idle(adam))
 

@@ -62,6 +62,29 @@ def _dense_of_rows(*inputs: Any, tables: int, has_bias: bool, relu: bool) -> jax
     return _dense(jnp.concatenate(rows, axis=1), *inputs[2 * tables :], has_bias=has_bias, relu=relu)
 
 
+def _dense_of_rows_gradients(*inputs: Any, tables: int) -> tuple:
+    """Of the kernel, the bias and each table's rows, given (n1, d1), int (b,), .., dy (b, n), kernel; ids are inside.
+
+    Rows have theirs (b, d) at the first position of an id, for all its positions together; elsewhere stand zeros.
+    """
+    *pairs, dy, kernel = map(jnp.asarray, inputs)
+    found, dx, column = [], _dense_grad_input(dy, kernel, gated=False), 0
+    for table, ids in zip(pairs[::2], pairs[1::2]):
+        positions = jnp.arange(ids.size)
+        first = jnp.full(len(table), ids.size).at[ids].min(positions)[ids]
+        rows = dx[:, column : column + table.shape[1]]
+        found.append(jnp.zeros_like(rows).at[first].add(rows))
+        column += table.shape[1]
+    x = jnp.concatenate([jnp.take(table, ids, axis=0) for table, ids in zip(pairs[::2], pairs[1::2])], axis=1)
+    return *_dense_grad_kernel(x, dy), *found
+
+
+def _gradients_type(types: Sequence[Any], attrs: Mapping[str, Any]) -> TupleType:
+    *pairs, dy, kernel = types
+    rows = [TensorType((*dy.shape[:1], table.shape[1]), dy.dtype) for table in pairs[::2]]
+    return TupleType((kernel, TensorType(kernel.shape[1:], dy.dtype), *rows))
+
+
 def _rows_type(types: Sequence[Any], attrs: Mapping[str, Any]) -> TensorType:
     return TensorType((*types[1].shape, types[2 * attrs["tables"]].shape[1]), types[0].dtype)
 
@@ -84,6 +107,13 @@ dense_of_rows = op(
         * (types[1].shape[0] if isinstance(types[1].shape[0], int) else 1)
         * math.prod(types[2 * attrs["tables"]].shape)
     ),
+)
+dense_of_rows_gradients = op(
+    "dense_of_rows_gradients",
+    lower=_dense_of_rows_gradients,
+    gradient=VJP,
+    result=_gradients_type,
+    flops=lambda types, attrs, result: 2 * _flops(types[-2:], attrs, result),
 )
 dense_grad_input = op("dense_grad_input", lower=_dense_grad_input, gradient=VJP, result=_input_type, flops=_flops)
 dense_grad_kernel = op(

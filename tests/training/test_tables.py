@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from kerasoft.compiler import rows
+from kerasoft.compiler import adam_row_step, row_step, rows
 from kerasoft.compiler.explain import explain
+from kerasoft.compiler.kernels import bridge
 from twins import same_weights
 
 import kerasoft
@@ -93,6 +94,33 @@ class Reader(kerasoft.callbacks.Callback):
     def look(self):
         self.seen += [w.copy() for w in self.model.get_weights()]
         self.seen += [v.numpy().copy() for v in self.model.optimizer.variables]
+
+
+def test_layers_on_rows_work_once_for_each_row(always_rows):
+    """Users and items side by side before a wide layer: as with plain products; ids twice, one lookup elsewhere."""
+
+    def made(once):
+        user, item = kerasoft.Input((1,), dtype="int32"), kerasoft.Input((), dtype="int32")
+        x = [
+            kerasoft.layers.Flatten()(kerasoft.layers.Embedding(40, 48)(user)),
+            kerasoft.layers.Embedding(20, 32)(item),
+        ]
+        y = kerasoft.layers.Dense(64, activation="relu")(kerasoft.layers.Concatenate()(x))
+        y = kerasoft.layers.Concatenate()([y, kerasoft.layers.Embedding(20, 5)(item)])
+        model = kerasoft.Model([user, item], kerasoft.layers.Dense(1)(y))
+        same_weights(model)
+        model.compile(kerasoft.optimizers.Adam(0.01, epsilon=1e-4), "mse")
+        model.fit([USERS[:, None], ITEMS[:, 0]], Y, batch_size=24, epochs=3, shuffle=False, verbose=0)
+        (step,) = (s for p in model._trainer.programs.values() if p.source.train for s in p.step._by_rows.values())
+        assert ("dense_of_rows_gradients" in {n.op.name for n in step._graph.nodes}) == once
+        return model.get_weights()
+
+    once = bridge.loaded("native")
+    found = made(once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adam_row_step, "AdamRowStep", row_step.RowStep)
+        for a, b in zip(found, made(False), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
 def test_whoever_reads_sees_settled_weights(by_rows, tmp_path, request):

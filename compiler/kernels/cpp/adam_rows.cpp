@@ -28,11 +28,11 @@ constexpr int64_t kAhead = 6;  // rows
 constexpr int64_t kLine = 16;  // floats
 constexpr int64_t kMostNodes = 16;
 
-// What chain_rows gives, int32[4 l + 1]: the first position of each row, its id (-1 outside of the table), the step when
-// it was last up to date; for each position the next one of the same row, or -1; the number of rows.
+// What chain_rows gives, int32[5 l + 1]: the first position of each row, its id (-1 outside of the table), the step when
+// it was last up to date; for each position the next one of the same row, or -1, and the first; the number of rows.
 struct Chains {
-  explicit Chains(int32_t* all, int64_t l) : head(all), id(all + l), last(all + 2 * l), next(all + 3 * l), count(all + 4 * l) {}
-  int32_t *head, *id, *last, *next, *count;
+  explicit Chains(int32_t* all, int64_t l) : head(all), id(all + l), last(all + 2 * l), next(all + 3 * l), owner(all + 4 * l), count(all + 5 * l) {}
+  int32_t *head, *id, *last, *next, *owner, *count;
 };
 
 ffi::Error chain_rows(Ints ids, Ints last, Ints places, Int iteration, IntsOut chained, IntsOut touched, IntsOut noted) {
@@ -54,10 +54,12 @@ ffi::Error chain_rows(Ints ids, Ints last, Ints places, Int iteration, IntsOut c
       if (first >= 0 && first < i && id[first] == x) {
         to.next[tail[first]] = i;
         tail[first] = i;
+        to.owner[i] = first;
         continue;
       }
       place[x] = tail[i] = i;
     }
+    to.owner[i] = i;
     to.head[rows] = i, to.id[rows] = x, to.last[rows] = x >= 0 ? step[x] : 0;
     ++rows;
     if (x >= 0) step[x] = now + 1;
@@ -126,7 +128,7 @@ struct Idle {
 ffi::Error take_adam_rows(ffi::ThreadPool pool, float b1, float b2, float epsilon, ffi::Span<const float> scales,
                           bool decays, Floats param, Floats m, Floats v, Ints chained, Int iteration, Int base,
                           ffi::RemainingArgs columns, FloatsOut out) {
-  const int64_t l = (chained.element_count() - 1) / 4, width = l ? out->element_count() / l : 0;
+  const int64_t l = (chained.element_count() - 1) / 5, width = l ? out->element_count() / l : 0;
   const Chains rows(chained.typed_data(), l);
   const Idle idle(b1, b2, epsilon, scales, decays, columns, iteration, base);
   const float *ps = param.typed_data(), *ms = m.typed_data(), *vs = v.typed_data();
@@ -163,7 +165,7 @@ ffi::Error take_adam_rows(ffi::ThreadPool pool, float b1, float b2, float epsilo
 ffi::Error step_adam_rows(ffi::ThreadPool pool, float b1, float b2, float epsilon, float more_1, float more_2, float clip,
                           Floats param, Floats m, Floats v, Ints chained, Floats now, Floats gradients, Int iteration,
                           Float rate, Float decay, FloatsOut param_out, FloatsOut m_out, FloatsOut v_out) {
-  const int64_t l = (chained.element_count() - 1) / 4, width = l ? now.element_count() / l : 0;
+  const int64_t l = (chained.element_count() - 1) / 5, width = l ? now.element_count() / l : 0;
   const Chains rows(chained.typed_data(), l);
   const int32_t step = *iteration.typed_data();
   float *ps = param_out->typed_data(), *ms = m_out->typed_data(), *vs = v_out->typed_data();

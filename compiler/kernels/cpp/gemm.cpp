@@ -137,6 +137,11 @@ void multiply(ffi::ThreadPool& pool, int64_t m, int64_t n, int64_t k, const floa
   by_rows(pool, {m, n, k}, a, b, transposed, c, Finish());
 }
 
+void multiply_transposed(ffi::ThreadPool& pool, int64_t m, int64_t n, int64_t k, const float* a, const float* b, float* c,
+                         float* sums) {
+  by_depth(pool, {m, n, k}, a, b, c, sums);
+}
+
 XLA_FFI_DEFINE_HANDLER(GemmHandler, Gemm,
                        ffi::Ffi::Bind()
                            .Ctx<ffi::ThreadPool>()

@@ -273,7 +273,20 @@ def rows_looked_up_by_matrix(random: np.random.Generator) -> Call:
     return call_of("dense_of_rows", arrays, {"tables": tables, "has_bias": has_bias, "relu": relu})
 
 
+def gradients_of_rows_looked_up(random: np.random.Generator) -> Call:
+    tables, rows, n = (int(random.choice(s)) for s in ([1, 2, 3], [1, 70, 900], [3, 33, 70]))
+    counts, widths = (random.choice([1, 20, 300], tables) for _ in range(2))
+    arrays = []
+    for count, width in zip(counts, widths):
+        arrays += [floats(random, count, width), random.integers(0, count, rows).astype(np.int32)]
+    arrays += [floats(random, rows, n), floats(random, widths.sum(), n)]
+    return call_of("dense_of_rows_gradients", arrays, {"tables": tables}, 2 + tables)
+
+
 ROWS: dict[str, Row] = {
+    "dense_of_rows_gradients": Row(
+        gradients_of_rows_looked_up, bound=100.0, gradients=False, nonfinite=lambda call: False
+    ),
     "embedding_lookup": Row(lookup, bound=0.0, gradients=False),
     "dense_of_rows": Row(rows_looked_up_by_matrix, bound=100.0, gradients=False, nonfinite=lambda call: False),
     "conv_lstm": Row(_convolutional_lstm, bound=500.0, nonfinite=lambda call: False, draws=3),

@@ -731,6 +731,22 @@ row("dense_grad_input", lambda dy, k: dense.dense_grad_input(dy, k, gated=False)
 row("dense_grad_input", lambda dy, k, g: dense.dense_grad_input(dy, k, g, gated=True), real(b, 4), real(3, 4), apart(b, 3), want=lambda dy, k, g: np.where(g > 0, dy @ k.T, 0), label="gated")  # fmt: skip
 row("dense_grad_kernel", lambda x, dy: tuple(item(dense.dense_grad_kernel(x, dy), i) for i in (0, 1)), real(b, 5, 3), real(b, 5, 4), want=lambda x, dy: (np.einsum("bti,btj->ij", x, dy), dy.sum((0, 1))))  # fmt: skip
 
+_two_tables = (real(5, 2), ints(5, b), real(6, 3), ints(6, b))
+
+
+def _gradients_of_rows(t, i, u, j, dy, k):
+    x, dx = np.concatenate([t[i], u[j]], axis=1), dy @ k.T
+    found = []
+    for ids, part in ((i, dx[:, :2]), (j, dx[:, 2:])):
+        rows = np.zeros_like(part)
+        np.add.at(rows, [list(ids).index(one) for one in ids], part)
+        found.append(rows)
+    return (x.T @ dy, dy.sum(0), *found)
+
+
+row("dense_of_rows", lambda *x: dense.dense_of_rows(*x, tables=2, has_bias=True, relu=False), *_two_tables, real(5, 4), real(4), want=lambda t, i, u, j, k, r: np.concatenate([t[i], u[j]], axis=1) @ k + r, gradient=False)  # fmt: skip
+row("dense_of_rows_gradients", lambda *x: tuple(item(dense.dense_of_rows_gradients(*x, tables=2), i) for i in range(4)), *_two_tables, real(b, 4), real(5, 4), want=_gradients_of_rows, gradient=False)  # fmt: skip
+
 # --- attention ----------------------------------------------------------------------------------------------------
 
 
