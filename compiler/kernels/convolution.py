@@ -19,6 +19,7 @@ from .lowerings import lowering
 
 FORWARD, GRAD_INPUT, GRAD_KERNEL = 0, 1, 2
 BIAS, RELU, SUM = 1, 2, 4
+WIDE = 256  # channels; with more, the sides of a pointwise kernel's gradient are not turned
 
 
 def spec_of(x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -123,12 +124,19 @@ def conv_grad_input(dy: Any, kernel: Any, *, input_shape: Any, **attrs: Any) -> 
 
 @lowering("conv_grad_kernel", "onednn", fits=_fits_grad_kernel, needs="onednn")
 def conv_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any:
+    *window, c, f = kernel_shape
+    if _is_pointwise(window, attrs) and 2 * c <= f and c <= WIDE:  # the narrow side as dy: 5.6 -> 4.3 ms for 64 -> 256
+        turned = conv_grad_kernel(dy, x, kernel_shape=(*window, f, c), **attrs)
+        return jnp.swapaxes(turned, -1, -2)
     spec = spec_of(x.shape, kernel_shape, attrs)
     return _call("conv_grad_kernel", [_shape(*kernel_shape)], x, dy, **_attributes(spec))[0]
 
 
 @lowering("conv_grad_kernel_bias", "onednn", fits=_fits_grad_kernel, needs="onednn")
 def conv_grad_kernel_bias(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> tuple:
+    if _is_pointwise(kernel_shape[:-2], attrs):  # oneDNN's sum takes up to 3 ms here, XLA's less than 1
+        axes = tuple(range(dy.ndim - 1))
+        return conv_grad_kernel(x, dy, kernel_shape=kernel_shape, **attrs), jnp.sum(jnp.asarray(dy), axis=axes)
     spec = spec_of(x.shape, kernel_shape, attrs)
     results = [_shape(*kernel_shape), _shape(kernel_shape[-1])]
     return tuple(_call("conv_grad_kernel", results, x, dy, **_attributes(spec)))

@@ -10,9 +10,10 @@ from .fuse_convolutions import FuseBiasGradients, FuseConvolutions
 from .pass_base import Pass, Rule, RulePass, bottom_up
 from .pipeline import optimise, passes_for, run_passes
 from .simplify_algebra import SimplifyAlgebra
+from .zero_bias_gradients import ZeroBiasGradients
 
 __all__ = [
     "CommonSubexpressions", "DropDeadNodes", "DropUnusedResults", "FoldBatchNormalization", "FoldConstants", "FuseBatchNormRelu",
-    "FuseBiasGradients", "FuseConvolutions", "Pass", "Rule", "RulePass", "SimplifyAlgebra", "bottom_up", "optimise",
+    "FuseBiasGradients", "FuseConvolutions", "Pass", "Rule", "RulePass", "SimplifyAlgebra", "ZeroBiasGradients", "bottom_up", "optimise",
     "passes_for", "run_passes",
 ]  # fmt: skip

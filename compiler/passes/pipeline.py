@@ -19,6 +19,7 @@ from .fuse_dense import FuseDense
 from .fuse_lookups import FuseLookups
 from .pass_base import Pass
 from .simplify_algebra import SimplifyAlgebra
+from .zero_bias_gradients import ZeroBiasGradients
 
 KINDS = ("train", "test", "predict", "update", "export")
 ROUNDS = 10
@@ -31,7 +32,14 @@ def passes_for(kind: str) -> tuple[Pass, ...]:
     if kind in ("test", "predict"):
         return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions(), FuseDense(), FuseLookups())
     if kind == "train":
-        return (*_CLEANING, FuseBatchNormRelu(), FuseConvolutions(), FuseBiasGradients(), FuseDense())
+        return (
+            *_CLEANING,
+            ZeroBiasGradients(),
+            FuseBatchNormRelu(),
+            FuseConvolutions(),
+            FuseBiasGradients(),
+            FuseDense(),
+        )
     if kind == "export":  # for other runtimes, which fuse for themselves
         return (*_CLEANING, FoldBatchNormalization())
     return _CLEANING

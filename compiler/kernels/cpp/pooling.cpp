@@ -8,6 +8,7 @@
 
 #include "parallel.h"
 #include "registry.h"
+#include "vectors.h"
 
 namespace kerasoft {
 namespace {
@@ -43,25 +44,73 @@ void each_block(ffi::ThreadPool& pool, const Window& w, const Body& body) {
   });
 }
 
+// Rows and columns of x that a window covers.
+struct Cells {
+  int64_t r0, r1, c0, c1;
+
+  Cells(const Window& w, int64_t i, int64_t j)
+      : r0(std::max<int64_t>(0, i * w.down - w.top)),
+        r1(std::min(w.height, i * w.down - w.top + w.rows)),
+        c0(std::max<int64_t>(0, j * w.right - w.left)),
+        c1(std::min(w.width, j * w.right - w.left + w.columns)) {}
+};
+
+// `kWhole`: all lanes count, else the first `count`.
+template <bool kWhole>
+KERASOFT_INLINE vec some(const float* from, int count) {
+  return kWhole ? load(from) : load(from, count);
+}
+
+template <bool kWhole>
+KERASOFT_INLINE void put(float* to, vec x, int count) {
+  kWhole ? store(to, x) : store(to, x, count);
+}
+
+template <bool kWhole>
+KERASOFT_INLINE void largest(const Window& w, const Cells& at, const float* in, float* out, int count) {
+  vec best = all(-std::numeric_limits<float>::infinity());
+  for (int64_t r = at.r0; r < at.r1; ++r) {
+    const float* cell = in + (r * w.width + at.c0) * w.channels;
+    for (int64_t c = at.c0; c < at.c1; ++c, cell += w.channels) {
+      vec v = some<kWhole>(cell, count);
+      best = ((v > best) | (v != v)) ? v : best;  // NaN wins
+    }
+  }
+  put<kWhole>(out, best, count);
+}
+
 void forward(const Window& w, const float* x, float* y, int64_t image, int64_t first, int64_t count) {
   const float* in = x + image * w.height * w.width * w.channels + first;
   float* out = y + image * w.out_height * w.out_width * w.channels + first;
-  for (int64_t i = 0; i < w.out_height; ++i) {
-    int64_t r0 = std::max<int64_t>(0, i * w.down - w.top), r1 = std::min(w.height, i * w.down - w.top + w.rows);
-    for (int64_t j = 0; j < w.out_width; ++j) {
-      int64_t c0 = std::max<int64_t>(0, j * w.right - w.left), c1 = std::min(w.width, j * w.right - w.left + w.columns);
-      float best[kChannels];
-      for (int64_t c = 0; c < kChannels; ++c) best[c] = -std::numeric_limits<float>::infinity();
-      for (int64_t r = r0; r < r1; ++r)
-        for (int64_t col = c0; col < c1; ++col) {
-          const float* __restrict cell = in + (r * w.width + col) * w.channels;
-          for (int64_t c = 0; c < count; ++c) {
-            float v = cell[c];
-            best[c] = (v > best[c] || v != v) ? v : best[c];  // NaN wins
-          }
-        }
-      std::memcpy(out + (i * w.out_width + j) * w.channels, best, count * sizeof(float));
+  for (int64_t i = 0; i < w.out_height; ++i)
+    for (int64_t j = 0; j < w.out_width; ++j, out += w.channels) {
+      const Cells at(w, i, j);
+      int64_t c = 0;
+      for (; c + LANES <= count; c += LANES) largest<true>(w, at, in + c, out + c, LANES);
+      if (c < count) largest<false>(w, at, in + c, out + c, int(count - c));
     }
+}
+
+template <bool kWhole>
+KERASOFT_INLINE void spread(const Window& w, const Cells& at, const float* in, const float* given, float* out,
+                            int count) {
+  vec best = some<kWhole>(in + (at.r0 * w.width + at.c0) * w.channels, count);
+  ivec chosen = ivec{}, k = ivec{};
+  for (int64_t r = at.r0; r < at.r1; ++r) {
+    const float* cell = in + (r * w.width + at.c0) * w.channels;
+    for (int64_t c = at.c0; c < at.c1; ++c, cell += w.channels, k += 1) {
+      vec v = some<kWhole>(cell, count);
+      ivec better = v > best;
+      chosen = better ? k : chosen;
+      best = better ? v : best;
+    }
+  }
+  const vec d = some<kWhole>(given, count);
+  k = ivec{};
+  for (int64_t r = at.r0; r < at.r1; ++r) {
+    float* cell = out + (r * w.width + at.c0) * w.channels;
+    for (int64_t c = at.c0; c < at.c1; ++c, cell += w.channels, k += 1)
+      put<kWhole>(cell, some<kWhole>(cell, count) + (chosen == k ? d : vec{}), count);
   }
 }
 
@@ -70,38 +119,21 @@ void gradient(const Window& w, const float* x, const float* dy, float* dx, int64
   const float* in = x + image * w.height * w.width * w.channels + first;
   const float* given = dy + image * w.out_height * w.out_width * w.channels + first;
   float* out = dx + image * w.height * w.width * w.channels + first;
-  for (int64_t cell = 0; cell < w.height * w.width; ++cell) std::memset(out + cell * w.channels, 0, count * sizeof(float));
+  int64_t cleared = 0;  // cells; just before a window comes to them, while they stay in the cache
+  auto clear = [&](int64_t end) {
+    for (; cleared < end; ++cleared) std::memset(out + cleared * w.channels, 0, count * sizeof(float));
+  };
   for (int64_t i = 0; i < w.out_height; ++i) {
-    int64_t r0 = std::max<int64_t>(0, i * w.down - w.top), r1 = std::min(w.height, i * w.down - w.top + w.rows);
-    for (int64_t j = 0; j < w.out_width; ++j) {
-      int64_t c0 = std::max<int64_t>(0, j * w.right - w.left), c1 = std::min(w.width, j * w.right - w.left + w.columns);
-      float best[kChannels];
-      int32_t chosen[kChannels] = {0};
-      bool begun = false;
-      int32_t k = 0;
-      for (int64_t r = r0; r < r1; ++r)
-        for (int64_t col = c0; col < c1; ++col, ++k) {
-          const float* __restrict cell = in + (r * w.width + col) * w.channels;
-          if (!begun) {
-            std::memcpy(best, cell, count * sizeof(float));
-            begun = true;
-            continue;
-          }
-          for (int64_t c = 0; c < count; ++c) {
-            bool better = cell[c] > best[c];
-            chosen[c] = better ? k : chosen[c];
-            best[c] = better ? cell[c] : best[c];
-          }
-        }
-      const float* __restrict d = given + (i * w.out_width + j) * w.channels;
-      k = 0;
-      for (int64_t r = r0; r < r1; ++r)
-        for (int64_t col = c0; col < c1; ++col, ++k) {
-          float* __restrict cell = out + (r * w.width + col) * w.channels;
-          for (int64_t c = 0; c < count; ++c) cell[c] += chosen[c] == k ? d[c] : 0.0f;
-        }
+    clear(Cells(w, i, 0).r1 * w.width);
+    for (int64_t j = 0; j < w.out_width; ++j, given += w.channels) {
+      const Cells at(w, i, j);
+      if (at.r0 >= at.r1 || at.c0 >= at.c1) continue;
+      int64_t c = 0;
+      for (; c + LANES <= count; c += LANES) spread<true>(w, at, in + c, given + c, out + c, LANES);
+      if (c < count) spread<false>(w, at, in + c, given + c, out + c, int(count - c));
     }
   }
+  clear(w.height * w.width);
 }
 
 ffi::Error MaxForward(ffi::ThreadPool pool, Spec spec, Floats x, Result y) {

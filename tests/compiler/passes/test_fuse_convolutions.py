@@ -12,7 +12,7 @@ from kerasoft.compiler.ops.activations import relu_op as relu
 from kerasoft.compiler.ops.convolution import conv
 from kerasoft.compiler.ops.normalization import batch_norm
 from kerasoft.compiler.ops.registry import constant, input_node, param_node
-from kerasoft.compiler.passes import FuseBatchNormRelu, FuseBiasGradients, FuseConvolutions
+from kerasoft.compiler.passes import FuseBatchNormRelu, FuseBiasGradients, FuseConvolutions, ZeroBiasGradients
 
 B = symbol("b")
 X = input_node("x", (B, 6, 6, 3), "float32")
@@ -85,6 +85,16 @@ def test_relu_joins_batch_normalisation_forward_and_back():
     made = same_numbers(FuseBatchNormRelu(), Graph((X,), (z, *found), ("z", "a", "b", "c", "d")))
     assert names(made).count("batch_norm") == 1 and "relu" not in names(made) and "where" not in names(made)
     assert all(n.attrs["relu"] for n in made.nodes if n.op.name.startswith("batch_norm"))
+
+
+def test_a_bias_before_batch_normalisation_has_no_gradient():
+    y = relu(batch_norm(conv(X, K) + BIAS, GAIN, BETA)[0])
+    found = gradient({shape.sum(a.square(y)): constant(1.0)}, [K, BIAS, GAIN])
+    made = same_numbers(ZeroBiasGradients(), Graph((X,), tuple(found), ("k", "bias", "gain")))
+    assert made.outputs[1].op.name == "constant" and made.outputs[2] is found[2]
+    y = relu(batch_norm(relu(conv(X, K) + BIAS), GAIN, BETA)[0])
+    graph = Graph((X,), tuple(gradient({shape.sum(a.square(y)): constant(1.0)}, [BIAS])), ("bias",))
+    assert ZeroBiasGradients().run(graph) is graph
 
 
 def test_a_residual_sum_keeps_its_relu():

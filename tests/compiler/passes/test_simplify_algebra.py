@@ -115,5 +115,5 @@ def test_the_pipeline_cleans_a_gradient_and_names_the_pass_that_breaks():
 
     with pytest.raises(VerifyError, match="after pass LoseInputs: input 'x' is used but not among"):
         pipeline.run_passes(made, [LoseInputs()], check=True)
-    with pytest.raises(ValueError, match="kind is one of train, test, predict, update, got 'fit'"):
+    with pytest.raises(ValueError, match="kind is one of train, test, predict, update, export, got 'fit'"):
         pipeline.optimise(made, "fit")
