@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,7 @@ class Build(build_ext):
             *command,
             *FLAGS,
             march.format(level),
+            f'-DKERASOFT_SOURCES="{runpy.run_path(str(SOURCES.parent / "sources.py"))["fingerprint"]()}"',
             *(f"-isystem{i}" for i in includes),
             *ext.sources,
             "-o",

@@ -18,6 +18,8 @@ import warnings
 
 import jax
 
+from .sources import fingerprint
+
 LIBRARIES = ("native", "onednn")  # what every host of a job has
 _LEVELS = {"v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"), "v3": ("avx2", "fma", "bmi2", "f16c")}
 _FOLDER = pathlib.Path(__file__).resolve().parent / "lib"
@@ -117,6 +119,8 @@ def _reason_missing(library: str) -> str | None:
         if library == "onednn":
             _dnnl()
         handle = ctypes.CDLL(os.fspath(path))
+        if _is_stale(handle):
+            return f"The library {path.name} was built from other sources; run: python setup.py build_ext --inplace."
         if library == "mkl":
             handle.kerasoft_mkl_use(ctypes.cast(_mkl().cblas_sgemm, ctypes.c_void_p))
         table = getattr(handle, f"kerasoft_{library}_targets")
@@ -134,6 +138,14 @@ def _reason_missing(library: str) -> str | None:
         i += 1
     _handles[library] = handle
     return None
+
+
+def _is_stale(handle: ctypes.CDLL) -> bool:
+    """Whether the checkout has other C++ sources than those the library was built from: it may lack their handlers."""
+    made = handle.kerasoft_sources
+    made.restype = ctypes.c_char_p
+    now = fingerprint()
+    return now is not None and made().decode() != now
 
 
 _targets: list[str] = []

@@ -21,5 +21,8 @@ struct Offer {
 
 }  // namespace kerasoft
 
+// Of the sources that the library was built from (sources.py).
+extern "C" __attribute__((visibility("default"), weak, used)) const char* kerasoft_sources() { return KERASOFT_SOURCES; }
+
 #define KERASOFT_TARGET(NAME, HANDLER) \
   static const ::kerasoft::Offer offer_##HANDLER(NAME, reinterpret_cast<void*>(HANDLER))
