@@ -142,7 +142,8 @@ class RowStep:
         lookups = [
             self._looked_up(g, shapes, ids, placed, iteration) for g, (shapes, ids) in enumerate(self._ids(arrays))
         ]
-        now, found = [], {}
+        now: list[Any] = []
+        found: dict[str, Any] = {}
         for k, t in enumerate(self._tables):
             at = lookups[self._group[k]]
             now.append(self._taken(k, placed, at, iteration, base))

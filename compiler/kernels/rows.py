@@ -52,7 +52,8 @@ def chain_rows(ids: Any, last: Any, places: Any, iteration: Any) -> tuple[Any, A
     """
     like = [jax.ShapeDtypeStruct(shape, np.int32) for shape in ((5 * ids.size + 1,), last.shape, places.shape)]
     call = jax.ffi.ffi_call("kerasoft.chain_rows", like, input_output_aliases={1: 1, 2: 2})
-    return tuple(call(ids, last, places, iteration))
+    chained, last, places = call(ids, last, places, iteration)
+    return chained, last, places
 
 
 def owners(chained: Any) -> Any:
