@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tests import xla_settings
+
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras, the oracle, on the same arithmetic
 os.environ["KERASOFT_COMPILE_CACHE"] = "off"  # tests count compilations
 os.environ["KERASOFT_MEASURE"] = "0"  # kernels by the shipped rules, whatever was measured on this machine
@@ -137,6 +139,16 @@ def spark(cluster):
 def context(spark):
     """The SparkContext of `spark`."""
     return spark.sparkContext
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Modules' and sessions' fixtures compile as the test does that first asks for them."""
+    xla_settings.use(shipped=item.get_closest_marker("shipped") is not None)
+    done = yield
+    if nextitem is None or nextitem.path != item.path:
+        xla_settings.forget()  # else two processes hold 10 GB in the end
+    return done
 
 
 def pytest_collection_modifyitems(items):

@@ -15,6 +15,8 @@ from kerasoft.compiler.lower import function
 from kerasoft.compiler.ops.registry import REGISTRY, input_node
 from lowering_cases import ROWS, Call
 
+from tests.xla_settings import QUICK
+
 EPSILON = float(np.finfo(np.float32).eps)
 THERE = [name for name in ROWS if name in REGISTRY]
 
@@ -45,11 +47,16 @@ def arrays_of(call: Call, graph: Graph, random) -> list[np.ndarray]:
     return [*call.arrays, *more]
 
 
-def in_float64(graph: Graph, arrays) -> list[np.ndarray]:
-    """The outputs by XLA in float64."""
-    with jax.enable_x64(True):
-        wide = [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays]
-        return [np.asarray(out) for out in jax.jit(function(graph))(*wide)]
+def in_float64(graph: Graph):
+    """The outputs by XLA in float64, as a function of a list of arrays, compiled once."""
+    run = jax.jit(function(graph), compiler_options=QUICK)
+
+    def outputs(arrays) -> list[np.ndarray]:
+        with jax.enable_x64(True):
+            wide = [a.astype(np.float64) if a.dtype == np.float32 else a for a in arrays]
+            return [np.asarray(out) for out in run(*wide)]
+
+    return outputs
 
 
 def by(name: str, graph: Graph, arrays) -> tuple[list[np.ndarray], set[tuple[str, str]]]:
@@ -61,14 +68,14 @@ def by(name: str, graph: Graph, arrays) -> tuple[list[np.ndarray], set[tuple[str
     return [np.asarray(out) for out in outs], {(n.op.name, p.name) for n, p in chooser.picked.items()}
 
 
-def bounds(row, graph: Graph, arrays, wanted) -> list[np.ndarray]:
+def bounds(row, outputs, arrays, wanted) -> list[np.ndarray]:
     """The largest error allowed for each element."""
     if row.bound != "terms":
         largest = max(np.max(np.abs(w), where=np.isfinite(w), initial=0) for w in wanted)
         return [row.bound * EPSILON * largest for _ in wanted]
     known = [np.nan_to_num(np.abs(a), nan=0, posinf=0) for a in arrays]
-    counts = in_float64(graph, [np.ones_like(a) for a in arrays])
-    return [(c + 2) * EPSILON * s for c, s in zip(counts, in_float64(graph, known))]
+    counts = outputs([np.ones_like(a) for a in arrays])
+    return [(c + 2) * EPSILON * s for c, s in zip(counts, outputs(known))]
 
 
 def agree(got, wanted, allowed, what: str) -> None:
@@ -104,8 +111,9 @@ def test_lowerings_agree_with_float64(name):
             arrays[0] = arrays[0].copy()
             places = random.choice(arrays[0].size, 2, replace=False)
             arrays[0].flat[places] = (np.nan, random.choice([np.inf, -np.inf]))
-        wanted = in_float64(graph, arrays)
-        allowed = bounds(row, graph, arrays, wanted)
+        outputs = in_float64(graph)
+        wanted = outputs(arrays)
+        allowed = bounds(row, outputs, arrays, wanted)
         ops |= {n.op.name for n in graph.nodes}
         for lowering in {"xla": 0} | {name: 0 for op in ops for name in lowerings.names_of(op)}:
             got, made = by(lowering, graph, arrays)
@@ -127,9 +135,9 @@ def test_gradients_agree_with_finite_differences(name):
         weights = [a.astype(np.float64) for a in arrays[len(call.arrays) :]]
         along = {i: random.standard_normal(call.arrays[i].shape) for i in positions}
 
-        def loss(step, call=call, forward=forward, along=along, weights=weights):
+        def loss(step, call=call, outputs=in_float64(forward), along=along, weights=weights):
             moved = [a + step * along[i] if i in along else a for i, a in enumerate(call.arrays)]
-            return sum(float(np.sum(w * out)) for w, out in zip(weights, in_float64(forward, moved)))
+            return sum(float(np.sum(w * out)) for w, out in zip(weights, outputs(moved)))
 
         chooser = choice.Chooser(whole, {})
         grads = jax.jit(function(whole, lowerer=chooser))(*arrays)[-len(positions) :]
