@@ -1,8 +1,10 @@
 // C = A B for float32 matrices, either of them also transposed, with a bias, an activation or a gate on the way out.
 //
-// Two ways to cut the work. With many rows, B is packed once for all threads, and parts take rows of C. Where the inner
-// size is the large one (gradients of weights), each part takes columns or rows of C and packs its own blocks, so that
-// the order of the sums does not depend on who works; the sums of B's columns (a bias's gradient) come along.
+// Three ways to cut the work; in none does the order of a sum depend on who works. With many rows, B is packed once for all
+// threads, and parts take rows of C. With few rows, parts take a panel of B each, pack it and use it while it is in the
+// cache: small parts, for the second thread comes tens of microseconds late. Where the inner size is the large one
+// (gradients of weights), each part takes columns or rows of C and packs its own blocks; the sums of B's columns (a bias's
+// gradient) come along.
 #include <algorithm>
 #include <atomic>
 
@@ -33,6 +35,66 @@ void multiply_block(const float* a, int64_t lda, int64_t rows, int64_t n, int64_
   product<kStride, 1>(rows, n, depth, space, 0, panels, c, ldc, f);
 }
 
+constexpr int64_t kFewRows = 512;
+
+// Rows `from` .. `from + depth` of panels of B.
+void pack_block(const float* b, Sizes s, bool transposed, int64_t from, int64_t depth, int64_t column, int64_t count,
+                float* to) {
+  if (transposed) {
+    pack_panels_transposed(b + column * s.k + from, s.k, depth, count, to, depth * kColumns);
+  } else {
+    pack_panels(b + from * s.n + column, s.n, depth, count, to, depth * kColumns);
+  }
+}
+
+// Runs `first` parts of `before` and, when all of them are done, `then` parts of `after`. Parts are claimed in order, so who
+// waits waits for a thread that is at work.
+template <typename Before, typename After>
+void one_after_other(ffi::ThreadPool& pool, int64_t first, const Before& before, int64_t then, const After& after) {
+  std::atomic<int64_t> done{0};
+  parallel_for(pool, first + then, [&](int64_t part) {
+    if (part < first) {
+      before(part);
+      done.fetch_add(1, std::memory_order_release);
+      return;
+    }
+    while (done.load(std::memory_order_acquire) < first) __builtin_ia32_pause();
+    after(part - first);
+  });
+}
+
+// As by_rows, for few rows.
+void by_panels(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, bool transposed, float* c, Finish finish) {
+  const int64_t panels = divide_up(s.n, kColumns), blocks = divide_up(s.k, kDepth);
+  const bool direct = s.k == kDirect[0] || s.k == kDirect[1];
+  Workspace rows(direct ? 0 : size_t(blocks) * s.m * kStride * sizeof(float));
+  const auto pack = [&](int64_t q) {
+    pack_rows(a + q * kDepth, s.k, s.m, std::min<int64_t>(kDepth, s.k - q * kDepth), rows.floats() + q * s.m * kStride);
+  };
+  one_after_other(pool, direct ? 0 : blocks, pack, panels, [&](int64_t panel) {
+    const int64_t column = panel * kColumns, count = std::min<int64_t>(kColumns, s.n - column);
+    Workspace packed(size_t(kDepth) * kColumns * sizeof(float));
+    for (int64_t q = 0; q < blocks; ++q) {
+      const int64_t from = q * kDepth, depth = std::min<int64_t>(kDepth, s.k - from);
+      pack_block(b, s, transposed, from, depth, column, count, packed.floats());
+      Finish f;
+      f.accumulate = q > 0;
+      if (q + 1 == blocks) {
+        f.relu = finish.relu;
+        if (finish.bias) f.bias = finish.bias + column;
+        if (finish.gate) f.gate = finish.gate + column;
+      }
+      if (s.k == kDirect[0]) {
+        product<kDirect[0], 1>(s.m, count, depth, a + from, 0, packed.floats(), c + column, s.n, f);
+      } else if (s.k == kDirect[1]) {
+        product<kDirect[1], 1>(s.m, count, depth, a + from, 0, packed.floats(), c + column, s.n, f);
+      } else {
+        product<kStride, 1>(s.m, count, depth, rows.floats() + q * s.m * kStride, 0, packed.floats(), c + column, s.n, f);
+      }
+    }
+  });
+}
+
 // A (m, k) by B (k, n) or, transposed, (n, k).
 void by_rows(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, bool transposed, float* c, Finish finish) {
   const int64_t panels = divide_up(s.n, kColumns), blocks = divide_up(s.k, kDepth);
@@ -43,12 +105,8 @@ void by_rows(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, boo
     int64_t q = part / groups, first = part % groups * group, from = q * kDepth;
     int64_t depth = std::min<int64_t>(kDepth, s.k - from), column = first * kColumns;
     int64_t count = std::min(s.n - column, group * kColumns);
-    float* to = packed.floats() + from * panels * kColumns + first * depth * kColumns;
-    if (transposed) {
-      pack_panels_transposed(b + column * s.k + from, s.k, depth, count, to, depth * kColumns);
-    } else {
-      pack_panels(b + from * s.n + column, s.n, depth, count, to, depth * kColumns);
-    }
+    pack_block(b, s, transposed, from, depth, column, count,
+               packed.floats() + from * panels * kColumns + first * depth * kColumns);
   };
   const int64_t chunks = divide_up(s.m, kRows), threads = thread_count(pool);
   const int64_t parts = std::min(divide_up(divide_up(chunks, 8), threads) * threads, chunks);
@@ -66,17 +124,7 @@ void by_rows(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, boo
                      packed.floats() + from * panels * kColumns, c + first * s.n, s.n, f, block.floats());
     }
   };
-  // Parts are claimed in order, so whoever waits for panels waits for a thread that is packing them.
-  std::atomic<int64_t> done{0};
-  parallel_for(pool, to_pack + parts, [&](int64_t part) {
-    if (part < to_pack) {
-      pack(part);
-      done.fetch_add(1, std::memory_order_release);
-      return;
-    }
-    while (done.load(std::memory_order_acquire) < to_pack) __builtin_ia32_pause();
-    multiply(part - to_pack);
-  });
+  one_after_other(pool, to_pack, pack, parts, multiply);
 }
 
 // A given as its transpose (k, m), by B (k, n); sums (n) of B's columns unless null.
@@ -118,7 +166,8 @@ ffi::Error Gemm(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, int64_t f
   if (flags & 2) finish.bias = at(next++);
   finish.relu = flags & 4;
   if (flags & 8) finish.gate = at(next++);
-  by_rows(pool, {m, n, k}, at(0), at(1), flags & 1, c->typed_data(), finish);
+  const auto run = m <= kFewRows ? by_panels : by_rows;
+  run(pool, {m, n, k}, at(0), at(1), flags & 1, c->typed_data(), finish);
   return ffi::Error::Success();
 }
 

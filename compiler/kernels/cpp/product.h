@@ -20,6 +20,7 @@ constexpr int kRows = 6;
 constexpr int kColumns = 2 * kLanes;
 constexpr int kDepth = 256;          // of a block of A that is packed row after row
 constexpr int kStride = kDepth + 16; // of its rows: no two of them share a set of the first cache
+constexpr int kWorthFetching = 192;  // of a sum, that C's lines are fetched before they are written
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef float VecAt __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
@@ -57,6 +58,11 @@ inline void tile(int64_t k, const float* a, const float* b, float* c, int64_t ld
     } else {
       acc[r][0] = Vec{}, acc[r][1] = Vec{};
     }
+  }
+  if (k >= kWorthFetching) {
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r)
+      __builtin_prefetch(out + r * ld, 1), __builtin_prefetch(out + r * ld + kColumns - 1, 1);
   }
   for (int64_t i = 0; i < k; ++i) {
     Vec b0 = load(b), b1 = load(b + kLanes);

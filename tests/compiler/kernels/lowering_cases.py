@@ -187,7 +187,7 @@ def attention(random: np.random.Generator) -> Call:
 
 
 def rows_by_matrix(random: np.random.Generator) -> Call:
-    rows, k, n = (int(random.choice([1, 3, 33, 70, 300])) for _ in range(3))
+    rows, k, n = (int(random.choice([1, 3, 33, 70, 256, 300])) for _ in range(3))
     has_bias = bool(random.integers(0, 2))
     arrays = [floats(random, *(2, rows)[random.integers(0, 2) :], k), floats(random, k, n)]
     arrays += [floats(random, n)] * has_bias

@@ -50,6 +50,16 @@ def test_a_step_of_two_dense_layers(steps):
     assert FuseDense().run(made) is made
 
 
+def test_gradients_of_narrow_kernels():
+    x, k, r = input_node("x", (b, 64), "float32"), param_node("k", (64, 10)), param_node("r", (10,))
+    y = linalg.matmul(x, k) + r
+    graph = Graph((x,), (y, *gradient({y: y}, [k, r, x])), ("y", "dk", "dr", "dx"))
+    made = optimise(graph, "train", check=True)
+    found = counts(made)
+    assert found["dense_grad_kernel"] == 1 and "dense" not in found and "dense_grad_input" not in found
+    same(graph, made)
+
+
 def test_projections_to_heads_and_back():
     x, kernel, row = input_node("x", (b, 5, 64), "float32"), param_node("k", (64, 4, 16)), param_node("r", (4, 16))
     back = param_node("o", (4, 16, 72))
