@@ -144,6 +144,7 @@ def test_elsewhere_than_in_training_images_stay(name, make):
     np.testing.assert_array_equal(make(layers)(X, training=False), X)
 
 
+@pytest.mark.shipped  # bits
 @pytest.mark.parametrize(("name", "make"), RANDOM, ids=named)
 def test_a_row_has_its_own_draws_wherever_it_is(name, make):
     """Compiled with row ids: rows differ, the next step differs, and other companions change nothing."""
