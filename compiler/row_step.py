@@ -80,7 +80,6 @@ class RowStep:
         self._segmented = any(n.attrs["name"] == "segment" for n in source.optimised("update").inputs)
         self._choosers = Choosers(self._graph)
         self._step = compiled(self._traced, self._choosers, 3, donate_argnums=(0, 1, 2))
-        self._vector = jax.jit(self._joined)
         self._settle = jax.jit(self._settled, donate_argnums=0)
 
     # --- between flat vectors and tables ------------------------------------------------------------------------------
@@ -103,16 +102,18 @@ class RowStep:
         return placed, tuple(dense_slots)
 
     def flat(self, placed: Placed, slots: Sequence[Any] = ()) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        """Settled parameters and slots as flat vectors float32[P], read-only copies."""
-        own = [tuple(of[i] for of in placed.slots) for i in range(len(slots))]
-        params = np.asarray(self._vector(placed.dense, placed.tables))
-        return params, tuple(np.asarray(self._vector(dense, tables)) for dense, tables in zip(slots, own))
+        """Settled parameters and slots as flat vectors float32[P], copies."""
+        own = [[of[i] for of in placed.slots] for i in range(len(slots))]
+        params = self._vector(placed.dense, placed.tables)
+        return params, tuple(self._vector(dense, tables) for dense, tables in zip(slots, own))
 
-    def _joined(self, dense: tuple[Any, ...], tables: tuple[Any, ...]) -> Any:
-        values = self.rest.unpack("params", self.pieces.vector(dense, jnp.concatenate)) if dense else {}
-        values |= {t.name: v for t, v in zip(self._tables, tables)}
-        parts = [values[name].ravel() for name, (_, e) in self._entries.items() if e.size]
-        return jnp.array(jnp.concatenate(parts), copy=True)  # never an argument itself
+    def _vector(self, dense: Any, tables: Sequence[Any]) -> np.ndarray:
+        out = np.empty(self._source.layout.P, np.float32)
+        values = self.rest.unpack("params", self.pieces.flat(dense))
+        values |= {t.name: np.asarray(v) for t, v in zip(self._tables, tables)}
+        for name, (_, e) in self._entries.items():
+            out[e.offset : e.end] = values[name].ravel()
+        return out
 
     def settle(self, placed: Placed, iteration: int) -> Placed:
         """With every row up to date after `iteration` steps. Donates what it is given."""
