@@ -14,7 +14,7 @@ test: java $(VENV)/.dev lint types
 	$(BIN)/python -m pytest -m "not soak and alone" $(PYTEST_ARGS)
 
 soak: java $(VENV)/.dev
-	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
+	KERASOFT_TEST_XLA=shipped $(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -158,3 +158,4 @@ def pytest_collection_modifyitems(items):
             continue
         if {"cluster", "spark", "context"} & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("spark"):
             item.add_marker(pytest.mark.alone)
+            item.add_marker(pytest.mark.shipped)  # executors and driver alike: bits are compared between them

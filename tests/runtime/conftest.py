@@ -15,3 +15,4 @@ def pytest_collection_modifyitems(items):
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings(LEAK))
             item.add_marker(pytest.mark.alone)
+            item.add_marker(pytest.mark.shipped)  # executors and driver alike: bits are compared between them

@@ -6,6 +6,8 @@ from kerasoft.compiler import several
 
 import kerasoft as ks
 
+pytestmark = pytest.mark.shipped
+
 
 @pytest.fixture
 def calls(monkeypatch):

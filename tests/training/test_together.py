@@ -6,6 +6,8 @@ import pytest
 import kerasoft as ks
 from kerasoft.training import together
 
+pytestmark = pytest.mark.shipped
+
 
 @pytest.fixture
 def calls(monkeypatch):

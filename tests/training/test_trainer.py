@@ -11,7 +11,10 @@ from kerasoft.compiler.program import compilations
 import kerasoft as ks
 
 keras = pytest.importorskip("keras")
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.shipped,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype("float32")
 Y = X.sum(axis=1, keepdims=True)

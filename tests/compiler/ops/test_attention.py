@@ -14,6 +14,8 @@ from kerasoft.compiler.lower import function
 from kerasoft.compiler.ops import attention
 from kerasoft.compiler.ops.registry import input_node
 
+pytestmark = pytest.mark.shipped
+
 b, t = symbol("b"), symbol("t")
 rng = np.random.default_rng(0)
 Q, K, V = (rng.normal(size=(2, n, 3, 4)).astype(np.float32) for n in (5, 6, 6))

@@ -9,6 +9,8 @@ from kerasoft.compiler.lower import function
 from kerasoft.compiler.ops import random
 from kerasoft.compiler.ops.registry import input_node
 
+pytestmark = pytest.mark.shipped
+
 KEY = np.array([3, 9], np.uint32)
 b = symbol("b")
 
