@@ -4,7 +4,8 @@ They are optional: where they cannot be built (no x86-64, no compiler and no zig
 compiler is $CXX, g++ or clang++, else the one in the ziglang package (see build_backend.py). One source gives one
 library for each instruction set (x86-64-v3: AVX2 and FMA; x86-64-v4: AVX-512), of which the best is loaded.
 
-KERASOFT_BUILD_NATIVE=0 leaves them out, a name (native, onednn, mkl) builds one only; KERASOFT_REQUIRE_NATIVE=1 makes a library that cannot be built an error.
+KERASOFT_BUILD_NATIVE=0 leaves them out, a name (native, onednn, mkl) builds one only; KERASOFT_REQUIRE_NATIVE=1 makes a
+library that cannot be built an error.
 
 In a checkout: python setup.py build_ext --inplace
 """

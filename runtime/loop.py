@@ -89,7 +89,7 @@ class EpochEnd:
         iteration: optimiser steps made so far, those before this fit included.
         learning_rate: used in the last step, as far as the loop knows it.
         weights: pulls (params float32[P], state float32[S]) as they are now.
-        slots: pulls the optimiser's slots, a tuple of float32[P].
+        slots: pulls the optimiser's slots, a tuple of float32[P]. Both are None once a fit in one process has ended.
         validation_rows: rows validated.
     """
 

@@ -42,6 +42,8 @@ class _Cut:
 class FlatOptimizer:
     """What the trainer and the runtime ask of an optimizer. See docs/design/0001, "Losses, metrics and optimizers"."""
 
+    _cut: _Cut | None = None  # what `slots_to_variables` did last
+
     def trace_update(self, layout: Any) -> tuple[Graph, str, tuple[tuple[str, float], ...]]:
         """The update graph, its mode ("sliced" or "replicated") and the slots ``(name, first value)`` it keeps.
 
@@ -158,7 +160,7 @@ class FlatOptimizer:
     def variables_to_slots(self, layout: Any) -> tuple[np.ndarray, ...]:
         """The slot vectors float32[P], in the order of `slot_specs`, from the optimizer's variables; not to be written to."""
         places = self._places(layout)
-        known = self.__dict__.get("_cut")
+        known = self._cut
         if known is not None and known.layout == layout.params and known.holds():
             return known.vectors
         vectors = {
@@ -180,7 +182,7 @@ class FlatOptimizer:
             slot.variable.adopt(part.reshape(slot.variable.shape))
             cut.append((slot.variable, slot.variable.numpy()))
         whole = all(value.base is not None for _, value in cut)
-        self.__dict__["_cut"] = _Cut(layout.params, tuple(vectors.values()), tuple(cut)) if whole else None
+        self._cut = _Cut(layout.params, tuple(vectors.values()), tuple(cut)) if whole else None
         if iteration is not None:
             self._iterations.assign(np.int32(iteration))
         self._after_steps()

@@ -19,7 +19,7 @@ from .. import ops
 from ..compiler.rows import HISTORY
 
 TOLERANCE = 3e-8  # of the way that a row goes in its idle steps
-MOST_NODES = 16
+MOST_NODES = 16  # the native kernels have room for as many: kMostNodes in compiler/kernels/cpp/adam_rows.cpp
 
 
 @dataclasses.dataclass(frozen=True)
