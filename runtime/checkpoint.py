@@ -1,6 +1,6 @@
 """Checkpoints of a distributed fit: what is in them, how they are written whole or not at all, and read back.
 
-    folder/checkpoint-00000007/arrays.npz     params, state, slot/<i>: float32; sums: float64
+    folder/checkpoint-00000007/arrays.npz     params, state, slot/<i>: float32; sums: float64; kept/<name>
     folder/checkpoint-00000007/meta.json      where training stood, what fit it belongs to, SHA-256 of arrays.npz
 
 A checkpoint is written beside its place and then renamed, so that one which can be seen is complete. The last two are
@@ -42,6 +42,7 @@ class Checkpoint:
         fit: what the fit is (`identity`), compared when it is resumed.
         hooks: the front-end's own state (history, callbacks), any JSON object.
         finished: the fit ended; nothing is left to resume.
+        kept: what the strategy's workers need besides, see `kerasoft.runtime.step.DistributedStep.kept`.
     """
 
     epoch: int
@@ -56,6 +57,7 @@ class Checkpoint:
     fit: dict[str, Any] = dataclasses.field(default_factory=dict)
     hooks: dict[str, Any] = dataclasses.field(default_factory=dict)
     finished: bool = False
+    kept: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Folder(Protocol):
@@ -99,8 +101,11 @@ class LocalFolder:
         shutil.rmtree(self.path / name)
 
 
-def identity(source: Any, rows: Sequence[int], fingerprints: Sequence[str], job: Any) -> dict[str, Any]:
-    """What must be the same for a fit to be resumed: model, optimiser slots, data, and how steps are cut from it."""
+def identity(
+    source: Any, rows: Sequence[int], fingerprints: Sequence[str], job: Any, strategy: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must be the same for a fit to be resumed: model, optimiser slots, data, how steps are cut from it, and
+    `strategy`: what its steps are if they are not those of `AllReduce`."""
     value = {
         "layout": source.layout.to_json(),
         "slots": [[s.name, s.fill] for s in source.slots],
@@ -110,6 +115,8 @@ def identity(source: Any, rows: Sequence[int], fingerprints: Sequence[str], job:
         "shuffle": job.shuffle,
         "steps_per_epoch": job.steps_per_epoch,
     }
+    if strategy:
+        value["strategy"] = dict(strategy)
     return json.loads(json.dumps(value))
 
 
@@ -166,7 +173,8 @@ class Checkpoints:
         return None, damaged
 
     def _compare(self, other: Mapping[str, Any], name: str) -> None:
-        for key, mine in self.fit.items():
+        for key in (*self.fit, *(k for k in other if k not in self.fit)):
+            mine = self.fit.get(key)
             if other.get(key) != mine:
                 raise CheckpointError(
                     f"{self.folder.where}/{name} belongs to another fit: its {key} is {_short(other.get(key))}, "
@@ -178,6 +186,7 @@ def write(checkpoint: Checkpoint, folder: pathlib.Path) -> None:
     """Writes the two files of `checkpoint` into an existing local folder."""
     arrays = {"params": checkpoint.params, "state": checkpoint.state, "sums": checkpoint.sums}
     arrays |= {f"slot/{i}": s for i, s in enumerate(checkpoint.slots)}
+    arrays |= {f"kept/{name}": array for name, array in checkpoint.kept.items()}
     np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
     scalars = ("epoch", "step", "iteration", "learning_rate", "seed", "fit", "hooks", "finished")
     meta = {name: getattr(checkpoint, name) for name in scalars}
@@ -200,7 +209,9 @@ def read(folder: pathlib.Path) -> Checkpoint:
             raise CheckpointError("the SHA-256 of arrays.npz is not the one in meta.json")
         with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
             slots = tuple(arrays[f"slot/{i}"] for i in range(meta.pop("slots")))
-            return Checkpoint(params=arrays["params"], state=arrays["state"], sums=arrays["sums"], slots=slots, **meta)
+            kept = {n.removeprefix("kept/"): arrays[n] for n in arrays.files if n.startswith("kept/")}
+            vectors = {name: arrays[name] for name in ("params", "state", "sums")}
+            return Checkpoint(**vectors, slots=slots, kept=kept, **meta)
     except FileNotFoundError as error:
         raise CheckpointError(f"{os.path.basename(error.filename)} is missing") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from .rank import HERE, Task
 from .rendezvous import FORMED, FROZEN, LOST, ControlServer
 from .reports import Stopwatch, add, profile
 from .wire import Message
-from .worker import Settings
+from .worker import KEPT, Settings
 
 GRACE_S = 1.0  # after the first sign of a failure, for the one that explains it
 LAST_WORDS_S = 5.0  # after all workers ended without an error, for messages on their way
@@ -99,7 +100,8 @@ class Driver:
         self.address, self.threads, self.cache = address or server.address, threads, cache
         layout = job.source.layout
         self.P, self.V, self.M = layout.P, layout.V, layout.M
-        self._parts = [slice(min(s.start, self.P), min(s.stop, self.P)) for s in slices(self.V, settings.world_size)]
+        self._cuts = slices(self.V, settings.world_size)
+        self._parts = [slice(min(s.start, self.P), min(s.stop, self.P)) for s in self._cuts]
         self._rates: dict[int, float] = {}  # epoch -> learning rate it began with
         self._decisions: dict[int, Decision] = {}  # epoch -> what the hooks said at its end
         self._reported = (-1, -1)  # last (epoch, step) that the hooks heard of
@@ -246,6 +248,9 @@ class Driver:
                 continue
             if event.kind == HERE:
                 self._where[event.rank] = (event.fields["host"], event.fields["pid"])
+            elif event.kind == "event":
+                f = event.fields
+                self.hooks.on_event(Event(f["kind"], f["text"], f.get("details", {})))
             elif event.kind in (LOST, FROZEN, "failed"):
                 self._signs.append(Sign(event.kind, event.rank, event.fields))
                 self._fail()
@@ -300,7 +305,21 @@ class Driver:
         for rank, part in enumerate(self._parts):
             arrays = {"params": start.params[part], "state": start.state, "sums": start.sums}
             arrays |= {f"slot/{i}": s[part] for i, s in enumerate(start.slots)}
+            arrays |= {f"{KEPT}{name}": array for name, array in self._kept_of(rank, start.kept)}
             self._to(rank, "start", fields, arrays)
+
+    def _kept_of(self, rank: int, kept: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """What of a checkpoint's `kept` goes to `rank`."""
+        for name, array in kept.items():
+            kind, _, rest = name.partition("/")
+            if kind == "shard":
+                if self.settings.owners[int(rest.partition("/")[0])] == rank:
+                    yield name, array
+            elif kind == "slice":
+                whole = array.shape[-1] == self.V
+                yield name, array[..., self._cuts[rank] if whole else self._parts[rank]]
+            else:
+                yield name, array
 
     def _to(self, rank: int, kind: str, fields: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
         try:
@@ -393,7 +412,7 @@ class Driver:
         f = first.fields
         return Checkpoint(
             f["epoch"], f["step"], f["iteration"], f["learning_rate"], params, first.arrays["state"], slots,
-            first.arrays["sums"], self.settings.seed, self.checkpoints.fit,
+            first.arrays["sums"], self.settings.seed, self.checkpoints.fit, kept=_kept(parts),
         )  # fmt: skip
 
     def _vectors(self, parts: dict[int, Message]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
@@ -422,7 +441,7 @@ class Driver:
         if decision.learning_rate is not None:
             self._rate = decision.learning_rate
         fields: dict[str, Any] = {
-            "stop": decision.stop or self._stop_asked or epoch + 1 >= self.job.epochs,
+            "stop": decision.stop or self._stop_asked or epoch + 1 >= self.job.epochs or ends[0].fields["stop"],
             "checkpoint": False,
         }
         if not fields["stop"]:
@@ -490,6 +509,16 @@ class Driver:
                 later.append(message)
         self._pending.extend(later)
         return parts
+
+
+def _kept(parts: dict[int, Message]) -> dict[str, np.ndarray]:
+    """What the ranks keep besides parameters and slots, by name: slices joined in the order of ranks."""
+    found: dict[str, list[np.ndarray]] = {}
+    for rank in sorted(parts):
+        for name, array in parts[rank].arrays.items():
+            if name.startswith(KEPT):
+                found.setdefault(name.removeprefix(KEPT), []).append(array)
+    return {n: np.concatenate(a, axis=-1) if n.startswith("slice/") else a[0] for n, a in found.items()}
 
 
 def _validation_sums(ends: dict[int, Message], sums: int) -> np.ndarray | None:

@@ -77,7 +77,7 @@ def run_rank(
                 use_threads(task.threads, settings.deterministic)
             if task.cache:
                 use_cache()
-            trainer = Trainer(settings, rank, program(), training, validation, watch)
+            trainer = settings.method.trainer(settings, rank, program(), training, validation, watch)
             watch.lap("compile")
             control.at(-1, "join")
             with _join(task, rank, control, trainer.step.P, watch) as collective:

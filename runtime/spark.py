@@ -35,7 +35,7 @@ def run(job: TrainJob, data: Any, validation: Any | None, strategy: Any, hooks: 
 def train(
     job: TrainJob, data: Any, validation: Any | None, strategy: Any, hooks: Hooks, faults: Script | None = None
 ) -> TrainResult:
-    """A fit with `AllReduce`.
+    """A fit with a strategy whose workers live as long as the fit (`kerasoft.runtime.strategies.long_lived`).
 
     Args:
         faults: failures on purpose, for tests.
@@ -60,7 +60,7 @@ def train(
         tempfile.TemporaryDirectory(prefix="kerasoft-fit-") as scratch,
         ControlServer(new_secret(), bind, frozen_s=strategy.timeout_s) as server,
     ):
-        fit = identity(job.source, data.table.rows, data.table.fingerprints, job)
+        fit = identity(job.source, data.table.rows, data.table.fingerprints, job, settings.method.identity())
         if strategy.checkpoint is None:
             checkpoints = Checkpoints(LocalFolder(scratch), fit, temporary=True)
         else:

@@ -34,6 +34,9 @@ class Arguments:
     learning_rate: Any = None
 
 
+Finish = Callable[[float, "int | None"], tuple[np.ndarray, "tuple[int, ...] | None"]]
+
+
 class DistributedStep:
     """The model's state on one worker and the steps that change it.
 
@@ -117,9 +120,19 @@ class DistributedStep:
     # --- state -------------------------------------------------------------------------------------------------------
 
     def load(
-        self, collective: Any, params: np.ndarray, slots: Sequence[np.ndarray], state: np.ndarray, iteration: int
+        self,
+        collective: Any,
+        params: np.ndarray,
+        slots: Sequence[np.ndarray],
+        state: np.ndarray,
+        iteration: int,
+        kept: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        """Starts from this rank's slices of the parameters and slots; the other slices come from the other ranks."""
+        """Starts from this rank's slices of the parameters and slots; the other slices come from the other ranks.
+
+        Args:
+            kept: what `kept` gave for the checkpoint that is gone on from, {} at the start of a fit.
+        """
         self.collective = collective
         self.state, self.iteration = np.array(state), iteration
         self.params = self._whole(params)
@@ -145,19 +158,49 @@ class DistributedStep:
         cut = self.part if self.replicated else slice(None)
         return np.asarray(self._master)[cut], tuple(np.asarray(s)[cut] for s in self._slots)
 
+    # --- what other methods do differently -----------------------------------------------------------------------------
+
+    outstanding = 0
+    """Steps before the next one whose sums have not been given yet, after `load`."""
+
+    converged = False
+    """Whether further epochs would change nothing."""
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """What a checkpoint must hold besides parameters, slots and states. All ranks call it together.
+
+        ``shard/<s>/<name>`` comes back to the rank that then owns shard s, ``slice/<name>`` is this rank's slice of a
+        vector of P or V elements, ``all/<name>`` is the same everywhere.
+        """
+        return {}
+
+    def remarks(self) -> list[str]:
+        """Sentences for the user, after `load`; told of once if only rank 0 has any."""
+        return []
+
+    def meets(self, step: int) -> bool:
+        """Whether the ranks exchange something, and so notes, in the epoch's step `step`."""
+        return True
+
+    def end_epoch(self, learning_rate: float) -> np.ndarray:
+        """Finishes what the epoch's steps left open; the sums float32[k, M] of those not given yet."""
+        return np.zeros((0, self.M), np.float32)
+
     # --- one step ----------------------------------------------------------------------------------------------------
 
-    def begin(self, step: Step, key: np.ndarray) -> Callable[[float, int], tuple[np.ndarray, tuple[int, ...]]]:
+    def begin(self, step: Step, key: np.ndarray) -> Finish:
         """Sets the first gradient call going and returns what finishes the step: ``finish(learning_rate, note)``.
 
-        Between the two there is time to prepare the next batch. `finish` returns the step's sums float32[M] over all
-        workers and the notes of all ranks.
+        Between the two there is time to prepare the next batch. `finish` returns the sums float32[k, M] over all
+        workers of the k steps that are now complete, and the notes of all ranks (None, as `note`, if they do not meet).
         """
         jobs = [(call, self._arguments(call, step.rows, key)) for call in step.calls]
         started = self.calls[jobs[0][0].size].run(0, jobs[0][1], (), None) if jobs else None
 
-        def finish(learning_rate: float, note: int = 0) -> tuple[np.ndarray, tuple[int, ...]]:
-            return self._reduce_and_update(self._results("train", self.calls, jobs, started), learning_rate, note)
+        def finish(learning_rate: float, note: int | None = 0) -> tuple[np.ndarray, tuple[int, ...]]:
+            results = self._results("train", self.calls, jobs, started)
+            sums, notes = self._reduce_and_update(results, learning_rate, note or 0)
+            return sums[None], notes
 
         return finish
 

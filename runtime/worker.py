@@ -25,7 +25,39 @@ from .store import ShardStore
 from .wire import Message
 
 CHECKPOINT, STOP, RATE = 1, 2, 4  # bits of rank 0's note
+KEPT = "kept/"  # before the names of what a method keeps in a checkpoint besides parameters, slots and states
 _KEYS = 256  # random keys made at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a strategy has its workers do: plain values that travel to them. This one is synchronous SGD.
+
+    A strategy with steps of another kind derives from it and makes another `step`; one with a loop of its own makes
+    another `trainer`.
+    """
+
+    def trainer(
+        self,
+        settings: Settings,
+        rank: int,
+        program: Any,
+        store: ShardStore,
+        validation_store: ShardStore | None,
+        watch: Stopwatch,
+    ) -> Trainer:
+        """The loop of one worker, compiled and ready to join the others."""
+        return Trainer(settings, rank, program, store, validation_store, watch)
+
+    def step(self, settings: Settings, rank: int, program: Any, watch: Stopwatch) -> DistributedStep:
+        """What `Trainer` makes steps with."""
+        return DistributedStep(
+            program, rank, settings.bounds(), settings.train_sizes, settings.test_sizes, settings.deterministic, watch
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same when a fit is resumed from a checkpoint: JSON values."""
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +78,7 @@ class Settings:
         report_every_s: seconds between reports of steps to the driver.
         memory_cap_bytes: of each worker's rows; above it they are mapped from disk. None: no cap.
         transports: ways for ranks to reach one another, see `kerasoft.runtime.collectives.connect`.
+        method: what the workers do.
         faults: scripted failures, for tests.
     """
 
@@ -72,6 +105,7 @@ class Settings:
     report_every_s: float = 0.2
     memory_cap_bytes: int | None = None
     transports: tuple[str, ...] = ("shm", "unix", "tcp")
+    method: Method = Method()
     faults: Script = Script()
 
     def bounds(self) -> tuple[int, ...]:
@@ -132,9 +166,7 @@ class Trainer:
         if validation_store is not None:
             plan = Plan(validation_store.table.rows, settings.validation_batch_size)
             self.validation_feed = Feed(validation_store, plan, settings.test_sizes, one_by_one, specs, 0, False)
-        self.step = DistributedStep(
-            program, rank, settings.bounds(), settings.train_sizes, settings.test_sizes, settings.deterministic, watch
-        )
+        self.step = settings.method.step(settings, rank, program, watch)
         self.step.warm_up(self.feed, self.validation_feed)
         self.epoch = self.done = 0
         self.learning_rate = 0.0
@@ -150,8 +182,14 @@ class Trainer:
         slots = [start.arrays[f"slot/{i}"] for i in range(len(self.step.program.slots))]
         self.watch.take()
         self.watch.lap("wait")
-        self.step.load(collective, start.arrays["params"], slots, start.arrays["state"], start.fields["iteration"])
+        kept = {n.removeprefix(KEPT): a for n, a in start.arrays.items() if n.startswith(KEPT)}
         self.epoch, self.done = start.fields["epoch"], start.fields["step"]
+        self.step.load(
+            collective, start.arrays["params"], slots, start.arrays["state"], start.fields["iteration"], kept
+        )
+        self._made = [(t, self.plan.rows_in(t)) for t in range(self.done - self.step.outstanding, self.done)]
+        for text in self.step.remarks():
+            self._send("event", {"kind": "strategy", "text": text})
         self.learning_rate = start.fields["learning_rate"]
         self.sums[:] = start.arrays["sums"]
         self._saved_s = time.monotonic()
@@ -202,7 +240,8 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self.watch.lap("other")
-        self._send("checkpoint", self._checkpoint_fields(), self._checkpoint_arrays())
+        kept = {f"{KEPT}{name}": array for name, array in self.step.kept().items()}
+        self._send("checkpoint", self._checkpoint_fields(), {**self._checkpoint_arrays(), **kept})
         self._saved_s = time.monotonic()
         self.watch.lap("checkpoint")
 
@@ -236,19 +275,34 @@ class Trainer:
             self.watch.lap("compute")
             following = next(feed, None)
             self.watch.lap("input")
-            note = self._note(following is None) if self.rank == 0 else 0
+            note = None
+            if step.meets(batch.step):
+                note = self._note(following is None) if self.rank == 0 else 0
             sums, notes = finish(self.learning_rate, note)
-            self.sums += sums
+            self._made.append((batch.step, batch.rows))
             self.done = batch.step + 1
-            bits, rate = unpack_note(notes[0])
-            if bits & RATE:
-                self.learning_rate = rate
-            if self.rank == 0:
-                self._report(batch.step, batch.rows, sums, bits & CHECKPOINT)
+            if notes is not None:
+                bits, rate = unpack_note(notes[0])
+                if bits & RATE:
+                    self.learning_rate = rate
+            self._take_sums(sums, bits & CHECKPOINT)
             if bits & CHECKPOINT:
                 self._checkpoint()
+                bits &= ~CHECKPOINT
             batch = following
+        self._take_sums(step.end_epoch(self.learning_rate), 0)
         self.stopping = bool(bits & STOP)
+
+    def _take_sums(self, sums: np.ndarray, now: int) -> None:
+        """The sums float32[k, M] over all workers of the k oldest steps that were made."""
+        for row in sums:
+            self.sums += row
+            made = self._made.pop(0)
+            if self.rank == 0:
+                self._reports.append(made)
+                self._report_sums.append(row)
+        if self._reports and (now or time.monotonic() - self._reported_s >= self.settings.report_every_s):
+            self._flush_reports()
 
     def _note(self, last: bool) -> int:
         """What rank 0 tells everybody with this step: time for a checkpoint, the driver's wishes."""
@@ -265,12 +319,6 @@ class Trainer:
                 if message.fields.get("learning_rate") is not None:
                     bits, rate = bits | RATE, message.fields["learning_rate"]
         return pack_note(bits, rate)
-
-    def _report(self, step: int, rows: int, sums: np.ndarray, now: int) -> None:
-        self._reports.append((step, rows))
-        self._report_sums.append(sums)
-        if now or time.monotonic() - self._reported_s >= self.settings.report_every_s:
-            self._flush_reports()
 
     def _flush_reports(self) -> None:
         if not self._reports:
@@ -304,7 +352,13 @@ class Trainer:
         totals, self.phase_totals = self.phase_totals, {}
         self._send(
             "epoch_end",
-            {"epoch": self.epoch, "step": self.done, "iteration": self.step.iteration, "times": totals},
+            {
+                "epoch": self.epoch,
+                "step": self.done,
+                "iteration": self.step.iteration,
+                "times": totals,
+                "stop": self.step.converged,
+            },
             arrays,
         )
         decision = self._decision()

@@ -1,0 +1,117 @@
+"""What strategies have in common whose workers live as long as the fit and talk to one another."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from ..faults import Script
+from ..loop import Hooks, TrainJob, TrainResult
+from ..shards import Plan, ShardTable, assign, ladder
+from ..worker import Method, Settings
+from .strategy import Strategy
+
+
+@dataclasses.dataclass
+class LongLived(Strategy):
+    """One Spark job for the whole fit: a barrier stage of `workers` ranks, checkpoints, attempts (docs/design/0002-runtime.md).
+
+    A strategy of this kind says what its workers do by `method`.
+
+    Args:
+        workers: ranks; None = one for each executor.
+        shards: logical shards of the data; None = its own partitions. Results depend on the shards, not the workers.
+        deterministic: the same bits for any number of workers: each shard's part alone, summed in a fixed tree.
+        checkpoint: folder on any file system that Spark reaches, from which a new driver resumes in mid-epoch. None: a
+            temporary folder on the driver, for recovery from lost workers only.
+        wire_dtype: "float32", or "bfloat16": half the bytes, weights stay float32 where they are updated.
+        timeout_s: seconds without a sign of life or progress after which a worker counts as frozen. Longer than the
+            slowest step.
+        checkpoint_every_s: seconds between checkpoints within an epoch; at epochs' ends they are made anyway.
+        retries: attempts that may fail one after another without progress.
+        memory_cap_bytes: of a worker's rows; above it they are mapped from its scratch disk. None: no cap.
+    """
+
+    shard_by_shard: ClassVar[bool] = False  # a call for each shard even if not deterministic
+    workers: int | None = dataclasses.field(default=None, kw_only=True)
+    shards: int | None = dataclasses.field(default=None, kw_only=True)
+    deterministic: bool = dataclasses.field(default=False, kw_only=True)
+    checkpoint: str | None = dataclasses.field(default=None, kw_only=True)
+    wire_dtype: str = dataclasses.field(default="float32", kw_only=True)
+    timeout_s: float = dataclasses.field(default=30, kw_only=True)
+    checkpoint_every_s: float = dataclasses.field(default=30, kw_only=True)
+    retries: int = dataclasses.field(default=4, kw_only=True)
+    memory_cap_bytes: int | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        who = type(self).__name__
+        for name in ("workers", "shards"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{who}: {name} needs a whole number of at least 1 or None, got {value!r}")
+        if self.wire_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"{who}: wire_dtype needs 'float32' or 'bfloat16', got {self.wire_dtype!r}")
+        for name in ("timeout_s", "checkpoint_every_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{who}: {name} needs seconds above 0, got {getattr(self, name)!r}")
+        if self.checkpoint is not None and not isinstance(self.checkpoint, str):
+            raise ValueError(f"{who}: checkpoint needs a path or URI as text, got {self.checkpoint!r}")
+
+    def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> Method:
+        """What the workers do.
+
+        Raises:
+            ValueError: this fit lacks something that it needs.
+        """
+        return Method()
+
+    def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
+        from ..spark import train
+
+        return train(job, data, validation, self, hooks)
+
+    def settings(
+        self,
+        job: TrainJob,
+        table: ShardTable,
+        validation: ShardTable | None,
+        world_size: int,
+        faults: Script | None = None,
+    ) -> Settings:
+        """What the workers of this fit are told: a pure function, the same plan on every attempt."""
+        flags = job.source.flags
+        one_by_one = self.deterministic or flags.couples_rows or self.shard_by_shard
+        owners = assign(table.rows, world_size)
+        counts = Plan(table.rows, job.batch_size, job.steps_per_epoch).row_counts(None if one_by_one else owners)
+        validation_owners: tuple[int, ...] = ()
+        test_counts = []
+        validates: frozenset[int] = frozenset()
+        if validation is not None:
+            validates = frozenset(e for e in range(job.initial_epoch, job.epochs) if job.validates_after(e))
+            validation_owners = assign(validation.rows, world_size)
+            plan = Plan(validation.rows, job.batch_size)
+            test_counts = plan.row_counts(None if one_by_one else validation_owners)
+        return Settings(
+            table=table,
+            validation=validation,
+            owners=owners,
+            validation_owners=validation_owners,
+            world_size=world_size,
+            batch_size=job.batch_size,
+            steps_per_epoch=job.steps_per_epoch,
+            shuffle=job.shuffle,
+            seed=job.seed,
+            epochs=job.epochs,
+            validates=validates,
+            validation_batch_size=job.batch_size,
+            train_sizes=ladder(counts, flags.exact_rows),
+            test_sizes=ladder(test_counts, flags.exact_rows),
+            one_by_one=one_by_one,
+            deterministic=self.deterministic,
+            wire_dtype=self.wire_dtype,
+            timeout_s=self.timeout_s,
+            checkpoint_every_s=self.checkpoint_every_s,
+            memory_cap_bytes=self.memory_cap_bytes,
+            faults=faults or Script(),
+            method=self.method(job, table, validation),
+        )
