@@ -101,7 +101,7 @@ class Driver:
         layout = job.source.layout
         self.P, self.V, self.M = layout.P, layout.V, layout.M
         self._cuts = slices(self.V, settings.world_size)
-        self._parts = [slice(min(s.start, self.P), min(s.stop, self.P)) for s in self._cuts]
+        self._parts = settings.method.parts(self.P, self.V, settings.world_size)
         self._rates: dict[int, float] = {}  # epoch -> learning rate it began with
         self._decisions: dict[int, Decision] = {}  # epoch -> what the hooks said at its end
         self._reported = (-1, -1)  # last (epoch, step) that the hooks heard of
@@ -470,6 +470,9 @@ class Driver:
         wall_s = time.perf_counter() - self._epoch_started
         times["other"] = times.get("other", 0.0) + wall_s - sum(times.values())
         validation = _validation_sums(ends, self.M)
+        counts: dict[str, float] = {}
+        for message in ends.values():
+            add(counts, message.fields.get("counts", {}))
         pulled: list[tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]] = []
 
         def pull() -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
@@ -493,6 +496,7 @@ class Driver:
                 weights=lambda: pull()[:2],
                 slots=lambda: pull()[2],
                 validation_rows=settings.validation.total if validation is not None and settings.validation else 0,
+                counts=counts,
             )
         )
 

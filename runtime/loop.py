@@ -91,6 +91,7 @@ class EpochEnd:
         weights: pulls (params float32[P], state float32[S]) as they are now.
         slots: pulls the optimiser's slots, a tuple of float32[P]. Both are None once a fit in one process has ended.
         validation_rows: rows validated.
+        counts: what else a strategy counts in an epoch, by name; goes into the logs.
     """
 
     epoch: int
@@ -105,6 +106,7 @@ class EpochEnd:
     weights: Callable[[], tuple[np.ndarray, np.ndarray]]
     slots: Callable[[], tuple[np.ndarray, ...]]
     validation_rows: int = 0
+    counts: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from .collectives import Collective, PeerListener, connect
 from .errors import DriverLost
 from .faults import describe
 from .rendezvous import ControlClient
@@ -123,23 +122,13 @@ JOIN_TIMEOUT_S = 3600.0
 """For the slowest rank to load and compile; the driver notices dead and frozen ones long before."""
 
 
-def _join(task: Task, rank: int, control: ControlClient, params: int, watch: Stopwatch) -> Collective:
+def _join(task: Task, rank: int, control: ControlClient, params: int, watch: Stopwatch) -> Any:
     settings = task.settings
-    listener = PeerListener(control.local_address) if settings.world_size > 1 else None
+    listener = settings.method.listen(control.local_address) if settings.world_size > 1 else None
     try:
         address = listener.address if listener is not None else None
         table = control.join(address, capabilities={"times": watch.take()}, timeout_s=JOIN_TIMEOUT_S)
-        return connect(
-            table,
-            rank,
-            task.secret,
-            task.generation,
-            settings.timeout_s,
-            listener=listener,
-            transports=settings.transports,
-            wire_dtype=settings.wire_dtype,
-            exact_from=params,
-        )
+        return settings.method.connect(settings, table, rank, task.secret, task.generation, listener, params)
     except BaseException:
         if listener is not None:
             listener.close()

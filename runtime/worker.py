@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .collectives import Peer, PeerListener, connect, slices
 from .faults import Script, pack_phase
 from .feed import Feed
 from .loop import step_keys
@@ -54,6 +55,41 @@ class Method:
         return DistributedStep(
             program, rank, settings.bounds(), settings.train_sizes, settings.test_sizes, settings.deterministic, watch
         )
+
+    def listen(self, host: str) -> Any:
+        """Where other ranks will reach this one: has an `address` for the table, and `close`."""
+        return PeerListener(host)
+
+    def connect(
+        self,
+        settings: Settings,
+        table: Sequence[Peer],
+        rank: int,
+        secret: bytes,
+        generation: int,
+        listener: Any,
+        params: int,
+    ) -> Any:
+        """What the trainer's `run` is given: a context manager, this rank's connections with the others.
+
+        Args:
+            table: all ranks. listener: of `listen`, None if this rank is alone. params: P of the layout.
+        """
+        return connect(
+            table,
+            rank,
+            secret,
+            generation,
+            settings.timeout_s,
+            listener=listener,
+            transports=settings.transports,
+            wire_dtype=settings.wire_dtype,
+            exact_from=params,
+        )
+
+    def parts(self, params: int, vector: int, world_size: int) -> list[slice]:
+        """The slice of the parameters (of `params` elements) that each rank keeps; `vector` is V of the layout."""
+        return [slice(min(s.start, params), min(s.stop, params)) for s in slices(vector, world_size)]
 
     def identity(self) -> dict[str, Any]:
         """What must be the same when a fit is resumed from a checkpoint: JSON values."""

@@ -125,6 +125,7 @@ class FitHooks:
                 self.callbacks.on_test_begin()
                 self.callbacks.on_test_end(dict(validation))
             logs |= {f"val_{name}": value for name, value in validation.items()}
+        logs |= end.counts
         self.logs = logs
         last = status.sums if end.validation_sums is None else end.validation_sums
         model._trainer.compile.assign(self.layout, last)
