@@ -5,7 +5,7 @@ import importlib
 if __name__ != "kerasoft.runtime":
     raise ImportError(f"this folder is the package kerasoft.runtime, not {__name__!r}: use `import kerasoft.runtime`")
 
-_NAMES = {"AllReduce": "strategies", "ShuffleAllReduce": "strategies", "Strategy": "strategies"}
+_NAMES = dict.fromkeys(("AllReduce", "LocalSGD", "ParameterAveraging", "ShuffleAllReduce", "Strategy"), "strategies")
 __all__ = list(_NAMES)
 
 

@@ -232,7 +232,7 @@ def fit_in_threads(source, data, world_size, strategy=None, validation=None, hoo
     program = source.export(train_rows=settings.train_sizes, test_rows=settings.test_sizes)
     hooks = hooks or Recorder()
     with tempfile.TemporaryDirectory() as scratch, ControlServer(new_secret(), "127.0.0.1", frozen_s=5) as server:
-        fit = identity(source, table.rows, table.fingerprints, job)
+        fit = identity(source, table.rows, table.fingerprints, job, settings.method.identity())
         checkpoints = Checkpoints(LocalFolder(folder or scratch), fit, temporary=folder is None)
         launcher = ThreadLauncher(program, data, validation)
         driver = Driver(job, settings, server, launcher, checkpoints, hooks, retries=2)

@@ -1,0 +1,48 @@
+"""`fit(rdd, strategy=...)` for every strategy with long-lived workers: a convolutional net with batch normalisation and
+dropout, uneven and empty partitions, validation; a worker killed on the way changes no bit, nor does the number of workers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from kerasoft.runtime import LocalSGD, ParameterAveraging
+from kerasoft.runtime.faults import Fault, Script
+
+from tests.training.test_spark_fit import cnn, data, digest, ready, rows_of
+
+pytestmark = pytest.mark.spark
+
+STRATEGIES = {
+    "LocalSGD": LocalSGD(2, deterministic=True),
+    "ParameterAveraging best": ParameterAveraging(3, combine="best", deterministic=True),
+}
+
+
+def killed(strategy, *faults):
+    """The strategy with failures on purpose."""
+    from kerasoft.runtime.spark import train
+
+    class Killed(type(strategy)):
+        def fit(self, job, data, validation, hooks):
+            self.said = []
+            told, hooks.on_event = hooks.on_event, lambda event: (self.said.append(event.kind), told(event))
+            return train(job, data, validation, self, hooks, Script(faults))
+
+    return Killed(**{f.name: getattr(strategy, f.name) for f in dataclasses.fields(strategy)})
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_killed_worker_and_other_numbers_change_no_bit(context, name):
+    x, y = data(cnn)
+    rows = rows_of(context, x, y)
+    options = dict(batch_size=16, epochs=3, verbose=0, seed=5, validation_data=rows)
+    alone, lost = ready(cnn), ready(cnn)
+    calm = alone.fit(rows, strategy=dataclasses.replace(STRATEGIES[name], workers=1), **options)
+    hurt = killed(dataclasses.replace(STRATEGIES[name], workers=2), Fault(1, 1, 1, "kill"))
+    disturbed = lost.fit(rows, strategy=hurt, **options)
+    assert hurt.said.count("worker_lost") == hurt.said.count("retrying") == 1
+    assert digest(lost) == digest(alone)
+    assert calm.history.keys() == disturbed.history.keys() and len(calm.history["loss"]) == 3
+    for key, values in calm.history.items():
+        np.testing.assert_allclose(values, disturbed.history[key], rtol=1e-6)
+    assert lost.last_fit_profile.rows >= 3 * 61
