@@ -6,6 +6,7 @@ if __name__ != "kerasoft.runtime":
     raise ImportError(f"this folder is the package kerasoft.runtime, not {__name__!r}: use `import kerasoft.runtime`")
 
 _NAMES = dict.fromkeys(("AllReduce", "LocalSGD", "ParameterAveraging", "ShuffleAllReduce", "Strategy"), "strategies")
+_NAMES |= dict.fromkeys(("Threshold", "TopK", "TwoBit"), "collectives.compression")
 __all__ = list(_NAMES)
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..collectives.compression import Compression, compression_of
+from ..compressed import Compressed
+from ..loop import TrainJob
+from ..shards import ShardTable
+from ..worker import Method
 from .long_lived import LongLived
 
 
@@ -14,12 +19,20 @@ class AllReduce(LongLived):
 
     Each worker sends ``2 (N - 1) / N * 4 P`` bytes a step (P parameters, N workers; half of it with bfloat16).
 
+    With `compression`: 2. everybody gets everybody's compressed gradient, 3. all make the same update of whole vectors; what
+    was not sent is kept for the next step (error feedback). Each worker sends ``(N - 1) c`` bytes a step, with c = ``4 d P``
+    for a `Threshold` of density d, ``8 f P`` for a `TopK` of fraction f, ``P / 4`` for `TwoBit`, and holds whole optimizer
+    vectors and a residual of ``4 P`` bytes (of each shard, if `deterministic`). Results then depend on the workers, as each
+    compresses the sum of its shards, unless `deterministic`. Residuals are in the checkpoint.
+
     A worker that dies or stays silent for `timeout_s` ends the attempt: the next one goes on from the last checkpoint,
     with new processes, and gives the same weights (to the bit if `deterministic`).
 
     Args:
         workers, shards, deterministic, checkpoint, wire_dtype, timeout_s, checkpoint_every_s, retries, memory_cap_bytes:
             as in `LongLived`.
+
+        compression: None, "threshold", "top_k", "2bit", or a `Threshold`, `TopK` or `TwoBit` with settings of its own.
 
     Source: the parameter manager of Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019),
     section 3.3, without its two Spark jobs an iteration.
@@ -31,3 +44,12 @@ class AllReduce(LongLived):
     checkpoint: str | None = None
     wire_dtype: str = "float32"
     timeout_s: float = 30
+    compression: str | Compression | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        compression_of(self.compression)
+
+    def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> Method:
+        compression = compression_of(self.compression)
+        return Method() if compression is None else Compressed(compression)
