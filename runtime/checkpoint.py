@@ -42,6 +42,7 @@ class Checkpoint:
         fit: what the fit is (`identity`), compared when it is resumed.
         hooks: the front-end's own state (history, callbacks), any JSON object.
         finished: the fit ended; nothing is left to resume.
+        untold: of the steps before the next one, those whose sums are not in `sums` and were told to no hook yet.
         kept: what the strategy's workers need besides, see `kerasoft.runtime.step.DistributedStep.kept`.
     """
 
@@ -57,6 +58,7 @@ class Checkpoint:
     fit: dict[str, Any] = dataclasses.field(default_factory=dict)
     hooks: dict[str, Any] = dataclasses.field(default_factory=dict)
     finished: bool = False
+    untold: int = 0
     kept: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
@@ -188,7 +190,7 @@ def write(checkpoint: Checkpoint, folder: pathlib.Path) -> None:
     arrays |= {f"slot/{i}": s for i, s in enumerate(checkpoint.slots)}
     arrays |= {f"kept/{name}": array for name, array in checkpoint.kept.items()}
     np.savez(folder / "arrays.npz", **arrays)  # type: ignore[arg-type]
-    scalars = ("epoch", "step", "iteration", "learning_rate", "seed", "fit", "hooks", "finished")
+    scalars = ("epoch", "step", "iteration", "learning_rate", "seed", "fit", "hooks", "finished", "untold")
     meta = {name: getattr(checkpoint, name) for name in scalars}
     meta |= {"version": _VERSION, "sha256": _sha256(folder / "arrays.npz"), "slots": len(checkpoint.slots)}
     (folder / "meta.json").write_text(json.dumps(meta))

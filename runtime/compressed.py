@@ -90,7 +90,7 @@ class CompressedStep(DistributedStep):
         total, rest = np.zeros(self.P, np.float32), np.zeros(self.S + self.M, np.float32)
         for words in messages:
             self._add(words, total, rest)
-        self._apply(total, learning_rate)
+        self._apply(total, learning_rate, self.iteration)
         self.params = np.asarray(self._master)
         self.state, sums = rest[: self.S], rest[self.S :]
         self.iteration += 1

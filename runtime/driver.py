@@ -189,7 +189,7 @@ class Driver:
         if found is None:
             return self._start()
         self.settings = dataclasses.replace(self.settings, seed=found.seed)
-        self._reported = (found.epoch, found.step - 1)
+        self._reported = (found.epoch, found.step - 1 - found.untold)
         self.hooks.load_state(found.hooks)
         text = f"resuming from {self.checkpoints.folder.where}: epoch {found.epoch + 1}, step {found.step + 1}"
         self.hooks.on_event(Event("resumed", text, {"epoch": found.epoch, "step": found.step}))
@@ -301,6 +301,7 @@ class Driver:
     def _send_start(self, start: Checkpoint) -> None:
         fields = {
             "epoch": start.epoch, "step": start.step, "iteration": start.iteration, "learning_rate": self._rate,
+            "untold": start.untold,
         }  # fmt: skip
         for rank, part in enumerate(self._parts):
             arrays = {"params": start.params[part], "state": start.state, "sums": start.sums}
@@ -412,7 +413,8 @@ class Driver:
         f = first.fields
         return Checkpoint(
             f["epoch"], f["step"], f["iteration"], f["learning_rate"], params, first.arrays["state"], slots,
-            first.arrays["sums"], self.settings.seed, self.checkpoints.fit, kept=_kept(parts),
+            first.arrays["sums"], self.settings.seed, self.checkpoints.fit, untold=f["untold"],
+            kept=_kept(parts),
         )  # fmt: skip
 
     def _vectors(self, parts: dict[int, Message]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:

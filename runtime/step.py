@@ -160,9 +160,6 @@ class DistributedStep:
 
     # --- what other methods do differently -----------------------------------------------------------------------------
 
-    outstanding = 0
-    """Steps before the next one whose sums have not been given yet, after `load`."""
-
     converged = False
     """Whether further epochs would change nothing."""
 
@@ -291,24 +288,31 @@ class DistributedStep:
     ) -> tuple[np.ndarray, tuple[int, ...]]:
         owned = self._reduced(results)
         self._charge_sync()
+        sums, notes = self._update_and_gather(owned, learning_rate, note, self.iteration)
+        self.iteration += 1
+        return sums, notes
+
+    def _update_and_gather(
+        self, owned: np.ndarray, learning_rate: float, note: int, iteration: int, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
+        """The optimiser's step `iteration` with this rank's slice of the sum, and all slices to all (into `out`)."""
         self._send[:] = owned
         if self.replicated:
             gathered = self.collective.all_gather(self._send, self.V, note=note, exact=True)
             self._charge_sync()
-            self._apply(gathered.vector[: self.P], learning_rate)
+            self._apply(gathered.vector[: self.P], learning_rate, iteration)
             self.params = np.asarray(self._master)
             self.watch.lap("update")
         else:
             size = self.part.stop - self.part.start
             if size:
-                self._apply(owned[:size], learning_rate)
+                self._apply(owned[:size], learning_rate, iteration)
                 self._send[:size] = self._master
             self.watch.lap("update")
-            gathered = self.collective.all_gather(self._send, self.V, note=note)
+            gathered = self.collective.all_gather(self._send, self.V, note=note, out=out)
             self.params = gathered.vector[: self.P]
         rest = np.array(gathered.vector[self.P :])
         self.state, sums = rest[: self.S], rest[self.S :]
-        self.iteration += 1
         self._charge_sync()
         return sums, gathered.notes
 
@@ -327,7 +331,7 @@ class DistributedStep:
         self.watch.lap("compute")
         return self.collective.reduce_scatter(np.zeros(self.V, np.float32) if total is None else total)
 
-    def _apply(self, gradient: np.ndarray, learning_rate: float) -> None:
+    def _apply(self, gradient: np.ndarray, learning_rate: float, iteration: int) -> None:
         """The optimiser on this rank's slice (or on the whole vectors)."""
         args = Arguments(
             param=self._master,
@@ -335,7 +339,7 @@ class DistributedStep:
             slots=self._slots,
             segment=self._segment,
             learning_rate=np.float32(learning_rate),
-            iteration=np.int32(self.iteration),
+            iteration=np.int32(iteration),
         )
         carry, out = self.update.run(0, args, (), None)
         for k in range(1, self.update.stages):

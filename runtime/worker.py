@@ -223,7 +223,7 @@ class Trainer:
         self.step.load(
             collective, start.arrays["params"], slots, start.arrays["state"], start.fields["iteration"], kept
         )
-        self._made = [(t, self.plan.rows_in(t)) for t in range(self.done - self.step.outstanding, self.done)]
+        self._made = [(t, self.plan.rows_in(t)) for t in range(self.done - start.fields["untold"], self.done)]
         for text in self.step.remarks():
             self._send("event", {"kind": "strategy", "text": text})
         self.learning_rate = start.fields["learning_rate"]
@@ -264,6 +264,7 @@ class Trainer:
             "step": self.done,
             "iteration": step.iteration,
             "learning_rate": self.learning_rate,
+            "untold": len(self._made),
         }
 
     def _checkpoint_arrays(self) -> dict[str, np.ndarray]:
@@ -364,7 +365,13 @@ class Trainer:
         steps, rows = zip(*self._reports, strict=True)
         self._send(
             "steps",
-            {"epoch": self.epoch, "steps": steps, "rows": rows, "iteration": self.step.iteration, "times": times},
+            {
+                "epoch": self.epoch,
+                "steps": steps,
+                "rows": rows,
+                "times": times,
+                "iteration": self.step.iteration - len(self._made),
+            },
             {"sums": np.stack(self._report_sums)},
         )
         self._reports, self._report_sums, self._reported_s = [], [], time.monotonic()
