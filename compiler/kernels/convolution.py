@@ -14,37 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import bridge
+from . import (
+    bridge,
+    winograd,  # noqa: F401  (its lowerings come before these)
+)
+from .convolution_calls import attributes, call, floats, post_of, spec_of
 from .lowerings import lowering
 
 FORWARD, GRAD_INPUT, GRAD_KERNEL = 0, 1, 2
-BIAS, RELU, SUM = 1, 2, 4
 WIDE = 256  # channels; with more, the sides of a pointwise kernel's gradient are not turned
-
-
-def spec_of(x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """The sizes that oneDNN needs (`Shape` in convolution.h), or None for what it cannot compute.
-
-    Args:
-        x, kernel: shapes (batch, *spatial, channels) and (*window, channels / groups, filters).
-        attrs: strides, padding, dilation and groups of op conv.
-    """
-    strides, dilation, groups = tuple(attrs["strides"]), tuple(attrs["dilation"]), attrs["groups"]
-    rank = len(strides)
-    if not 1 <= rank <= 3 or min(*x[1:], *kernel) < 1:
-        return None
-    sizes, window = tuple(x[1:-1]), tuple(kernel[:-2])
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, window))
-    padding = attrs["padding"]
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(sizes, reach, strides, padding.upper())
-    before, after = zip(*padding)
-    output = tuple((n + lo + hi - r) // s + 1 for n, lo, hi, r, s in zip(sizes, before, after, reach, strides))
-    if min(*before, *after) < 0 or min(output) < 1:
-        return None
-    # oneDNN wants the padding that the last window really reaches.
-    after = tuple((o - 1) * s + r - n - lo for o, s, r, n, lo in zip(output, strides, reach, sizes, before))
-    return (rank, groups, x[0], x[-1], kernel[-1], *sizes, *output, *window, *strides, *dilation, *before, *after)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -80,29 +58,16 @@ def _fits_grad_kernel(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
     return _supported(GRAD_KERNEL, spec_of(x.shape, attrs["kernel_shape"], attrs), x.dtype, dy.dtype)
 
 
-def _attributes(spec: Any, **more: int) -> dict[str, Any]:
-    return {"spec": np.asarray(spec, np.int64), **{name: np.int64(value) for name, value in more.items()}}
-
-
-def _call(name: str, results: Any, *arrays: Any, aliases: dict[int, int] | None = None, **attributes: Any) -> Any:
-    arrays = tuple(map(jnp.asarray, arrays))
-    return jax.ffi.ffi_call(f"kerasoft.{name}", results, input_output_aliases=aliases)(*arrays, **attributes)
-
-
-def _shape(*dims: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(dims, np.float32)
-
-
 def run_forward(x: Any, kernel: Any, attrs: Mapping[str, Any], bias: Any = None, add: Any = None, relu: bool = False):
     """max(conv(x, kernel) + bias + add, 0), where the last three are as asked for."""
     spec = spec_of(x.shape, kernel.shape, attrs)
     assert spec is not None
     rank = spec[0]
     extra = [a for a in (bias, add) if a is not None]
-    post = BIAS * (bias is not None) | RELU * relu | SUM * (add is not None)
-    result = _shape(spec[2], *spec[5 + rank : 5 + 2 * rank], spec[4])
+    post = post_of(bias is not None, add is not None, relu)
+    result = floats(spec[2], *spec[5 + rank : 5 + 2 * rank], spec[4])
     aliases = None if add is None else {1 + len(extra): 0}
-    return _call("conv", result, x, kernel, *extra, aliases=aliases, **_attributes(spec, post=post))
+    return call("conv", result, x, kernel, *extra, aliases=aliases, **attributes(spec, post=post))
 
 
 @lowering("conv", "onednn", fits=_fits_forward, needs="onednn")
@@ -119,7 +84,7 @@ def conv_fused(x: Any, kernel: Any, *rest: Any, has_bias: bool, has_sum: bool, r
 @lowering("conv_grad_input", "onednn", fits=_fits_grad_input, needs="onednn")
 def conv_grad_input(dy: Any, kernel: Any, *, input_shape: Any, **attrs: Any) -> Any:
     spec = spec_of(input_shape, kernel.shape, attrs)
-    return _call("conv_grad_input", _shape(*input_shape), dy, kernel, **_attributes(spec))
+    return call("conv_grad_input", floats(*input_shape), dy, kernel, **attributes(spec))
 
 
 @lowering("conv_grad_kernel", "onednn", fits=_fits_grad_kernel, needs="onednn")
@@ -129,7 +94,7 @@ def conv_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any
         turned = conv_grad_kernel(dy, x, kernel_shape=(*window, f, c), **attrs)
         return jnp.swapaxes(turned, -1, -2)
     spec = spec_of(x.shape, kernel_shape, attrs)
-    return _call("conv_grad_kernel", [_shape(*kernel_shape)], x, dy, **_attributes(spec))[0]
+    return call("conv_grad_kernel", [floats(*kernel_shape)], x, dy, **attributes(spec))[0]
 
 
 @lowering("conv_grad_kernel_bias", "onednn", fits=_fits_grad_kernel, needs="onednn")
@@ -138,8 +103,8 @@ def conv_grad_kernel_bias(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -
         axes = tuple(range(dy.ndim - 1))
         return conv_grad_kernel(x, dy, kernel_shape=kernel_shape, **attrs), jnp.sum(jnp.asarray(dy), axis=axes)
     spec = spec_of(x.shape, kernel_shape, attrs)
-    results = [_shape(*kernel_shape), _shape(kernel_shape[-1])]
-    return tuple(_call("conv_grad_kernel", results, x, dy, **_attributes(spec)))
+    results = [floats(*kernel_shape), floats(kernel_shape[-1])]
+    return tuple(call("conv_grad_kernel", results, x, dy, **attributes(spec)))
 
 
 # --- convolutions with windows of one element, as products ---------------------------------------------------------

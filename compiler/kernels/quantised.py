@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .convolution import spec_of
+from .convolution_calls import spec_of
 from .lowerings import lowering
 
 RELU, ADDEND, BOUNDED = 1, 2, 4

@@ -8,13 +8,14 @@
 #include <cstring>
 #include <utility>
 
+#include "vectors.h"
+
 namespace kerasoft {
 
+constexpr int kLanes = LANES;
 #if defined(__AVX512F__)
-constexpr int kLanes = 16;
 constexpr int kRows = 14;
 #else
-constexpr int kLanes = 8;
 constexpr int kRows = 6;
 #endif
 constexpr int kColumns = 2 * kLanes;
@@ -22,11 +23,7 @@ constexpr int kDepth = 256;          // of a block of A that is packed row after
 constexpr int kStride = kDepth + 16; // of its rows: no two of them share a set of the first cache
 constexpr int kWorthFetching = 192;  // of a sum, that C's lines are fetched before they are written
 
-typedef float Vec __attribute__((vector_size(4 * kLanes)));
-typedef float VecAt __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
-
-inline Vec load(const float* p) { return *reinterpret_cast<const VecAt*>(p); }
-inline void store(float* p, Vec v) { *reinterpret_cast<VecAt*>(p) = v; }
+using Vec = vec;
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -1,6 +1,10 @@
 // Scratch memory of a call, kept for the next call: no page faults, no sharing between calls that run at once.
 #pragma once
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -25,9 +29,13 @@ class Workspace {
         return;
       }
     }
-    bytes_ = (bytes + 4095) / 4096 * 4096;
-    data_ = std::aligned_alloc(4096, bytes_);
+    const size_t page = bytes >= kHugePage ? kHugePage : 4096;
+    bytes_ = (bytes + page - 1) / page * page;
+    data_ = std::aligned_alloc(page, bytes_);
     if (!data_) throw std::bad_alloc();
+#if defined(__linux__)
+    if (page == kHugePage) madvise(data_, bytes_, MADV_HUGEPAGE);  // many streams at once need few entries of the TLB
+#endif
   }
   ~Workspace() {
     if (!data_) return;
@@ -56,6 +64,7 @@ class Workspace {
     size_t bytes;
   };
   static constexpr size_t kKept = 32;
+  static constexpr size_t kHugePage = 2 << 20;
   static std::mutex& mutex() {
     static std::mutex one;
     return one;

@@ -51,7 +51,7 @@ class Row:
         gradients: whether gradients are compared too, and checked by finite differences.
         nonfinite: of which calls NaN and Inf must come out where they do in float64.
         smooth: of which calls finite differences are gradients.
-        draws: how many calls are drawn.
+        draws: how many calls are drawn. skipped: lowerings that no call of this row has to reach.
     """
 
     draw: Callable[[np.random.Generator], Call]
@@ -60,6 +60,7 @@ class Row:
     nonfinite: Callable[[Call], bool] = lambda call: True
     smooth: Callable[[Call], bool] = lambda call: True
     draws: int = 8
+    skipped: frozenset[str] = frozenset()
 
 
 def floats(random: np.random.Generator, *shape: int) -> np.ndarray:
@@ -86,15 +87,32 @@ def _window(random: np.random.Generator, rank: int) -> dict[str, Any]:
     }
 
 
+def square_convolution(random: np.random.Generator) -> Call:
+    """What Winograd's transforms take: 3 x 3 or 5 x 5 windows, strides of 1, more channels than a vector has lanes."""
+    side = int(random.choice([3, 3, 5]))
+    sizes = tuple(int(n) for n in random.integers(1, 15, 2))
+    fits = min(sizes) >= side
+    padding = random.choice(["same", "valid", "explicit"]) if fits else "same"
+    if padding == "explicit":
+        padding = tuple((int(lo), int(hi)) for lo, hi in random.integers(0, side + 1, (2, 2)))
+    x = floats(random, int(random.choice([0, 1, 2, 3])), *sizes, int(random.integers(1, 40)))
+    kernel = floats(random, side, side, x.shape[-1], int(random.integers(1, 70)))
+    attrs = {"strides": (1, 1), "dilation": (1, 1), "groups": 1}
+    return call_of("conv", (x, kernel), attrs | {"padding": padding if isinstance(padding, tuple) else str(padding)})
+
+
 def convolution(random: np.random.Generator) -> Call:
+    kind = random.choice(["square", "pointwise", "any", "any"])
+    if kind == "square":
+        return square_convolution(random)
     rank = int(random.choice([1, 2, 2, 2, 3]))
     made = _window(random, rank)
-    if random.random() < 0.25:  # windows of one element, which are products
-        made["window"] = (1,) * rank
-        made["attrs"] |= {"strides": (1,) * rank, "padding": "same", "dilation": (1,) * rank}
     groups = int(random.choice([1, 1, 2, 3]))
+    if kind == "pointwise":  # windows of one element, which are products
+        made["window"], groups = (1,) * rank, 1
+        made["attrs"] |= {"strides": (1,) * rank, "padding": "same", "dilation": (1,) * rank}
     channels, filters = groups * int(random.integers(1, 6)), groups * int(random.integers(1, 8))
-    if random.random() < 0.2:  # depthwise
+    if kind == "any" and random.random() < 0.3:  # depthwise
         groups = channels = filters = int(random.integers(2, 20))
     x = floats(random, int(random.choice([0, 1, 2, 3, 5])), *made["sizes"], channels)
     kernel = floats(random, *made["window"], channels // groups, filters)
@@ -289,11 +307,13 @@ ROWS: dict[str, Row] = {
     ),
     "embedding_lookup": Row(lookup, bound=0.0, gradients=False),
     "dense_of_rows": Row(rows_looked_up_by_matrix, bound=100.0, gradients=False, nonfinite=lambda call: False),
-    "conv_lstm": Row(_convolutional_lstm, bound=500.0, nonfinite=lambda call: False, draws=3),
+    "conv_lstm": Row(
+        _convolutional_lstm, bound=500.0, nonfinite=lambda call: False, draws=3, skipped=frozenset({"winograd"})
+    ),
     "matmul": Row(product),
-    "conv": Row(convolution, nonfinite=_is_whole, draws=12),
-    "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole),
-    "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole),
+    "conv": Row(convolution, nonfinite=_is_whole, draws=16),
+    "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole, draws=16),
+    "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole, draws=12),
     "quantised_conv": Row(quantised_convolution, 16.0, gradients=False, nonfinite=lambda call: False, draws=12),
     "quantised_dense": Row(quantised_product, 16.0, gradients=False, nonfinite=lambda call: False),
     "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),

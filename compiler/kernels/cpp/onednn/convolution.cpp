@@ -1,6 +1,9 @@
 #include "convolution.h"
 
+#include <immintrin.h>
+
 #include <cstring>
+#include <limits>
 
 #include "../registry.h"
 
@@ -51,8 +54,24 @@ memory::desc Shape::user_kernel() const {
   return memory::desc(kernel(), Type::f32, strides);
 }
 
+// oneDNN's relu makes 0 of NaN, for it takes a maximum; a leaky one compares, and keeps NaN. So relu is a leaky one whose
+// slope is the least number above 0, computed with denormal numbers taken for zeros: what is negative becomes -0 (and -Inf
+// becomes NaN, which is seen, where a lost NaN is not).
+constexpr float kLeast = std::numeric_limits<float>::denorm_min();
+
+class Denormals {
+ public:
+  explicit Denormals(bool kept) : before_(_mm_getcsr()) { _mm_setcsr(kept ? before_ & ~kZeros : before_ | kZeros); }
+  ~Denormals() { _mm_setcsr(before_); }
+
+ private:
+  static constexpr unsigned kZeros = 0x8040;  // both as inputs and as results
+  unsigned before_;
+};
+
 static std::shared_ptr<Convolution> make(Pass pass, const Shape& s, int64_t rows, int64_t post, int threads) {
   Threads limit(threads);
+  Denormals kept(true);  // the slope
   Dims dilation = s.dilation;
   for (auto& d : dilation) d -= 1;
   memory::desc x(s.source(rows), Type::f32, s.activations()), y(s.target(rows), Type::f32, s.activations());
@@ -66,7 +85,7 @@ static std::shared_ptr<Convolution> make(Pass pass, const Shape& s, int64_t rows
   if (pass == Pass::kForward) {
     dnnl::post_ops after;
     if (post & kSum) after.append_sum(1.0f);
-    if (post & kRelu) after.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+    if (post & kRelu) after.append_eltwise(dnnl::algorithm::eltwise_relu, kLeast, 0.0f);
     attributes.set_post_ops(after);
     dnnl::convolution_forward::primitive_desc desc(engine(), dnnl::prop_kind::forward_inference, direct, x, w, bias, y,
                                                    s.strides, dilation, s.before, s.after, attributes);
@@ -163,6 +182,8 @@ static void convolve(ffi::ThreadPool& pool, const Shape& s, Pass pass, int64_t p
                      const float* kernel, const float* bias, float* to) {
   if (s.batch == 0) return;
   Cut cut(pool, s.batch);
+  const bool apart = cut.threads > 1 && post & kRelu;  // OpenMP's threads keep denormal numbers
+  if (apart) post &= ~kRelu;
   auto made = plan(pass, s, cut, post);
   const Convolution& first = *made.front();
   memory::desc given = s.user_kernel();
@@ -184,8 +205,16 @@ static void convolve(ffi::ThreadPool& pool, const Shape& s, Pass pass, int64_t p
         {ahead ? DNNL_ARG_DST : DNNL_ARG_DIFF_SRC, at(ahead ? c.target : c.source, b)},
         {DNNL_ARG_SCRATCHPAD, at(c.scratch, static_cast<char*>(space.data()) + part * scratch)}};
     if (post & kBias) arguments.emplace(DNNL_ARG_BIAS, at(memory::desc({s.filters}, Type::f32, Tag::x), bias));
+    Denormals zeros(false);
     run(c.primitive, arguments);
   });
+  if (apart) {
+    const int64_t floats = s.batch * s.output_row(), parts = std::min<int64_t>(cut.threads, floats / 4096 + 1);
+    parallel_for(pool, parts, [&](int64_t part) {
+      Range r = range_of(floats, parts, part);
+      for (int64_t i = r.begin; i < r.end; ++i) to[i] = to[i] < 0 ? 0 : to[i];
+    });
+  }
 }
 
 void forward(ffi::ThreadPool& pool, const Shape& s, int64_t post, const float* x, const float* kernel,
