@@ -5,7 +5,10 @@ import importlib
 if __name__ != "kerasoft.runtime":
     raise ImportError(f"this folder is the package kerasoft.runtime, not {__name__!r}: use `import kerasoft.runtime`")
 
-_NAMES = dict.fromkeys(("AllReduce", "LocalSGD", "ParameterAveraging", "ShuffleAllReduce", "Strategy"), "strategies")
+_STRATEGIES = """
+    AllReduce Downpour LocalSGD ParameterAveraging ShuffleAllReduce StaleSynchronous Strategy
+"""
+_NAMES = dict.fromkeys(_STRATEGIES.split(), "strategies")
 _NAMES |= dict.fromkeys(("Threshold", "TopK", "TwoBit"), "collectives.compression")
 __all__ = list(_NAMES)
 

@@ -37,12 +37,16 @@ class Fetch:
 
 @dataclasses.dataclass
 class Fetched:
-    """`mark` goes back with the gradients computed at these `parameters`; `stop`: the epoch ends here."""
+    """`mark` goes back with the gradients computed at these `parameters`; `stop`: the epoch ends here.
+
+    `version`: of the coordinator's slice, see `SliceServer`.
+    """
 
     parameters: Any
     mark: int = 0
     rate: float = 0.0
     stop: bool = False
+    version: int = 0
 
 
 @dataclasses.dataclass

@@ -97,31 +97,32 @@ class SliceServer:
 
     # --- the server's own side -------------------------------------------------------------------------------------
 
-    def begin_epoch(
-        self, epoch: int, clock: int = 0, *, rate: float | None = None, weights: tuple | None = None
-    ) -> Replies:
-        """Opens an epoch at step `clock`; fetches that came too early are answered.
-
-        Args:
-            weights: (params of the slice, state) to go on with instead of those that are here.
-        """
+    def begin_epoch(self, epoch: int, clock: int = 0, rate: float | None = None) -> Replies:
+        """Opens an epoch at step `clock`; fetches that came too early are answered."""
         self.epoch, self.done, self.stop = epoch, clock, False
         self.version = clock if self.by_clock else self.version
-        if clock == 0:
-            self.sums = np.zeros_like(self.sums)
         self.rate = self.rate if rate is None else rate
+        self._received = dict.fromkeys(self.workers, clock)
+        self._pending, self._tails = {}, {}
+        return [*self._answered(), *self._settled()]
+
+    def replace(self, weights: tuple | None) -> None:
+        """Between two epochs: the sums start anew, and so do (params of the slice, states) if `weights` are given."""
+        self.sums = np.zeros_like(self.sums)
         if weights is not None:
             self.params = weights[0]
             self.state = weights[1] if self.coordinator else self.state
-        self._received = dict.fromkeys(self.workers, clock)
-        self._pending, self._tails = {}, {}
-        return self._answered()
 
     def adjust(self, rate: float | None, stop: bool) -> Replies:
         """The driver's wishes within an epoch; those who wait hear of a stop at once."""
         self.rate = self.rate if rate is None else rate
         self.stop |= stop
         return [*self._answered(), *self._settled()]
+
+    def take_counts(self) -> dict[str, int]:
+        """Pushes since the last call; "staleness" is the sum over those applied."""
+        taken, self.counts = self.counts, dict.fromkeys(self.counts, 0)
+        return taken
 
     def take_reports(self) -> list[tuple[int, np.ndarray]]:
         taken, self.reports = self.reports, []
@@ -132,11 +133,11 @@ class SliceServer:
         least = min(self._received.values())
         return [w for w in self.workers if self._received[w] == least and w not in self._standing]
 
-    def resume(self, worker: int) -> tuple[int, int]:
-        """(epoch, clock) from which a worker that takes another one's place goes on."""
+    def resume(self, worker: int) -> tuple[int, int, int]:
+        """(epoch, step, next stop) from which a worker that takes another one's place goes on."""
         self._asked = [ask for ask in self._asked if ask.worker != worker]
         self._standing.pop(worker, None)
-        return self.epoch, self._received[worker]
+        return self.epoch, self._received[worker], NEVER if self._last_go is None else self._last_go.next_stop
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -253,6 +254,8 @@ class SliceServer:
     def _settled(self) -> Replies:
         """Lets everybody go on once all stand still."""
         standing = self._standing
+        if any(s.epoch != self.epoch for s in standing.values()):
+            return []
         if self.stop and any(s.end for s in standing.values()):  # some have stopped: nobody waits within the epoch
             early = [w for w, s in standing.items() if not s.end]
             replies: Replies = [(w, self._go(standing.pop(w))) for w in early]

@@ -1,10 +1,14 @@
 """Ways of training on a cluster, one file each."""
 
 from .all_reduce import AllReduce
+from .downpour import Downpour
 from .local_sgd import LocalSGD
 from .long_lived import LongLived
 from .parameter_averaging import ParameterAveraging
 from .shuffle_all_reduce import ShuffleAllReduce
+from .stale_synchronous import StaleSynchronous
 from .strategy import Strategy
 
-__all__ = ["AllReduce", "LocalSGD", "LongLived", "ParameterAveraging", "ShuffleAllReduce", "Strategy"]
+__all__ = [
+    "AllReduce", "Downpour", "LocalSGD", "LongLived", "ParameterAveraging", "ShuffleAllReduce", "StaleSynchronous", "Strategy",
+]  # fmt: skip

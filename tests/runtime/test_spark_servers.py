@@ -1,0 +1,46 @@
+"""Parameter servers on real executor processes: bits, deaths, and what the front-end shows of them."""
+
+import numpy as np
+import pytest
+from kerasoft.runtime import Downpour, StaleSynchronous
+from kerasoft.runtime.faults import Fault
+
+import kerasoft as ks
+from tests.runtime.cases import digest, fit_in_threads, mlp, shards
+from tests.runtime.test_spark import IDS, SIZES, exact, fit
+
+pytestmark = pytest.mark.spark
+
+
+def test_a_killed_worker_changes_no_bit_of_a_fit_without_staleness(context):
+    calm, _, _ = fit_in_threads(mlp(dropout=True), shards(SIZES), 1, exact(), epochs=3)
+    strategy = StaleSynchronous(0, workers=2, deterministic=True, timeout_s=20)
+    result, hooks = fit(context, mlp(dropout=True), shards(SIZES), strategy, epochs=3, faults=[Fault(1, 1, 2, "kill")])
+    assert digest(result) == digest(calm)
+    assert [e.kind for e in hooks.events].count("worker_lost") == 1
+    assert [e.sums[1:].tolist() for e in hooks.ends] == [IDS] * 3
+    assert sum(result.profile.seconds.values()) == pytest.approx(result.profile.wall_s, rel=0.02)
+
+
+def test_downpour_by_fit_shows_stale_pushes_in_history_and_tensorboard(context, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(256, 6)).astype("float32")
+    y = (x.sum(1) > 0).astype("float32")
+    model = ks.Sequential([ks.layers.Input((6,)), ks.layers.Dense(8, "tanh"), ks.layers.Dense(1, "sigmoid")])
+    model.compile(ks.optimizers.SGD(0.2), "binary_crossentropy", metrics=["accuracy"])
+    rows = context.parallelize(list(zip(x, y, strict=True)), 4)
+    history = model.fit(
+        rows,
+        batch_size=16,
+        epochs=4,
+        verbose=0,
+        strategy=Downpour(2, 2, workers=2),
+        callbacks=[ks.callbacks.TensorBoard(str(tmp_path))],
+    ).history
+    assert history["accuracy"][-1] > 0.9 and len(history["stale_pushes"]) == 4
+    assert set(history) == {"accuracy", "loss", "stale_pushes", "staleness"}
+    events = EventAccumulator(str(next(tmp_path.glob("train*"))))
+    events.Reload()
+    assert any("stale_pushes" in tag for tag in events.Tags()["scalars"] + events.Tags()["tensors"])
