@@ -86,6 +86,12 @@ class Part:
         if self.memory:
             detail = ", ".join(f"{name} {readable(size, 'B')}" for name, size in self.memory.items() if name != "peak")
             lines.append(f"peak memory  {readable(self.memory['peak'], 'B')}  ({detail})")
+        barriers = [n for n in self.after.nodes if n.op.name == "barrier"]
+        if barriers:
+            kept = sum(size_bytes(bound_type(n.type, self.sizes)) for n in {n.inputs[0] for n in barriers})
+            lines.append(
+                f"remat        the backward pass computes results again from {readable(kept, 'B')} that are kept"
+            )
         lines.append("kernels      " + (", ".join(f"{k}={v}" for k, v in self.options.items()) or "XLA's defaults"))
         lines += [f"             {line}" for line in self._kernels()]
         lines += [f"table {name}: {how}" for name, how in self.tables.items()]

@@ -10,14 +10,18 @@ from .ir import Node, TensorType, TupleType, source, topological
 from .ir import node as make_node
 from .ops import arithmetic, shape
 from .ops.registry import VJP, item, vjp_op
+from .rematerialization import Recomputation, Segment
 
 
-def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node | None]:
+def gradient(
+    cotangents: Mapping[Node, Node], wrt: Sequence[Node], segments: Sequence[Segment] = ()
+) -> list[Node | None]:
     """Gradients of the sum of ``<output, cotangent>`` for each node in `wrt`; None where nothing depends on it.
 
     Args:
         cotangents: for each output node, the node that arrives as its gradient (same type).
         wrt: nodes of float type.
+        segments: what is computed again rather than kept (`rematerialization`).
 
     Raises:
         GradientError: a path to a `wrt` node goes through an op without a gradient; or a cotangent, a `wrt` node or an
@@ -41,6 +45,7 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
     for n in order:
         if n in targets or any(i in depends for i in n.inputs):
             depends.add(n)
+    again = Recomputation(segments, order)
     grads: dict[Node, Any] = {}
     for out, dy in cotangents.items():
         _add(grads, out, dy)
@@ -49,7 +54,9 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
         if n not in depends or arrived is None or not n.inputs:
             continue
         with source(n.source and f"gradient of {n.source}"):
-            for i, (x, dx) in enumerate(zip(n.inputs, _rule(n, arrived, depends))):
+            stand_in = again.for_rule(n, arrived)
+            differed = {i for i, x in zip(stand_in.inputs, n.inputs) if x in depends}
+            for i, (x, dx) in enumerate(zip(n.inputs, _rule(stand_in, arrived, differed))):
                 if dx is None or x not in depends:
                     continue
                 if isinstance(x.type, TensorType):
@@ -60,7 +67,8 @@ def gradient(cotangents: Mapping[Node, Node], wrt: Sequence[Node]) -> list[Node 
                             f"the gradient of {_named(n)} for input {i} has type {dx.type}, expected {x.type}"
                         )
                 _add(grads, x, dx)
-    return [grads.get(w) for w in wrt]
+    found = [grads.get(w) for w in wrt]
+    return again.settled(found) if segments else found
 
 
 def _rule(n: Node, dy, depends) -> tuple:

@@ -70,6 +70,7 @@ class Scope:
         params: variable of each `param` node, by the node's name.
         updates: latest assigned node of each variable that was assigned.
         masks: mask of each value that has one.
+        segments: what is computed again for the gradient (rematerialization.py).
         losses: nodes added by `add_loss` and `add_share`; each is a share that adds up over calls.
         exact_rows: whether rows influence one another without `valid`, so that padding rows would change results.
         couples_rows: whether each shard must be computed alone (batch statistics).
@@ -105,6 +106,7 @@ class Scope:
         self.params: dict[str, Any] = {}
         self.updates: dict[Any, Any] = {}
         self.masks = Masks()
+        self.segments: list[Any] = []
         self.losses: list[Any] = []
         self.exact_rows = False
         self.couples_rows = False

@@ -19,6 +19,7 @@ import numpy as np
 from . import dtypes, naming, tree
 from .errors import LayerError, SymbolicValueError
 from .operators import with_operators
+from .rematerialization import get_current_remat_mode, rematerialized
 from .scope import EagerScope, Masks, Scope, autocast, current_scope, get_mask, set_mask
 from .variables import Variable
 
@@ -205,11 +206,13 @@ class Operation:
         self.name = name
         self._inbound_nodes: list[Call] = []
         self._outbound_nodes: list[Call] = []
+        self._remat_mode = get_current_remat_mode()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if any_symbolic(args, kwargs):
             return self.symbolic_call(*args, **kwargs)
-        return self.call(*args, **kwargs)
+        run = self.call if self._remat_mode is None else rematerialized(self, self.call, self._remat_mode)
+        return run(*args, **kwargs)
 
     def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
         """The outputs as KerasTensors that remember this call."""

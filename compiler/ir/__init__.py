@@ -1,6 +1,6 @@
 """The graph and its types."""
 
-from .graph import Constant, Graph, Node, inner_graphs, node, rebuilt, source, topological, walk
+from .graph import Constant, Graph, Node, inner_graphs, node, rebuilt, recording, source, topological, walk
 from .types import Dim, TensorType, TupleType, Type, bind, is_static, symbol
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "node",
     "inner_graphs",
     "rebuilt",
+    "recording",
     "source",
     "symbol",
     "topological",

@@ -39,6 +39,20 @@ def source(label: str | None) -> Iterator[None]:
         _source.reset(token)
 
 
+_recorders: contextvars.ContextVar[tuple[set[Node], ...]] = contextvars.ContextVar("recorders", default=())
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[set[Node]]:
+    """The set of all nodes that are asked for inside, new ones and known ones."""
+    found: set[Node] = set()
+    token = _recorders.set((*_recorders.get(), found))
+    try:
+        yield found
+    finally:
+        _recorders.reset(token)
+
+
 class Constant:
     """A hashable, read-only array as an attribute of a `constant` node."""
 
@@ -133,16 +147,18 @@ def node(op: Any, inputs: Sequence[Node], attrs: Mapping[str, Any], type: Type |
     frozen = {name: _frozen(attrs[name]) for name in sorted(attrs)}
     leaf = type if not inputs else None
     key = (op, tuple(map(id, inputs)), tuple((k, _identity(v)) for k, v in frozen.items()), leaf)
-    known = _interned.get(key)
-    if known is not None:
-        return known
-    if type is None:
-        type = op.infer(inputs, frozen)
-    label = None if op.name == "constant" else _source.get()  # constants are shared by everybody
-    made = object.__new__(Node)
-    for name, value in (("op", op), ("inputs", inputs), ("attrs", frozen), ("type", type), ("source", label)):
-        object.__setattr__(made, name, value)
-    return _interned.setdefault(key, made)
+    made = _interned.get(key)
+    if made is None:
+        if type is None:
+            type = op.infer(inputs, frozen)
+        label = None if op.name == "constant" else _source.get()  # constants are shared by everybody
+        made = object.__new__(Node)
+        for name, value in (("op", op), ("inputs", inputs), ("attrs", frozen), ("type", type), ("source", label)):
+            object.__setattr__(made, name, value)
+        made = _interned.setdefault(key, made)
+    for recorder in _recorders.get():
+        recorder.add(made)
+    return made
 
 
 def topological(outputs: Iterable[Node]) -> list[Node]:

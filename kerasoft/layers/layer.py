@@ -338,6 +338,8 @@ class Layer(Stateless, Precision, Operation):
         kwargs, previous_mask = self._with_masks(signature, arguments, kwargs)
         outer, scope.training = scope.training, training
         run = self.call if self.quantization_mode is None else self.quantized_call
+        if self._remat_mode is not None:
+            run = self.rematerialized_call(run, *args, **kwargs)
         tokens = naming.enter(self._find_path()), enter_autocast(self._cast_dtype())
         try:
             if scope.tracing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..rematerialization import rematerialized
 from ..stateless import StatelessScope
 from .state import State
 
@@ -72,8 +73,9 @@ class Stateless(State):
         return self.compute_output_spec(*args, **kwargs)  # type: ignore[attr-defined]
 
     def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
-        """`layer_call` itself: what is kept for the gradient is the compiler's business."""
-        return layer_call
+        """`layer_call`, whose results the gradient computes again if the layer was made in a `RematScope` that says so."""
+        mode = self._remat_mode  # type: ignore[attr-defined]
+        return layer_call if mode is None else rematerialized(self, layer_call, mode)
 
     def add_variable(
         self,

@@ -18,6 +18,7 @@ from ..compiler.ops.registry import constant, input_node
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..compiler.rows import find_tables
 from ..models.host_part import entry
+from ..rematerialization import segments_of
 from ..scope import Masks, Scope
 from .compiled import Compiled, aligned
 from .coupling import coupling_node
@@ -174,7 +175,7 @@ class _Trace:
             }
         self._look_at(scope, ())
         nodes = {name: scope.node_of(v) for name, v in scope.params.items() if id(v) in moved}
-        gradients = gradient({total: constant(1.0)}, list(nodes.values()))
+        gradients = gradient({total: constant(1.0)}, list(nodes.values()), segments_of(scope, self.model, total))
         found = {f"grad/{name}": dy for name, dy in zip(nodes, gradients, strict=True) if dy is not None}
         return self._graph({**found, **states, **{f"sum/{name}": node for name, node in sums.items()}}), sums
 

@@ -23,6 +23,7 @@ from kerasoft.compiler.ops import (
     activations,
     arithmetic,
     attention,
+    barrier,
     collective,
     control,
     conv_lstm,
@@ -816,6 +817,8 @@ row("constant", lambda x: x + np.arange(3.0), real(b, 3), want=lambda x: x + np.
 row("constant", lambda x: x + constant(2.5) if isinstance(x, Node) else x + 2.5, real(b, 3), want=lambda x: x + 2.5, label="scalar")  # fmt: skip
 row("item", lambda x: item(reduce.top_k_op(x, k=1), 0), apart(b, 3), want=lambda x: x.max(1, keepdims=True))
 row("vjp", lambda x: _once(reduce.cumprod, x), positive(b, 3), eager=False)
+row("barrier", barrier.barrier, real(b, 2), real(b, 3), want=lambda x, after: x)
+row("barrier", barrier.barrier, ints(5, b, 2), real(), want=lambda x, after: x, label="whole numbers")
 row("all_reduce", lambda x: collective.all_reduce(x), real(b, 2), want=lambda x: x)
 
 
