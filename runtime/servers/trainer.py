@@ -43,6 +43,7 @@ class ServedTrainer(Trainer):
         parts = method.parts(self.step.P, self.step.V, world)
         self.cuts = [parts[server] for server in self.servers]
         self._update = updater(program, parts[rank]) if rank in self.servers else None
+        self._made = []  # steps whose sums are still to come: none, a server gives them when they are complete
         self._marks: list[int] = []
         self._old_marks: list[int] | None = None
         self._batch: Any = None
@@ -238,8 +239,7 @@ class ServedTrainer(Trainer):
         self.watch.lap("other")
         iteration = self._first_key + step if snapshot is None else snapshot.iteration
         rate = self.learning_rate if snapshot is None else snapshot.rate
-        fields = {"epoch": self.epoch, "step": step, "iteration": iteration, "learning_rate": rate}
-        self._send("checkpoint", fields, self._arrays(snapshot))
+        self._send("checkpoint", self._fields(step, iteration, rate), self._arrays(snapshot))
         self.watch.lap("checkpoint")
 
     def _arrays(self, s: Any) -> dict[str, np.ndarray]:
@@ -257,7 +257,10 @@ class ServedTrainer(Trainer):
         iteration = self._first_key + self.done
         if self.group.port is not None:
             iteration = self.group.port.look(lambda s: s.iteration)
-        return {"epoch": self.epoch, "step": self.done, "iteration": iteration, "learning_rate": self.learning_rate}
+        return self._fields(self.done, iteration, self.learning_rate)
+
+    def _fields(self, step: int, iteration: int, rate: float) -> dict[str, Any]:
+        return {"epoch": self.epoch, "step": step, "iteration": iteration, "learning_rate": rate, "untold": 0}
 
     def _tick(self) -> None:
         """Between two waits: the driver's wishes and the coordinator's reports; raises what went wrong elsewhere."""
