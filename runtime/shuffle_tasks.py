@@ -186,17 +186,14 @@ def tree_sum(vectors: dict[int, np.ndarray], shards: int) -> np.ndarray:
     return finish(nodes, shards, lambda a, b: np.add(a, b, out=a)) if height(shards) else nodes[0, 0]
 
 
-def updated(
-    plans: Plans, own: dict[str, Any], gradients: dict[int, np.ndarray], rate: float, iteration: int
-) -> dict[str, Any]:
+def updated(plans: Plans, own: dict[str, Any], total: np.ndarray, rate: float, iteration: int) -> dict[str, Any]:
     """A slice of weights and optimiser state after a step.
 
     Args:
         own: ``vector`` float32[slice] (weights, then states), ``slots``, ``start`` of the slice in the whole vector.
-        gradients: of each shard, the same slice of its float32[V].
+        total: the same slice of the sum of all shards' float32[V], to be changed in place.
     """
     program = program_of(plans)
-    total = tree_sum(gradients, len(plans.table.rows))
     size = len(own["slots"][0]) if own["slots"] else max(min(program.layout.P - own["start"], len(total)), 0)
     if size:
         call = program.update(size)

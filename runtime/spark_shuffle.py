@@ -196,6 +196,10 @@ class ShuffleFit:
             self._old.unpersist()
             self._old = None
 
+    def _cut_lineage(self, step: int) -> None:
+        if step % self.strategy.cut_lineage_every_steps == 0:
+            self._weights.localCheckpoint()
+
     def _collect(self, epoch: int, step: int, iteration: int, rate: float, sums: np.ndarray) -> Checkpoint:
         owns = [own for _, (_, _, own) in sorted(self._weights.collect(), key=lambda record: record[0])]
         vector = np.concatenate([own["vector"] for own in owns])
@@ -242,8 +246,8 @@ class ShuffleFit:
                 self.watch.lap("callbacks")
                 if step < self.plan.steps and not stop and step % self.strategy.checkpoint_every_steps == 0:
                     self._commit(self._collect(epoch, step, iteration, rate, sums), respread=True)
-                elif step % self.strategy.cut_lineage_every_steps == 0:
-                    self._weights.localCheckpoint()
+                else:
+                    self._cut_lineage(step)
             decision = self._epoch_end(epoch, step, iteration, rate, sums, began)
             stop = stop or decision.stop
             rate = rate if decision.learning_rate is None else decision.learning_rate
@@ -259,6 +263,7 @@ class ShuffleFit:
     def _step(self, epoch: int, step: int, iteration: int, rate: float) -> np.ndarray:
         """One step; float32[M], its sums."""
         shipped, at, number, cuts = self.shipped, (epoch, step, iteration), self.slices, self.cuts
+        shards = self.shards
         together = self._to_shards(self.shards).union(self.rows)
         reduced: list[np.ndarray] = []
 
@@ -289,7 +294,7 @@ class ShuffleFit:
                     own = value[2]
                 else:
                     found[value[1]] = value[2]
-            yield j, (WEIGHTS, j, updated(shipped.value, own, found, rate, iteration))
+            yield j, (WEIGHTS, j, updated(shipped.value, own, tree_sum(found, shards), rate, iteration))
 
         toward = together.mapPartitionsWithIndex(gradients).partitionBy(number, partition_of)
         self._replace(self._weights.union(toward).mapPartitionsWithIndex(update, preservesPartitioning=True))

@@ -2,6 +2,7 @@
 
 from .all_reduce import AllReduce
 from .downpour import Downpour
+from .driver_reduce import DriverReduce
 from .local_sgd import LocalSGD
 from .long_lived import LongLived
 from .parameter_averaging import ParameterAveraging
@@ -10,5 +11,6 @@ from .stale_synchronous import StaleSynchronous
 from .strategy import Strategy
 
 __all__ = [
-    "AllReduce", "Downpour", "LocalSGD", "LongLived", "ParameterAveraging", "ShuffleAllReduce", "StaleSynchronous", "Strategy",
+    "AllReduce", "Downpour", "DriverReduce", "LocalSGD", "LongLived", "ParameterAveraging", "ShuffleAllReduce",
+    "StaleSynchronous", "Strategy",
 ]  # fmt: skip

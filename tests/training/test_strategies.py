@@ -5,10 +5,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from kerasoft.runtime import LocalSGD, ParameterAveraging
+from kerasoft.runtime import AllReduce, DriverReduce, LocalSGD, ParameterAveraging
 from kerasoft.runtime.faults import Fault, Script
 
-from tests.training.test_spark_fit import cnn, data, digest, ready, rows_of
+from tests.training.test_spark_fit import close, cnn, data, digest, ready, rows_of
 
 pytestmark = pytest.mark.spark
 
@@ -46,3 +46,15 @@ def test_a_killed_worker_and_other_numbers_change_no_bit(context, name):
     for key, values in calm.history.items():
         np.testing.assert_allclose(values, disturbed.history[key], rtol=1e-6)
     assert lost.last_fit_profile.rows >= 3 * 61
+
+
+def test_driver_reduce_agrees_with_all_reduce(context):
+    x, y = data(cnn)
+    rows = rows_of(context, x, y)
+    options = dict(batch_size=32, epochs=2, verbose=0, seed=5, validation_data=rows)
+    one, other = ready(cnn), ready(cnn)
+    first = one.fit(rows, strategy=AllReduce(2), **options)
+    second = other.fit(rows, strategy=DriverReduce(), **options)
+    close(one, other)
+    for name, values in first.history.items():
+        np.testing.assert_allclose(values, second.history[name], rtol=1e-5)

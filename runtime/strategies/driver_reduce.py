@@ -1,0 +1,59 @@
+"""MLlib's way, the baseline: gradients to the driver along a tree, weights back by broadcast."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+from ..loop import Hooks, TrainJob, TrainResult
+from .strategy import Strategy
+
+
+@dataclasses.dataclass
+class DriverReduce(Strategy):
+    """Synchronous training with the driver on the data path: simple, and slow for large models. A baseline to compare with.
+
+    Every step is one Spark job:
+
+    1. The driver broadcasts the weights: every executor fetches all of them.
+    2. Each shard computes the gradient of its rows of the batch.
+    3. ``treeReduce`` adds them up, the last ones on the driver (depth 2: about the square root of S arrive there).
+    4. The driver makes the optimizer's step.
+
+    An executor sends about ``4 P`` bytes a step for each of its shards, the driver sends ``4 P`` bytes for each executor and
+    receives ``4 P sqrt(S)`` (P parameters, S shards), by pickle within Spark's own job. The driver holds weights and optimizer
+    state. Costs a Spark job a step, tenths of a second at best.
+
+    A task that dies is run again by Spark; when its job fails, training goes on from the last checkpoint. Executors may come
+    and go. Results agree with `AllReduce` to rounding (Spark adds in the order in which results arrive).
+
+    Args:
+        shards: logical shards of the data; None = its own partitions.
+        checkpoint: folder on any file system that Spark reaches; None: a temporary folder on the driver.
+        checkpoint_every_steps: within an epoch.
+        retries: failed jobs in a row, without progress, after which training ends.
+
+    Source: MLlib's GradientDescent (treeAggregate and broadcast), X. Meng et al., MLlib (2016).
+    """
+
+    needs_barrier: ClassVar[bool] = False
+    workers: int | None = None
+    shards: int | None = None
+    checkpoint: str | None = None
+    checkpoint_every_steps: int = dataclasses.field(default=50, kw_only=True)
+    retries: int = dataclasses.field(default=4, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "shards"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"DriverReduce: {name} needs a whole number of at least 1 or None, got {value!r}")
+        if not self.checkpoint_every_steps >= 1:
+            raise ValueError(
+                f"DriverReduce: checkpoint_every_steps needs at least 1 step, got {self.checkpoint_every_steps!r}"
+            )
+
+    def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
+        from ..spark_driver_reduce import DriverFit
+
+        return DriverFit(job, data, validation, self, hooks).run()
