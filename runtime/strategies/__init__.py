@@ -3,6 +3,7 @@
 from .all_reduce import AllReduce
 from .downpour import Downpour
 from .driver_reduce import DriverReduce
+from .lbfgs import LBFGS
 from .local_sgd import LocalSGD
 from .long_lived import LongLived
 from .parameter_averaging import ParameterAveraging
@@ -11,6 +12,6 @@ from .stale_synchronous import StaleSynchronous
 from .strategy import Strategy
 
 __all__ = [
-    "AllReduce", "Downpour", "DriverReduce", "LocalSGD", "LongLived", "ParameterAveraging", "ShuffleAllReduce",
+    "AllReduce", "Downpour", "DriverReduce", "LBFGS", "LocalSGD", "LongLived", "ParameterAveraging", "ShuffleAllReduce",
     "StaleSynchronous", "Strategy",
 ]  # fmt: skip
