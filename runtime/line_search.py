@@ -84,5 +84,6 @@ class LineSearch:
 
     @classmethod
     def from_vector(cls, vector: np.ndarray) -> LineSearch:
-        *numbers, trials, started = vector.tolist()
-        return cls(*numbers, int(trials), bool(started))
+        names = [f.name for f in dataclasses.fields(cls)]
+        values = dict(zip(names, vector.tolist(), strict=True))
+        return cls(**(values | {"trials": int(values["trials"]), "started": bool(values["started"])}))
