@@ -36,6 +36,8 @@ History = namedtuple("History", ["operation", "node_index", "tensor_index"])
 class KerasTensor:
     """A tensor without a value: shape (None for unknown sizes), dtype, and the call that makes it.
 
+    `sparse` says that its rows hold few numbers and will be given as such; every layer takes it as any other tensor.
+
     >>> import kerasoft as ks
     >>> x = ks.Input((3,))
     >>> (x * 2 + 1).shape
@@ -56,10 +58,11 @@ class KerasTensor:
         ragged_rank: int | None = None,
         row_splits_dtype: Any = None,
     ):
-        if sparse or ragged:
-            raise ValueError("sparse and ragged tensors are not supported; give a dense one")
+        if ragged:
+            raise ValueError("ragged tensors are not supported; give a dense one")
         self._shape = standardize_shape(shape)
         self._dtype = dtypes.standardize(dtype)
+        self._sparse = bool(sparse)
         self.name = name or naming.auto_name(type(self).__name__)
         self.record_history = record_history
         self._keras_history: Any = None
@@ -70,10 +73,10 @@ class KerasTensor:
         """`(operation, node_index, tensor_index)`; None for a tensor that no call made."""
         return self._keras_history
 
-    # What cannot be changed; sparse and ragged tensors do not exist here.
+    # What cannot be changed; ragged tensors do not exist here.
     shape = property(lambda self: self._shape)
     dtype = property(lambda self: self._dtype)
-    sparse = property(lambda self: False)
+    sparse = property(lambda self: self._sparse)
     ragged = property(lambda self: False)
     ragged_rank = property(lambda self: None)
     row_splits_dtype = property(lambda self: None)
@@ -352,7 +355,9 @@ def infer(function: Callable, args: tuple, kwargs: dict) -> Any:
 
     `function` is run on graph nodes. Masks go in and come out.
     """
+    from .compiler.ir import symbol
     from .compiler.ops.registry import input_node
+    from .compiler.ops.sparse import is_sparse, unpacked
 
     scope = inference_scope()
     nodes: dict[int, Any] = {}
@@ -367,7 +372,12 @@ def infer(function: Callable, args: tuple, kwargs: dict) -> Any:
             )
         if id(x) not in nodes:
             i = len(nodes)
-            nodes[id(x)] = made = input_node(f"x{i}", symbolic_sizes(x.shape), dtypes.narrowed(x.dtype))
+            if x.sparse and x.ndim == 2 and x.shape[1] is not None:
+                packed = input_node(f"x{i}", (*symbolic_sizes((x.shape[0],)), 2, symbol(f"s{i}")), "int32")
+                made = unpacked(packed, x.shape[1])
+            else:
+                made = input_node(f"x{i}", symbolic_sizes(x.shape), dtypes.narrowed(x.dtype))
+            nodes[id(x)] = made
             if x._keras_mask is not None:
                 mask = x._keras_mask
                 scope.masks[made] = input_node(f"mask{i}", symbolic_sizes(mask.shape), mask.dtype)
@@ -378,7 +388,7 @@ def infer(function: Callable, args: tuple, kwargs: dict) -> Any:
             return None
         if not is_tensor(value):
             value = np.asarray(value)
-        made = KerasTensor(known_shape(value), dtypes.narrowed(value.dtype))
+        made = KerasTensor(known_shape(value), dtypes.narrowed(value.dtype), sparse=is_sparse(value))
         mask = scope.masks.get(value)
         if mask is not None:
             made._keras_mask = KerasTensor(known_shape(mask), mask.dtype, name="mask", record_history=False)

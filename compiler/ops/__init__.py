@@ -26,6 +26,7 @@ from . import (
     reduce,
     registry,
     shape,
+    sparse,
 )
 
 __all__ = [
@@ -51,4 +52,5 @@ __all__ = [
     "reduce",
     "registry",
     "shape",
+    "sparse",
 ]

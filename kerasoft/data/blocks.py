@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from kerasoft.runtime.shards import Block, Fingerprint, Record, ShardTable, table_of
 
 from ..errors import DataError, EmptyDataError
+from ..host.sparse import widened
 from .kinds import is_dataframe
 from .reader import RowReader
 
@@ -72,9 +73,7 @@ def persisted(records: Any, shards: int | None = None) -> BlockRDD:
         DataError: a row that does not fit: names the partition, the row, what was expected and what came.
         EmptyDataError: there is no row.
     """
-    from pyspark import StorageLevel
-
-    records = records.persist(StorageLevel.MEMORY_AND_DISK)
+    records = kept(records)
     try:
         table = _table(records)
         if not table.total:
@@ -87,10 +86,43 @@ def persisted(records: Any, shards: int | None = None) -> BlockRDD:
         raise
     if shards is None or shards == len(table.rows):
         return BlockRDD(records, table)
-    even = _recut(records, table, shards).persist(StorageLevel.MEMORY_AND_DISK)
+    even = kept(_recut(records, table, shards))
     made = BlockRDD(even, _table(even, shards))
     records.unpersist()
     return made
+
+
+def kept(records: Any) -> Any:
+    """The records, persisted (memory and disk)."""
+    from pyspark import StorageLevel
+
+    return records.persist(StorageLevel.MEMORY_AND_DISK)
+
+
+def widest_rows(records: Any, names: Sequence[str]) -> dict[str, int]:
+    """The numbers of the fullest row of each of these packed arrays. One job."""
+
+    def measure(part: Iterator[Record]) -> Iterator[dict[str, int]]:
+        found = dict.fromkeys(names, 1)
+        for _, sequence, block in part:
+            if sequence != ERROR:
+                found = {name: max(width, block[name].shape[2]) for name, width in found.items()}
+        yield found
+
+    every = records.mapPartitions(measure).collect()
+    return {name: max((found[name] for found in every), default=1) for name in names}
+
+
+def evened(records: Any, widths: Mapping[str, int]) -> Any:
+    """The records with packed arrays of these widths."""
+
+    def even(record: Record) -> Record:
+        shard, sequence, block = record
+        if sequence == ERROR:
+            return record
+        return shard, sequence, {**block, **{name: widened(block[name], width) for name, width in widths.items()}}
+
+    return records.map(even, preservesPartitioning=True)
 
 
 def _read(index: int, blocks: Iterator[Block]) -> Iterator[Record]:

@@ -21,6 +21,8 @@ class Column:
         classes: for class labels and for ids that are looked up, their number: values must lie in [0, classes).
         owner: what an error calls it, e.g. ``input 'image'``.
         limit: what an error says about `classes`: why, and what to do.
+        columns: of a sparse input, the size of its rows, which are packed (`kerasoft.host.sparse`): `shape` is then (2, k)
+            with any k, which may differ from block to block.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Column:
     classes: int | None = None
     owner: str = ""
     limit: str = ""
+    columns: int | None = None
 
     def __str__(self) -> str:
         return self.owner or self.name
@@ -66,6 +69,8 @@ def check_block(columns: Sequence[Column], block: dict[str, np.ndarray], first_r
     """
     for column in columns:
         array = block[column.name]
+        if column.columns is not None:
+            array = array[:, 1].view(np.float32)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))[0])
             bad = array[row][~np.isfinite(array[row])].ravel()[0]

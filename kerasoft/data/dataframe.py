@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ import numpy as np
 from kerasoft.runtime.shards import Block
 
 from ..errors import DataError
+from ..host.sparse import SparseRows
 from .blocks import ERROR
 from .columns import Column, check_block, of_kind
 from .reader import MOST_ROWS
 
 
-def numeric_columns(df: Any, names: Sequence[str]) -> Any:
-    """`df` with the given columns only, ML vectors turned into arrays.
+def numeric_columns(df: Any, names: Sequence[str], sparse: Collection[str] = ()) -> Any:
+    """`df` with the given columns only, ML vectors turned into arrays, but for those in `sparse`.
 
     Raises:
         DataError: a column that is not there, or that holds no numbers; names it and what there is.
@@ -35,6 +36,9 @@ def numeric_columns(df: Any, names: Sequence[str]) -> Any:
         if name not in fields:
             raise DataError(f"the DataFrame has no column {name!r}; it has {sorted(fields)}.")
         kind = fields[name]
+        if name in sparse and is_sparse_kind(kind):
+            chosen.append(F.col(f"`{name}`"))
+            continue
         if type(kind).__name__ == "VectorUDT":
             from pyspark.ml.functions import vector_to_array
 
@@ -55,6 +59,51 @@ def numeric_columns(df: Any, names: Sequence[str]) -> Any:
                 "Index or encode it first, e.g. with StringIndexer."
             )
     return df.select(*chosen)
+
+
+def is_sparse_kind(kind: Any) -> bool:
+    """Whether a column of this type holds sparse rows: ML vectors, or structs of size, indices and values."""
+    return type(kind).__name__ == "VectorUDT" or {"size", "indices", "values"} <= set(getattr(kind, "names", ()))
+
+
+def sparse_of(column: Any, columns: int, name: str, first_row: int, where: str) -> SparseRows:
+    """An Arrow column of ML vectors, of structs of size, indices and values, or of arrays, as sparse rows.
+
+    Raises:
+        DataError: nulls, or vectors of another size than `columns`; names the row.
+    """
+    import pyarrow as pa
+
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if not pa.types.is_struct(column.type):
+        dense = array_of(column, name, first_row, where)
+        return SparseRows.of(dense.reshape(len(dense), -1))
+    if column.null_count:
+        row = int(np.flatnonzero(np.asarray(column.is_null()))[0])
+        raise DataError(
+            f"column {name!r} is null in row {first_row + row} of {where}; expected vectors. Drop such rows: df.na.drop()."
+        )
+    parts = dict(zip((f.name for f in column.type), column.flatten(), strict=True))
+    (_, ids), (lengths, values) = _lists(parts["indices"]), _lists(parts["values"])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    is_dense = np.asarray(parts["type"]) == 1 if "type" in parts else np.zeros(len(lengths), bool)
+    sizes = np.where(is_dense, lengths, np.asarray(parts["size"].fill_null(-1)))
+    wrong = np.flatnonzero(sizes != columns)
+    if len(wrong):
+        raise DataError(
+            f"column {name!r} is a vector of size {sizes[wrong[0]]} in row {first_row + wrong[0]} of {where}; expected {columns}"
+        )
+    found = (np.arange(len(values)) - starts[row]).astype(np.int32)
+    found[~is_dense[row]] = ids
+    return SparseRows(starts, found, values.astype(np.float32), columns)
+
+
+def _lists(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The length of each list, 0 for null, and all elements."""
+    lengths = np.asarray(column.value_lengths().fill_null(0)).astype(np.int64)
+    return lengths, column.flatten().to_numpy(zero_copy_only=False)
 
 
 def array_of(column: Any, name: str, first_row: int, where: str) -> np.ndarray:
@@ -151,6 +200,13 @@ class ColumnReader:
         )
 
     @property
+    def sparse(self) -> set[str]:
+        """The DataFrame columns that are read as sparse rows."""
+        return {
+            n for c, source in zip(self.columns, self.sources, strict=True) if c.columns is not None for n in source
+        }
+
+    @property
     def names(self) -> list[str]:
         """The DataFrame columns that are read."""
         return list(dict.fromkeys(name for source in self.sources for name in source))
@@ -163,6 +219,15 @@ class ColumnReader:
         """
         made: Block = {}
         for column, source in zip(self.columns, self.sources, strict=True):
+            if column.columns is not None:
+                if len(source) != 1:
+                    raise DataError(
+                        f"{column} is sparse and takes one column of vectors, got {list(source)}: join them with "
+                        "VectorAssembler, or give each an Input of its own."
+                    )
+                values = batch.column(batch.schema.get_field_index(source[0]))
+                made[column.name] = sparse_of(values, column.columns, source[0], first_row, where).packed()
+                continue
             parts = [array_of(batch.column(batch.schema.get_field_index(n)), n, first_row, where) for n in source]
             if len(parts) == 1:
                 value = parts[0]
@@ -207,7 +272,7 @@ def records_of_dataframe(
     from pyspark import TaskContext
 
     reader = ColumnReader(columns, df.columns, feature_cols, label_cols)
-    chosen = numeric_columns(df, reader.names)
+    chosen = numeric_columns(df, reader.names, reader.sparse)
 
     def convert(batches: Iterator[Any]) -> Iterator[Any]:
         where = f"partition {TaskContext.get().partitionId()}"
@@ -277,11 +342,12 @@ def with_predictions(
         else T.StructType([T.StructField(n, t) for (n, _, _), t in zip(outputs, types, strict=True)])
     )
     schema = T.StructType([*df.schema.fields, T.StructField(name, added)])
-    needed = numeric_columns(df, reader.names)
+    needed = numeric_columns(df, reader.names, reader.sparse)
     prepared = [
         c
         for c in reader.names
-        if type(df.schema[c].dataType).__name__ == "VectorUDT" or df.schema[c].dataType != needed.schema[c].dataType
+        if not (c in reader.sparse and is_sparse_kind(df.schema[c].dataType))
+        and (type(df.schema[c].dataType).__name__ == "VectorUDT" or df.schema[c].dataType != needed.schema[c].dataType)
     ]
     temporary = {c: f"__{c}_as_array" for c in prepared}
     source = df
@@ -316,7 +382,10 @@ def with_predictions(
     return source.mapInArrow(run, schema)
 
 
-def _spark_type(T: Any, shape: Sequence[int], dtype: str) -> Any:
+def _spark_type(T: Any, shape: Sequence[int], dtype: str, sparse: bool = False) -> Any:
+    if sparse:
+        ids, values = T.ArrayType(T.IntegerType()), T.ArrayType(T.FloatType())
+        return T.StructType([T.StructField(n, t) for n, t in zip(_FIELDS, (T.IntegerType(), ids, values), strict=True)])
     kind = np.dtype(dtype) if dtype != "bfloat16" else np.dtype("float32")
     made = {"f": T.FloatType(), "i": T.IntegerType(), "u": T.IntegerType(), "b": T.BooleanType()}[kind.kind]
     for _ in shape:
@@ -324,7 +393,16 @@ def _spark_type(T: Any, shape: Sequence[int], dtype: str) -> Any:
     return made
 
 
-def _arrow(pa: Any, values: np.ndarray) -> Any:
+_FIELDS = ("size", "indices", "values")
+
+
+def _arrow(pa: Any, values: Any) -> Any:
+    if isinstance(values, SparseRows):
+        offsets = pa.array((values.starts - values.starts[0]).astype(np.int32))
+        own = slice(int(values.starts[0]), int(values.starts[-1]))
+        lists = [pa.ListArray.from_arrays(offsets, pa.array(v[own])) for v in (values.ids, values.values)]
+        size = pa.array(np.full(len(values), values.shape[1], np.int32))
+        return pa.StructArray.from_arrays([size, *lists], list(_FIELDS))
     values = np.ascontiguousarray(values)
     if values.dtype.kind == "f":
         values = values.astype(np.float32, copy=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,19 +90,19 @@ def _keys(names: list[str], chosen: Sequence[str] | None, available: list[str], 
 
 
 def with_cuts_dataframe(
-    df: Any, plan: Any, shapes: dict[str, tuple], feature_cols: Sequence[str] | None
+    df: Any, plan: Any, shapes: dict[str, tuple], feature_cols: Sequence[str] | None, sparse: Collection[str] = ()
 ) -> tuple[Any, list[str]]:
     """`df` with one more column for each array that `plan` makes, and the names of these columns.
 
     Args:
-        shapes: of one row of each array.
+        shapes: of one row of each array. sparse: names of those that are sparse rows.
     """
     from pyspark.sql import types as T
 
     names = [name for name, _, _ in plan.inputs]
     keys = _keys(names, feature_cols, list(df.columns), "the DataFrame has the columns")
     added = {name: f"__{name}" for name, _, _ in plan.cuts}
-    fields = [T.StructField(added[n], _spark_type(T, shapes[n], dtype)) for n, _, dtype in plan.cuts]
+    fields = [T.StructField(added[n], _spark_type(T, shapes[n], dtype, n in sparse)) for n, _, dtype in plan.cuts]
     schema = T.StructType([*df.schema.fields, *fields])
     keep = list(df.columns)
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..host.sparse import packed_rows, row_numbers
 from .columns import Column, check_block, of_kind
 
 BLOCK_BYTES = 4 << 20
@@ -107,7 +108,7 @@ class RowReader:
             values = self._taken(split, row, start + count, where)
             if self._is_block(values):
                 if count:
-                    yield self._checked({k: v[:count] for k, v in block.items()}, start, where)
+                    yield self._checked(self._cut_off(block, count), start, where)
                     start, count = start + count, 0
                     block = self._empty()
                 ready = self._ready(values, start, where)
@@ -121,11 +122,11 @@ class RowReader:
                     raise DataError(f"{error} (row {start + count} of {where})") from None
             count += 1
             if count == self.rows_in_block:
-                yield self._checked(block, start, where)
+                yield self._checked(self._cut_off(block, count), start, where)
                 start, count = start + count, 0
                 block = self._empty()
         if count:
-            yield self._checked({k: np.ascontiguousarray(v[:count]) for k, v in block.items()}, start, where)
+            yield self._checked(self._cut_off(block, count), start, where)
 
     def splitter(self, row: Any, where: str) -> Callable[[Any], list]:
         """The function that takes rows like `row` apart into one value for each column.
@@ -277,8 +278,20 @@ class RowReader:
         check_block(self.columns, block, start, where)
         return block
 
-    def _empty(self) -> Block:
-        return {c.name: np.empty((self.rows_in_block, *c.shape), c.dtype) for c in self.columns}
+    def _empty(self) -> dict[str, Any]:
+        rows = self.rows_in_block
+        return {
+            c.name: np.empty((rows, *c.shape), c.dtype) if c.columns is None else [None] * rows for c in self.columns
+        }
+
+    def _cut_off(self, block: dict[str, Any], count: int) -> Block:
+        """The first rows of what `_empty` gave."""
+        return {
+            c.name: np.ascontiguousarray(block[c.name][:count])
+            if c.columns is None
+            else packed_rows(block[c.name][:count], c.columns)
+            for c in self.columns
+        }
 
 
 _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
@@ -290,6 +303,8 @@ def fitted(column: Column, value: Any) -> Any:
     Raises:
         DataError: another shape (ragged rows among them), text, None, or a fraction for an integer column.
     """
+    if column.columns is not None:
+        return sparse_row(column, value)
     if type(value) in (int, float, bool):
         shape: tuple = ()
         kind = "f" if type(value) is float else "i"
@@ -314,8 +329,25 @@ def fitted(column: Column, value: Any) -> Any:
     return value
 
 
+def sparse_row(column: Column, value: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of a row of a sparse column.
+
+    Raises:
+        DataError: no row of numbers, or one of another size.
+    """
+    try:
+        size, ids, values = row_numbers(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{column} is {described(value)}; expected a sparse vector of size {column.columns}") from error
+    if size != column.columns:
+        raise DataError(f"{column} is a vector of size {size}; expected {column.columns}")
+    return ids, values
+
+
 def stacked(column: Column, values: Sequence[Any]) -> np.ndarray | None:
     """The values of many rows as one array, or None when they are not all of one plain kind that fits."""
+    if column.columns is not None:
+        return packed_rows([sparse_row(column, v) for v in values], column.columns)
     rows, dtype = len(values), np.dtype(column.dtype)
     kinds = {type(v) for v in values}
     if kinds == {np.ndarray} and column.shape:
@@ -337,6 +369,11 @@ def matches(column: Column, value: Any) -> bool:
     """Whether `value` has the shape of one row of `column`."""
     if isinstance(value, (dict, str, bytes)) or value is None:
         return False
+    if column.columns is not None:
+        try:
+            return row_numbers(value)[0] == column.columns
+        except (ValueError, TypeError, AttributeError):
+            return False
     if hasattr(value, "toArray"):
         value = value.toArray()
     try:

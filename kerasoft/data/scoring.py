@@ -5,12 +5,13 @@ The program and the weights travel once as Spark broadcasts; a Python worker com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, EmptyDataError
+from ..host.sparse import joined, widened
 from .blocks import ERROR
 from .reader import RowReader
 
@@ -24,7 +25,7 @@ def program_of(data: bytes, fingerprint: str) -> Any:
         _take_threads()
         from kerasoft.compiler.program import StepProgram
 
-        if len(_programs) > 8:
+        if len(_programs) > 16:
             _programs.clear()
         found = _programs[fingerprint] = StepProgram.from_bytes(data)
     return found
@@ -49,27 +50,49 @@ class Scorer:
 
     Args:
         context: the SparkContext.
-        program: a `StepProgram` with a test or a predict step.
+        programs: a `StepProgram` with a test or a predict step for each width of packed sparse rows, ascending; one, for
+            any key, if there are none.
         params, state: float32[P] and float32[S].
         rows: rows of one call; shorter batches are padded.
+        sparse: names of the arrays that are packed sparse rows.
     """
 
-    def __init__(self, context: Any, program: Any, params: np.ndarray, state: np.ndarray, rows: int):
-        self.shipped = context.broadcast((program.to_bytes(), np.asarray(params), np.asarray(state)))
-        self.fingerprint = program.fingerprint
-        self.rows = rows
+    def __init__(
+        self,
+        context: Any,
+        programs: Mapping[int, Any],
+        params: np.ndarray,
+        state: np.ndarray,
+        rows: int,
+        sparse: Sequence[str] = (),
+    ):
+        bytes_of = {width: program.to_bytes() for width, program in programs.items()}
+        self.shipped = context.broadcast((bytes_of, np.asarray(params), np.asarray(state)))
+        self.fingerprints = {width: program.fingerprint for width, program in programs.items()}
+        self.rows, self.sparse = rows, tuple(sparse)
 
-    def __getstate__(self) -> dict:
-        return {"shipped": self.shipped, "fingerprint": self.fingerprint, "rows": self.rows}
+    def fitting(self, block: dict[str, np.ndarray]) -> tuple[Any, dict[str, np.ndarray]]:
+        """On an executor: the program for a block, and the block with its sparse rows in the program's width.
+
+        Raises:
+            DataError: a row holds more numbers than any program takes.
+        """
+        programs = self.shipped.value[0]
+        need = max((block[name].shape[2] for name in self.sparse), default=0)
+        width = next((w for w in programs if w >= need), None)
+        if width is None:
+            raise DataError(f"a sparse row holds {need} numbers; at most {max(programs)} can be scored")
+        wide = {name: widened(block[name], width) for name in self.sparse}
+        return program_of(programs[width], self.fingerprints[width]), {**block, **wide}
 
     def predict(self) -> Callable[[dict[str, np.ndarray]], tuple[np.ndarray, ...]]:
         """On an executor: the function from a block of any number of rows to its outputs."""
-        data, params, state = self.shipped.value
-        call = program_of(data, self.fingerprint).predict(self.rows)
+        _, params, state = self.shipped.value
 
         def run(block: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
             total = len(next(iter(block.values())))
-            parts = []
+            program, block = self.fitting(block)
+            call, parts = program.predict(self.rows), []
             for start in range(0, total, self.rows):
                 piece, valid = padded(block, start, self.rows)
                 outputs = finished(call, params, state, piece, valid)
@@ -82,8 +105,8 @@ class Scorer:
         """On an executor: float64[M], the sums of the test step over all rows of `blocks`; None when there are none."""
         total: np.ndarray | None = None
         for batch in rebatched(blocks, self.rows):
-            data, params, state = self.shipped.value
-            program = program_of(data, self.fingerprint)
+            _, params, state = self.shipped.value
+            program, batch = self.fitting(batch)
             real = len(next(iter(batch.values())))
             rows = real if real in program.test_rows else self.rows  # programs that must not be padded have every size
             piece, valid = padded(batch, 0, rows)
@@ -112,7 +135,7 @@ def rebatched(blocks: Iterator[dict[str, np.ndarray]], rows: int) -> Iterator[di
     left: dict[str, np.ndarray] | None = None
     for block in blocks:
         if left is not None:
-            block = {k: np.concatenate([left[k], v]) for k, v in block.items()}
+            block = {k: joined([left[k], v]) for k, v in block.items()}
         size = len(next(iter(block.values())))
         whole = size - size % rows
         for start in range(0, whole, rows):

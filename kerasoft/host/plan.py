@@ -11,6 +11,7 @@ import numpy as np
 from .. import tree
 from ..errors import DataError
 from .lookup import as_texts
+from .sparse import SparseRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,8 @@ class HostPlan:
         """
         values: dict[int, Any] = dict(enumerate(self._raw(x)))
         for function, argument, result in self.steps:
-            values[result] = function(tree.map_structure(lambda slot: values[slot.index], argument))
-        return {name: np.asarray(values[slot]).astype(dtype, copy=False) for name, slot, dtype in self.cuts}
+            values[result] = function(tree.map_structure(lambda slot: _dense(values[slot.index]), argument))
+        return {name: _cut(values[slot], dtype) for name, slot, dtype in self.cuts}
 
     def _raw(self, x: Any) -> list[np.ndarray]:
         names = [name for name, _, _ in self.inputs]
@@ -65,6 +66,14 @@ class HostPlan:
             if len(given) != len(names):
                 raise DataError(f"{self.model} takes {len(names)} inputs {names}, but x holds {len(given)} array(s).")
         return [_typed(value, *spec) for value, spec in zip(given, self.inputs, strict=True)]
+
+
+def _dense(value: Any) -> Any:
+    return value.toarray() if isinstance(value, SparseRows) else value
+
+
+def _cut(value: Any, dtype: str) -> Any:
+    return value if isinstance(value, SparseRows) else np.asarray(value).astype(dtype, copy=False)
 
 
 def _typed(value: Any, name: str, dtype: str, axes: int) -> np.ndarray:

@@ -104,7 +104,7 @@ def _mapped(function: Callable[[str], str], array: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass
 class Vectorizer:
-    """Texts to padded rows of indices (mode ``int``), or to encoded rows.
+    """Texts to padded rows of indices (mode ``int``; ``ids``: padded with `DROPPED`), or to encoded rows.
 
     Attributes:
         length: of the rows of mode ``int``: longer ones are cut, shorter ones padded with 0; None for the longest.
@@ -131,7 +131,7 @@ class Vectorizer:
         for i, length in enumerate(lengths):
             kept = min(length, width)
             padded[i, :kept] = flat[ends[i] : ends[i] + kept]
-        if self.mode == "int":
+        if self.mode in ("int", "ids"):
             return padded.reshape(*tokens.shape, width)
         return encode_with_idf(padded.reshape(*tokens.shape, width), self.mode, self.depth, self.idf)
 

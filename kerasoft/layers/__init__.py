@@ -135,6 +135,7 @@ from .rnn import RNN, StackedRNNCells
 from .saved import from_saved as deserialize
 from .saved import to_saved as serialize
 from .simple_rnn import SimpleRNN, SimpleRNNCell
+from .sparse_dense import SparseDense
 from .spectral_normalization import SpectralNormalization
 from .spectrogram import MelSpectrogram, STFTSpectrogram
 from .time_distributed import TimeDistributed, Wrapper
@@ -181,7 +182,7 @@ __all__ = [
     "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom", "ReLU", "RepeatVector", "Rescaling",
     "Reshape", "Resizing", "ReversibleEmbedding", "STFTSpectrogram", "SeparableConv1D", "SeparableConv2D",
     "SeparableConvolution1D", "SeparableConvolution2D", "SimpleRNN", "SimpleRNNCell", "Softmax", "Solarization",
-    "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "SpectralNormalization", "StackedRNNCells",
+    "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "SparseDense", "SpectralNormalization", "StackedRNNCells",
     "StringLookup", "Subtract", "TextVectorization", "TimeDistributed", "UnitNormalization", "UpSampling1D",
     "UpSampling2D", "UpSampling3D", "Wrapper", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", "add", "average",
     "concatenate", "deserialize", "dot", "maximum", "minimum", "multiply", "serialize", "subtract",

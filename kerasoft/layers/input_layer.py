@@ -17,6 +17,7 @@ class InputLayer(Layer):
         shape: sizes without the batch axis.
         batch_size: size of the batch axis, None for any.
         dtype: float32 by default.
+        sparse: rows hold few numbers: they are given as SciPy matrices or, on Spark, as vectors of `pyspark.ml.linalg`.
         batch_shape: sizes with the batch axis, in place of `shape` and `batch_size`.
         input_tensor: a KerasTensor whose shape and dtype to take.
         optional: whether None may be given in its place.
@@ -42,12 +43,11 @@ class InputLayer(Layer):
         batch_shape = kwargs.pop("batch_input_shape", batch_shape)
         if kwargs:
             raise ValueError(f"Unrecognized keyword arguments passed to InputLayer: {kwargs}")
-        for option, given in (("sparse", sparse), ("ragged", ragged)):
-            if given:
-                raise ValueError(f"`{option}=True` is not supported (Input '{self.name}'); give dense arrays")
+        if ragged:
+            raise ValueError(f"`ragged=True` is not supported (Input '{self.name}'); give dense arrays")
         if input_tensor is not None:
             _check_tensor(input_tensor, shape, batch_size, batch_shape, dtype)
-            batch_shape, dtype = input_tensor.shape, input_tensor.dtype
+            batch_shape, dtype, sparse = input_tensor.shape, input_tensor.dtype, input_tensor.sparse
         else:
             for option, given in (("shape", shape), ("batch_size", batch_size)):
                 if given is not None and batch_shape is not None:
@@ -57,10 +57,14 @@ class InputLayer(Layer):
             batch_shape = (batch_size, *standardize_shape(shape)) if batch_shape is None else batch_shape
         self._batch_shape = standardize_shape(batch_shape)
         self._input_dtype = dtypes.standardize(dtype)
-        self.optional, self.sparse, self.ragged = optional, False, False
+        self.optional, self.sparse, self.ragged = optional, bool(sparse), False
+        if self.sparse:
+            _check_sparse(self)
         self.built = True
         output = (
-            input_tensor if input_tensor is not None else KerasTensor(self._batch_shape, self._input_dtype, name=name)
+            input_tensor
+            if input_tensor is not None
+            else KerasTensor(self._batch_shape, self._input_dtype, self.sparse, name=name)
         )
         Call(self, (), {}, output)
 
@@ -83,11 +87,24 @@ class InputLayer(Layer):
         return {
             "batch_shape": self._batch_shape,
             "dtype": self._input_dtype,
-            "sparse": False,
+            "sparse": self.sparse,
             "ragged": False,
             "name": self.name,
             "optional": self.optional,
         }
+
+
+def _check_sparse(layer: InputLayer) -> None:
+    """
+    Raises:
+        ValueError: sparse rows of another kind than vectors of float32.
+    """
+    shape, dtype = layer.batch_shape, layer.dtype
+    if len(shape) != 2 or shape[1] is None or dtype != "float32" or layer.optional:
+        raise ValueError(
+            f"`sparse=True` needs rows of one known size, float32 and not optional: Input(shape=(n,), sparse=True). Received "
+            f"(Input '{layer.name}'): batch_shape={shape}, dtype={dtype}, optional={layer.optional}. Give dense arrays instead."
+        )
 
 
 def _check_tensor(tensor: Any, shape: Any, batch_size: Any, batch_shape: Any, dtype: Any) -> None:
@@ -130,6 +147,8 @@ def Input(
         shape: sizes without the batch axis; None for sizes that vary.
         batch_size: size of the batch axis, None for any.
         dtype: float32 by default.
+        sparse: rows of shape (n,) hold few numbers: they are given as SciPy matrices or, on Spark, as vectors of
+            `pyspark.ml.linalg` (dense ones do too). `SparseDense` and `Dense` never make the whole row of them.
         name: the key of this input when data are given as a dict.
 
     >>> Input((28, 28, 1)).shape

@@ -91,6 +91,8 @@ class Precision(State):
                 return self._text(x)
             if isinstance(x, np.ndarray) and x.dtype == object:
                 raise LayerError(f"Layer '{self.name}' got an array of Python objects; give numbers of equal shapes")
+            if hasattr(x, "tocsr"):  # a SciPy matrix
+                x = x.toarray()
             if isinstance(x, (int, float)):
                 return jnp.asarray(x)
             if hasattr(x, "shape") and hasattr(x, "dtype"):

@@ -334,7 +334,7 @@ def _from_fresh_inputs(inputs: Any, outputs: Any) -> tuple[Any, Any]:
     new = [
         x
         if call_of(x).is_input  # type: ignore[union-attr]
-        else Input(batch_shape=x.shape, dtype=x.dtype, name=f"{x.name}CLONE")
+        else Input(batch_shape=x.shape, dtype=x.dtype, sparse=x.sparse, name=f"{x.name}CLONE")
         for x in old
     ]
     results = graph.run(old, new, tree.flatten(outputs))

@@ -27,7 +27,7 @@ class Token:
     """A tensor of one run through the model: a KerasTensor, or what it is in one call of a nested model."""
 
     def __init__(self, tensor: KerasTensor, name: str):
-        self.shape, self.dtype, self.name = tensor.shape, tensor.dtype, name
+        self.shape, self.dtype, self.sparse, self.name = tensor.shape, tensor.dtype, tensor.sparse, name
 
 
 @dataclasses.dataclass
@@ -107,7 +107,7 @@ class DevicePart:
         self.input_names = [name for name, _ in by_name]  # in the order in which dicts are flattened
         self._cuts = [token for _, token in by_name]
         self._inputs_struct = {
-            name: KerasTensor(t.shape, dtypes.narrowed(t.dtype), name=name)
+            name: KerasTensor(t.shape, dtypes.narrowed(t.dtype), t.sparse, name=name)
             for name, t in zip(self.input_names, self._cuts, strict=True)
         }
         self.inputs = list(self._inputs_struct.values())
@@ -119,7 +119,9 @@ class DevicePart:
             (argument,) = step.args or tuple(step.kwargs.values())
             slots[step.outputs[0]] = len(slots)
             argument = tree.map_structure(lambda t: Slot(slots[t]), argument)
-            steps.append((step.operation.host_function(), argument, slots[step.outputs[0]]))  # type: ignore[attr-defined]
+            operation: Any = step.operation
+            made = operation.sparse_function if step.outputs[0].sparse else operation.host_function
+            steps.append((made(), argument, slots[step.outputs[0]]))
         inputs = [(t.name, t.dtype, len(t.shape)) for t in self._raw]
         cuts = [
             (name, slots[t], "object" if t.dtype == "string" else dtypes.narrowed(t.dtype))

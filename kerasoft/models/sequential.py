@@ -8,6 +8,7 @@ from ..errors import GraphError
 from ..layers.input_layer import InputLayer
 from ..layers.layer import Layer
 from ..layers.shapes import is_shape
+from ..layers.sparse_dense import SparseDense
 from ..tensors import KerasTensor
 from .functional import Functional
 from .model import Model
@@ -115,7 +116,7 @@ class Sequential(Model, manages_build=True):
     def _connect(self, batch_shape: tuple) -> None:
         """The graph of the layers; calls of an earlier graph are used again."""
         if not isinstance(self._layers[0], InputLayer):
-            self._layers.insert(0, InputLayer(batch_shape=batch_shape, dtype=self._layers[0].input_dtype))
+            self._layers.insert(0, _input_for(self._layers[0], batch_shape))
         x = inputs = self._layers[0].output
         with self._name_scope():
             for layer in self._layers[1:]:
@@ -227,6 +228,12 @@ class Sequential(Model, manages_build=True):
         if config.get("trainable") is False:
             model.trainable = False
         return model
+
+
+def _input_for(layer: Layer, batch_shape: tuple) -> InputLayer:
+    """An Input for the first layer of a model that has none."""
+    sparse = isinstance(layer, SparseDense) and len(batch_shape) == 2
+    return InputLayer(batch_shape=batch_shape, dtype=layer.input_dtype, sparse=sparse)
 
 
 def _call_once(layer: Layer, x: Any) -> Any:

@@ -6,6 +6,7 @@ import builtins
 from typing import Any
 
 from ..compiler.ops import linalg
+from ..compiler.ops.sparse import is_sparse, sparse_product
 from . import elementwise as e
 from .dispatch import dtype_of, is_static, kernel, public, rank, shape_of, tensor
 from .manipulation import _array, _one_dtype, moveaxis, ravel, reshape
@@ -14,7 +15,10 @@ from .manipulation import _array, _one_dtype, moveaxis, ravel, reshape
 @public("numpy", "Matmul", "x1 x2")
 def matmul(x1: Any, x2: Any) -> Any:
     """Matrix products over the last two axes; vectors count as a row on the left, a column on the right."""
-    return linalg.matmul(*map(_array, _products([tensor(x1), tensor(x2)])))
+    x1, x2 = _products([tensor(x1), tensor(x2)])
+    if is_sparse(x1) and rank(x2) == 2:
+        return sparse_product(x1, x2)
+    return linalg.matmul(_array(x1), _array(x2))
 
 
 def _products(xs: list) -> list:

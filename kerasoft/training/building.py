@@ -20,6 +20,11 @@ def symbolic(structure: Any) -> Any:
     """KerasTensors for the leaves of a signature."""
 
     def tensor(leaf: Any) -> Any:
-        return None if leaf is None else KerasTensor(leaf.known_shape, leaf.dtype)
+        return None if leaf is None else KerasTensor(leaf.known_shape, *_kind(leaf))
 
     return None if structure is None else tree.map_structure(tensor, structure)
+
+
+def _kind(leaf: Any) -> tuple[str, bool]:
+    """dtype, and whether the rows are sparse."""
+    return (leaf.dtype, False) if leaf.columns is None else ("float32", True)

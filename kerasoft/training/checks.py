@@ -10,6 +10,9 @@ import numpy as np
 
 from .. import config, naming, tree
 from ..errors import DataError, NotCompiledError, UnknownNameError
+from ..host.sparse import SparseRows
+
+MOST_DENSE = 1 << 30  # elements of a sparse matrix that is made dense for a dense input
 
 # --- structure and shape of inputs ------------------------------------------------------------------------------------
 
@@ -61,7 +64,7 @@ def fit_inputs(model: Any, x: Any, wanted: list) -> Any:
             f"{_called(model)} takes {len(wanted)} input(s) {names}, but x holds {len(leaves)} array(s). "
             "Give a list in this order or a dict by these names."
         )
-    fitted = [None if a is None else _with_rank(a, t.shape) for a, t in zip(leaves, wanted, strict=True)]
+    fitted = [None if a is None else _of_kind(a, t, model) for a, t in zip(leaves, wanted, strict=True)]
     for array, tensor, name in zip(fitted, wanted, names, strict=True):
         if array is not None:
             shape = (None,) * len(tensor.shape) if getattr(entry(model), "_sizes_of_data", False) else tensor.shape
@@ -73,6 +76,22 @@ def fit_inputs(model: Any, x: Any, wanted: list) -> Any:
     return (
         tree.pack_as(structure, fitted) if tree.is_nested(structure) and len(wanted) > 1 else _like(structure, fitted)
     )
+
+
+def _of_kind(array: Any, tensor: Any, model: Any) -> Any:
+    """An array as the input wants it: sparse rows or not, and with its rank."""
+    if tensor.sparse:
+        if not isinstance(array, SparseRows) and array.ndim == 2 and array.shape[1:] == tensor.shape[1:]:
+            return SparseRows.of(array)
+        return array
+    if isinstance(array, SparseRows):
+        if array.shape[0] * array.shape[1] > MOST_DENSE:
+            raise DataError(
+                f"input '{tensor.name}' of {_called(model)} is dense, and x is a sparse matrix of shape {array.shape}, too "
+                f"large for a dense copy. Declare it so: Input(shape=({array.shape[1]},), sparse=True)."
+            )
+        array = array.toarray()
+    return _with_rank(array, tensor.shape)
 
 
 def _like(structure: Any, leaves: list) -> Any:
@@ -178,6 +197,9 @@ def check_finite(arrays: dict[str, np.ndarray]) -> None:
         DataError: NaN or infinity in a float array; names the array and the row.
     """
     for name, array in arrays.items():
+        if isinstance(array, SparseRows):
+            _check_finite_sparse(name, array)
+            continue
         if array.dtype.kind != "f":
             continue
         with np.errstate(over="ignore", invalid="ignore"):
@@ -194,6 +216,17 @@ def check_finite(arrays: dict[str, np.ndarray]) -> None:
                     f"{what} '{key}' holds {values[~np.isfinite(values)][0]} in row {start + row}; expected finite "
                     "numbers. Drop or fill such rows before training."
                 )
+
+
+def _check_finite_sparse(name: str, rows: SparseRows) -> None:
+    wrong = np.flatnonzero(~np.isfinite(rows.values))
+    wrong = wrong[(wrong >= rows.starts[0]) & (wrong < rows.starts[-1])]
+    if len(wrong):
+        row = int(np.searchsorted(rows.starts, wrong[0], side="right")) - 1
+        raise DataError(
+            f"input '{name.partition('/')[2]}' holds {rows.values[wrong[0]]} in row {row}, column {rows.ids[wrong[0]]}; "
+            "expected finite numbers. Drop or fill such rows before training."
+        )
 
 
 def check_weights(arrays: dict[str, np.ndarray]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import dtypes, tree
 from ..errors import DataError
+from ..host.sparse import SparseRows, next_width
 from ..runtime.local import Batch, Batches
 from ..runtime.shards import permutation
 from . import checks
@@ -27,7 +28,7 @@ class Arrays:
 
     Attributes:
         signature: their structure.
-        arrays: {name: array}, C-contiguous, in the dtypes that the step takes.
+        arrays: {name: array}, C-contiguous, in the dtypes that the step takes; of sparse rows `SparseRows`.
         rows: their leading size.
     """
 
@@ -63,7 +64,7 @@ def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> A
     )
     rows = checks.same_rows(x, y, weights)
     unknown = _unknown_sizes(x, wanted)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
 
     def leaves(structure: Any, kind: str, names: Callable[[tuple, int], str]) -> Any:
         made: list[Leaf | None] = []
@@ -74,6 +75,10 @@ def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> A
             if kind == "sample_weight" and array.dtype != np.float32:
                 array = array.astype(np.float32)
             name = f"{kind}/{names(path, i)}"
+            if isinstance(array, SparseRows):
+                arrays[name] = array
+                made.append(Leaf(name, (2, f"s{i}"), "int32", array.shape[1]))
+                continue
             sizes = unknown.get(id(array), array.shape[1:]) if kind == "x" else _written(array, unknown["sizes"])
             arrays[name] = np.ascontiguousarray(array)
             made.append(Leaf(name, tuple(sizes), array.dtype.name))
@@ -122,11 +127,13 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def _array(value: Any, what: str) -> np.ndarray:
+def _array(value: Any, what: str) -> Any:
     if type(value).__module__.startswith("pandas"):
         value = value.to_numpy()
-    if hasattr(value, "toarray"):
-        value = value.toarray()
+    if hasattr(value, "tocsr"):
+        return SparseRows.of(value)
+    if isinstance(value, SparseRows):
+        return value
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -151,6 +158,8 @@ def _standard(structure: Any, what: str) -> Any:
     def narrow(array: Any) -> Any:
         if array is None:
             return None
+        if isinstance(array, SparseRows):
+            return array if what == "x" else array.toarray()
         wanted = dtypes.narrowed(array.dtype)
         if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size:
             largest = max(abs(int(array.min())), abs(int(array.max())))
@@ -280,6 +289,7 @@ class ArrayFeed:
         self.steps = self.available if steps is None else steps
         self._next, self._pass = 0, 0  # where the next epoch begins, and the epoch that gives the order of the rows
         self._ones = _on_device(np.ones(self.batch_size, np.float32))
+        self._widest = {k: v.widest for k, v in self.arrays.items() if isinstance(v, SparseRows)}
         self.batch_bytes = sum(v[:1].nbytes for v in self.arrays.values()) * self.batch_size
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
@@ -289,10 +299,12 @@ class ArrayFeed:
         for start in range(begin * size, end * size, size):
             stop = start + size
             if stop <= total:
-                if order is None:
-                    yield Batch({k: v[start:stop] for k, v in arrays.items()}, valid, ids[start:stop], size)
+                rows = ids[start:stop]
+                if self._widest:
+                    yield Batch(self._taken(rows), valid, rows, size)
+                elif order is None:
+                    yield Batch({k: v[start:stop] for k, v in arrays.items()}, valid, rows, size)
                 else:
-                    rows = order[start:stop]
                     yield Batch({k: v.take(rows, axis=0) for k, v in arrays.items()}, valid, rows, size)
             else:
                 rows = ids[start:total]
@@ -311,7 +323,8 @@ class ArrayFeed:
             if real < count * size:
                 rows = np.concatenate([rows, np.full(count * size - real, rows[0], rows.dtype)])
                 valid = None if self.exact else (np.arange(count * size) < real).astype(np.float32).reshape(count, size)
-            stacked = {k: v.take(rows, axis=0).reshape(count, size, *v.shape[1:]) for k, v in self.arrays.items()}
+            taken = self._taken(rows)
+            stacked = {k: v.reshape(count, size, *v.shape[1:]) for k, v in taken.items()}
             of_steps = tuple(min(size, real - i * size) for i in range(steps))
             yield Batches(stacked, valid, rows.reshape(count, size), of_steps)
         if whole < end:
@@ -341,13 +354,20 @@ class ArrayFeed:
         if whole * size < self.rows:
             yield from self.epoch(0, whole * count)
 
+    def _taken(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The rows of these numbers, sparse ones packed."""
+        widest = self._widest
+        return {
+            k: v.packed(rows, widest=widest[k]) if k in widest else v.take(rows, axis=0) for k, v in self.arrays.items()
+        }
+
     def _last(self, rows: np.ndarray) -> Batch:
         real = len(rows)
         if self.exact:
-            return Batch({k: v.take(rows, axis=0) for k, v in self.arrays.items()}, None, rows, real)
+            return Batch(self._taken(rows), None, rows, real)
         padded = np.concatenate([rows, np.full(self.batch_size - real, rows[0], rows.dtype)])
         valid = (np.arange(self.batch_size) < real).astype(np.float32)
-        return Batch({k: v.take(padded, axis=0) for k, v in self.arrays.items()}, valid, padded, real)
+        return Batch(self._taken(padded), valid, padded, real)
 
 
 class GeneratorFeed:
@@ -444,15 +464,19 @@ class GeneratorFeed:
         rows = arrays.rows
         ids = np.arange(self._seen, self._seen + rows, dtype=np.uint32)
         self._seen += rows
+        given = {
+            k: v.packed(width=next_width(v.widest)) if isinstance(v, SparseRows) else v
+            for k, v in arrays.arrays.items()
+        }
         if self.exact:
-            return Batch(arrays.arrays, None, ids, rows)
+            return Batch(given, None, ids, rows)
         self._largest = max(self._largest, rows)
         missing = self._largest - rows
         valid = np.ones(self._largest, np.float32)
         if not missing:
-            return Batch(arrays.arrays, valid, ids, rows)
+            return Batch(given, valid, ids, rows)
         valid[rows:] = 0
-        padded = {k: np.concatenate([v, np.repeat(v[:1], missing, axis=0)]) for k, v in arrays.arrays.items()}
+        padded = {k: np.concatenate([v, np.repeat(v[:1], missing, axis=0)]) for k, v in given.items()}
         return Batch(padded, valid, np.concatenate([ids, np.full(missing, ids[0])]), rows)
 
 

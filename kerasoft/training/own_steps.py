@@ -328,7 +328,16 @@ def data_of(signature: Any, batch: Any) -> Any:
 
 
 def prepare(model: Any, signature: Any) -> None:
-    """Builds the model, its optimizer and its metrics for such arrays."""
+    """Builds the model, its optimizer and its metrics for such arrays.
+
+    Raises:
+        DataError: sparse rows, which only the built-in steps take.
+    """
+    if any(leaf.columns is not None for leaf in signature.leaves):
+        raise DataError(
+            f"{type(model).__name__} has a step of its own, which takes dense arrays, but x is a sparse matrix. Give "
+            "x.toarray(), or leave the step to `compile(loss=...)`."
+        )
     x = build(model, signature)
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)

@@ -16,15 +16,19 @@ class Leaf:
         name: ``x/<input>``, ``y/<output>`` or ``sample_weight/<output>``.
         shape: without the batch axis; an unknown size is the text of its symbol, e.g. "n1".
         dtype: as the step takes it.
+        columns: of sparse rows, which are packed (`kerasoft.host.sparse`): their size; None for others.
     """
 
     name: str
     shape: tuple
     dtype: str
+    columns: int | None = None
 
     @property
     def known_shape(self) -> tuple:
-        """With the batch axis; None where a size is unknown."""
+        """With the batch axis; None where a size is unknown. Of sparse rows the one that layers see."""
+        if self.columns is not None:
+            return (None, self.columns)
         return (None, *(d if isinstance(d, int) else None for d in self.shape))
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from .. import tree
 from ..callbacks.base import plain_logs
 from ..compiler.costs import peak_bytes
-from ..data.blocks import BlockRDD, first_row, persisted, records_of_rdd
+from ..data.blocks import BlockRDD, evened, first_row, kept, persisted, records_of_rdd, widest_rows
 from ..data.columns import Column
 from ..data.kinds import is_dataframe
 from ..data.reader import RowReader
 from ..errors import DataError
+from ..host.sparse import SparseRows, one_row
 from ..runtime.loop import Event, Profile, TrainJob
 from ..runtime.shards import Plan
 from . import checks, label_checks
@@ -27,6 +28,7 @@ from .local_fit import _callback_list
 from .status import Status
 
 SCORING_ROWS = 256  # of one call when `batch_size` is not given
+SCORING_WIDTHS = (16, 64, 256, 1024, 4096, 16384, 65536)  # numbers of a sparse row that calls are compiled for
 
 
 def fit_spark(
@@ -68,8 +70,13 @@ def fit_spark(
     if held_out is not None:
         held_out.like(rows)
     traced_s = time.perf_counter() - begin - checked_s
-    data = rows.blocks(strategy.shards)
-    validation = None if held_out is None else held_out.blocks(None)
+    both = [rows] if held_out is None else [rows, held_out]
+    widths = common_widths(both)
+    data = rows.blocks(strategy.shards, widths)
+    validation = None if held_out is None else held_out.blocks(None, widths)
+    for measured in both:
+        measured.forget()
+    rows.lengths |= {rows.symbols[name]: width for name, width in widths.items()}
     read_s = time.perf_counter() - begin - checked_s - traced_s
     source = program.source
     _check_memory(strategy, report, source, size, rows.lengths, [data, *([validation] if validation else [])])
@@ -170,7 +177,7 @@ def evaluate_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, label
         sizes = tuple(sorted({size, *(n % size for n in data.table.rows if n % size)}))
         records = data.rdd
     params, state = program.store.read()
-    scorer = Scorer(context_of(x), source.export(test_rows=sizes, lengths=rows.lengths), params, state, size)
+    scorer = Scorer(context_of(x), _exported(source, rows, test_rows=sizes), params, state, size, list(rows.symbols))
     try:
         sums = evaluate_records(records, scorer)
     finally:
@@ -195,8 +202,8 @@ def predict_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, output
         )
     size = SCORING_ROWS if batch_size is None else checks.batch_size_of(batch_size)
     params, state = program.store.read()
-    exported = source.export(predict_rows=(size,), lengths=rows.lengths)
-    scorer = Scorer(context_of(x), exported, params, state, size)
+    exported = _exported(source, rows, predict_rows=(size,))
+    scorer = Scorer(context_of(x), exported, params, state, size, list(rows.symbols))
     if is_dataframe(x):
         reader = ColumnReader(rows.columns, rows.data.columns, rows.feature_cols)
         outputs = [
@@ -209,6 +216,27 @@ def predict_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, output
         return scored if rows.data is x else scored.drop(*rows.feature_cols)
     reader = RowReader(rows.columns, rows.feature_cols)
     return predict_rows(rows.data, reader, scorer, functools.partial(_restored, program.traced.outputs))
+
+
+def _exported(source: Any, rows: Rows, **sizes: Sequence[int]) -> dict[int, Any]:
+    """A program for each width that packed sparse rows may have, by it; else one."""
+    most = max((c.columns for c in rows.columns if c.columns is not None), default=0)
+    found = {}
+    for width in SCORING_WIDTHS if most else (0,):
+        lengths = rows.lengths | dict.fromkeys(rows.symbols.values(), min(width, most))
+        found[min(width, most)] = source.export(**sizes, lengths=lengths)
+        if width >= most:
+            break
+    return found
+
+
+def common_widths(several: Sequence[Rows]) -> dict[str, int]:
+    """By the name of each sparse array the numbers of its fullest row in all data sets; they are persisted for that."""
+    found: dict[str, int] = {}
+    for rows in several:
+        for name, width in rows.widths().items():
+            found[name] = max(width, found.get(name, 1))
+    return found
 
 
 def _restored(structure: Any, leaves: Sequence[np.ndarray]) -> Any:
@@ -238,6 +266,7 @@ class Rows:
     Attributes:
         columns: settled by `settle` or `like`.
         lengths: numbers for the variable sizes of the inputs.
+        symbols: by the name of each sparse array its variable size, the numbers of a row.
     """
 
     def __init__(self, model: Any, data: Any, feature_cols: Any, label_cols: Any, labels: bool = True):
@@ -248,6 +277,8 @@ class Rows:
         self.labels = labels
         self.columns: tuple[Column, ...] = ()
         self.lengths: dict[str, int] = {}
+        self.symbols: dict[str, str] = {}
+        self._measured: Any = None
         self._blocks: BlockRDD | None = data if isinstance(data, BlockRDD) else None
 
     def settle(self, parts: tuple[str, ...]) -> Any:
@@ -271,18 +302,20 @@ class Rows:
                 for term, leaf, n, _ in found
                 if n is not None and getattr(term.loss, "ignore_class", None) is None
             }
-            label_checks.check_labels(program.traced, {n: np.zeros_like(a) for n, a in arrays.arrays.items()})
+            label_checks.check_labels(program.traced, _zeros(arrays.arrays))
         for leaf in arrays.signature.leaves:
-            shape = arrays.arrays[leaf.name].shape[1:]
+            shape = _packed_shape(leaf, arrays.arrays[leaf.name])
             self.lengths |= {d: n for d, n in zip(leaf.shape, shape, strict=True) if isinstance(d, str)}
+        self.symbols = {leaf.name: leaf.shape[1] for leaf in arrays.signature.leaves if leaf.columns is not None}
         self.columns = tuple(
             Column(
                 leaf.name,
-                arrays.arrays[leaf.name].shape[1:],
+                _packed_shape(leaf, arrays.arrays[leaf.name]),
                 leaf.dtype,
                 limits.get(leaf.name, (None, ""))[0],
                 _owner(leaf.name),
                 limits.get(leaf.name, (None, ""))[1],
+                leaf.columns,
             )
             for leaf in arrays.signature.leaves
         )
@@ -290,7 +323,7 @@ class Rows:
 
     def like(self, other: Rows) -> None:
         """Takes the columns of other rows."""
-        self.columns, self.lengths = other.columns, other.lengths
+        self.columns, self.lengths, self.symbols = other.columns, other.lengths, other.symbols
 
     def records(self) -> Any:
         """A lazy RDD of the rows as checked blocks."""
@@ -302,9 +335,24 @@ class Rows:
             return records_of_dataframe(self.data, self.columns, self.feature_cols, self.label_cols)
         return records_of_rdd(self.data, RowReader(self.columns, self.feature_cols, self.label_cols))
 
-    def blocks(self, shards: int | None) -> BlockRDD:
-        """The rows as persisted blocks, every row looked at."""
-        return self._blocks if self._blocks is not None else persisted(self.records(), shards)
+    def widths(self) -> dict[str, int]:
+        """By the name of each sparse array the numbers of its fullest row, by one job; keeps the records for `blocks`."""
+        if not self.symbols or self._blocks is not None:
+            return {}
+        self._measured = kept(self.records())
+        return widest_rows(self._measured, list(self.symbols))
+
+    def forget(self) -> None:
+        """Frees what `widths` kept."""
+        if self._measured is not None:
+            self._measured.unpersist()
+            self._measured = None
+
+    def blocks(self, shards: int | None, widths: dict[str, int]) -> BlockRDD:
+        """The rows as persisted blocks, every row looked at; packed sparse rows have these `widths`."""
+        if self._blocks is not None:
+            return self._blocks
+        return persisted(self.records() if self._measured is None else evened(self._measured, widths), shards)
 
     def _sample(self) -> tuple[Any, Any, Any]:
         """x, y and weight of one row as arrays with a batch axis of 1."""
@@ -351,18 +399,20 @@ class Rows:
         """x in the model's structure, integers as floats where the model declares a float input (but for images)."""
         wanted = checks.input_tensors(self.model)
         names = self._input_names()
+        kinds = {n: one_row if t.sparse else _as_array for n, t in zip(names, wanted, strict=False)}
+        leaves: dict[str, Any]
         if isinstance(value, dict):
-            leaves = {k: np.asarray(_plain(v)) for k, v in value.items()}
+            leaves = {k: kinds.get(k, _as_array)(v) for k, v in value.items()}
         elif len(names) > 1:
             if not isinstance(value, (list, tuple)) or len(value) != len(names):
                 raise DataError(
                     f"the first row holds {type(value).__name__} for the {len(names)} inputs {names}; expected a dict by "
                     "these names or a list in this order."
                 )
-            leaves = {n: np.asarray(_plain(v)) for n, v in zip(names, value, strict=True)}
+            leaves = {n: kinds.get(n, _as_array)(v) for n, v in zip(names, value, strict=True)}
         else:
-            inner = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 and np.ndim(value[0]) else value
-            leaves = {names[0]: np.asarray(_plain(inner))}
+            inner = value[0] if isinstance(value, (list, tuple)) and len(value) == 1 and _ndim(value[0]) else value
+            leaves = {names[0]: kinds.get(names[0], _as_array)(inner)}
         for name, tensor in zip(names, wanted, strict=False):
             array = leaves.get(name)
             if array is not None and array.dtype.kind in "iub" and array.dtype != np.uint8 and "float" in tensor.dtype:
@@ -373,7 +423,7 @@ class Rows:
         wanted = checks.input_tensors(self.model)
         leaves = [x] if not isinstance(x, dict) else [x.get(n) for n in self._input_names()]
         return bool(wanted) and all(
-            a is not None and a.ndim == len(t.shape) and (len(t.shape) > 1)
+            a is not None and not isinstance(a, SparseRows) and a.ndim == len(t.shape) and (len(t.shape) > 1)
             for a, t in zip(leaves, wanted, strict=False)
         )
 
@@ -426,6 +476,24 @@ def _plain(value: Any) -> Any:
     return value.toArray().astype(np.float32) if hasattr(value, "toArray") else value
 
 
+def _as_array(value: Any) -> np.ndarray:
+    """A row's part; SciPy's as a dense vector."""
+    return value.toarray().reshape(-1) if hasattr(value, "tocsr") else np.asarray(_plain(value))
+
+
+def _ndim(value: Any) -> int:
+    return 1 if hasattr(value, "tocsr") else np.ndim(value)
+
+
+def _zeros(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {n: np.zeros_like(a) for n, a in arrays.items() if not isinstance(a, SparseRows)}
+
+
+def _packed_shape(leaf: Any, array: Any) -> tuple[int, ...]:
+    """The shape of one row as it travels."""
+    return (2, array.widest) if isinstance(array, SparseRows) else array.shape[1:]
+
+
 def _arrays(part: Any) -> Any:
     return None if part is None else _map(np.asarray, part)
 
@@ -436,7 +504,7 @@ def _batched(part: Any) -> Any:
         return None
     if isinstance(part, (list, tuple)) and not any(np.ndim(p) for p in part):
         part = np.asarray(part)
-    return _map(lambda leaf: np.asarray(_plain(leaf))[None], part)
+    return _map(lambda leaf: leaf if isinstance(leaf, SparseRows) else np.asarray(_plain(leaf))[None], part)
 
 
 def _map(function: Any, part: Any) -> Any:
@@ -468,7 +536,8 @@ def _on_host(model: Any, data: Any, feature_cols: Any, labels: bool) -> tuple[An
                 "a DataFrame need one length: give the TextVectorization layer output_sequence_length=."
             )
     if is_dataframe(data):
-        return with_cuts_dataframe(data, part.plan(), shapes, feature_cols)
+        sparse = {name for name, tensor in zip(part.input_names, part.inputs, strict=True) if tensor.sparse}
+        return with_cuts_dataframe(data, part.plan(), shapes, feature_cols, sparse)
     return with_cuts_rdd(data, part.plan(), feature_cols, labels), None
 
 

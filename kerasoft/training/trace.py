@@ -7,7 +7,7 @@ of the global batch, regularisation is multiplied by this call's share of the ro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .. import ops, tree
@@ -15,8 +15,10 @@ from ..compiler.gradient import gradient
 from ..compiler.ir import Graph, symbol
 from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
+from ..compiler.ops.sparse import is_sparse, unpacked
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..compiler.rows import find_tables
+from ..errors import LayerError
 from ..models.host_part import entry
 from ..rematerialization import segments_of
 from ..scope import Masks, Scope
@@ -27,6 +29,7 @@ from .signature import Leaf, Signature
 from .targets import CompileArguments, LossTerm, Targets, resolve_targets
 
 TRAIN, TEST, PREDICT = "train", "test", "predict"
+MOST_COLUMNS = 1 << 16  # of sparse rows that are made dense in a step
 
 
 @dataclasses.dataclass
@@ -185,11 +188,16 @@ class _Trace:
         return scope
 
     def _forward(self, training: bool) -> Any:
-        x = tree.map_structure(lambda leaf: None if leaf is None else self.inputs[leaf.name], self.signature.x)
+        x = tree.map_structure(lambda leaf: None if leaf is None else self._given(leaf), self.signature.x)
         y_pred = entry(self.model)(x, training=training)
         self.outputs = y_pred
         self.output_names = output_names(self.model, y_pred)
         return y_pred
+
+    def _given(self, leaf: Leaf) -> Any:
+        """The node that layers see."""
+        node = self.inputs[leaf.name]
+        return node if leaf.columns is None else unpacked(node, leaf.columns)
 
     def _objective(self, scope: Scope, training: bool) -> tuple[Any, dict[str, Any]]:
         """The total loss's share, and all sums."""
@@ -306,6 +314,7 @@ class _Trace:
         from ..compiler.ir import topological
 
         read = set(topological(outputs.values()))
+        check_sparse(read)
         order = [*self.inputs.values(), *(n for n in self.control.values() if n is not None)]
         return Graph(tuple(n for n in order if n in read), tuple(outputs.values()), tuple(outputs))
 
@@ -329,6 +338,21 @@ def trace_tables(
     found = optimizer.trace_idle({name: variables[name] for name in tables}, [s.name for s in slots]) if tables else {}
     whole |= {name: rule for name, rule in found.items() if isinstance(rule, str)}
     return {name: rule for name, rule in found.items() if not isinstance(rule, str)}, whole
+
+
+def check_sparse(nodes: Iterable[Any]) -> None:
+    """
+    Raises:
+        LayerError: something reads sparse rows of many columns as a dense matrix; names it.
+    """
+    for n in nodes:
+        wide = [i for i in n.inputs if is_sparse(i) and i.attrs["columns"] > MOST_COLUMNS]
+        if wide:
+            raise LayerError(
+                f"sparse rows of {wide[0].attrs['columns']} columns are read whole by '{n.op.name}'"
+                f"{f' of {n.source}' if n.source else ''}, which would make a dense matrix of them in each step. Let "
+                "SparseDense, Dense or Concatenate take them, or map them to fewer columns first."
+            )
 
 
 def output_names(model: Any, y_pred: Any) -> tuple[str, ...]:

@@ -272,8 +272,8 @@ def test_input():
         ks.Input(5)
     with pytest.raises(ValueError, match="cannot pass both `shape` and `batch_shape`"):
         ks.Input((3,), batch_shape=(None, 3))
-    with pytest.raises(ValueError, match="`sparse=True` is not supported"):
-        ks.Input((3,), sparse=True)
+    with pytest.raises(ValueError, match="`ragged=True` is not supported"):
+        ks.Input((3,), ragged=True)
 
 
 def test_copies_and_pickles_of_a_trained_model():

@@ -14,7 +14,7 @@ class CategoryEncoding(Configured):
     Args:
         num_tokens: columns of the result.
         output_mode: ``one_hot`` (each element a row), ``multi_hot`` or ``count`` (each sample a row).
-        sparse: accepted; the result is dense.
+        sparse: in a model the result is sparse rows, for SparseDense; in calls on arrays it is dense.
 
     `count_weights` of the call, for ``count``, says how much each element counts.
 
@@ -45,7 +45,11 @@ class CategoryEncoding(Configured):
         return (*shape[:-1], self.num_tokens)
 
     def compute_output_spec(self, inputs, count_weights=None):
-        return KerasTensor(self.compute_output_shape(inputs.shape), dtype=self.compute_dtype)
+        shape = self.compute_output_shape(inputs.shape)
+        return KerasTensor(shape, dtype=self.compute_dtype, sparse=self.sparse and len(shape) == 2)
+
+    def get_config(self):
+        return {**super().get_config(), **({"sparse": True} if self.sparse else {})}
 
     def call(self, inputs, count_weights=None):
         if count_weights is not None:
@@ -55,4 +59,6 @@ class CategoryEncoding(Configured):
                     f"Received `count_weights={count_weights}`."
                 )
             count_weights = ops.cast(count_weights, self.compute_dtype)
-        return encode(ops.cast(inputs, "int32"), self.output_mode, self.num_tokens, self.dtype, count_weights)
+        return encode(
+            ops.cast(inputs, "int32"), self.output_mode, self.num_tokens, self.dtype, count_weights, self.sparse
+        )

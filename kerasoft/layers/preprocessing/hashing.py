@@ -6,8 +6,9 @@ import functools
 
 from ... import dtypes
 from ...host.bins import crossed, hashed
+from ...host.sparse import encoded_rows
 from ...tensors import KerasTensor
-from .host_layer import HostLayer, as_host, on_device, one_of, refuse_sparse, salt_of
+from .host_layer import HostLayer, as_host, on_device, one_of, salt_of
 
 
 class Hashing(HostLayer):
@@ -18,7 +19,7 @@ class Hashing(HostLayer):
         mask_value: gets bin 0 for itself alone.
         salt: a number or a pair of numbers.
         output_mode: ``int``, ``one_hot``, ``multi_hot`` or ``count``.
-        sparse: accepted; the result is dense.
+        sparse: in a model the result is sparse rows, for SparseDense; in calls on arrays it is dense.
 
     >>> import kerasoft as ks
     >>> ks.layers.Hashing(3)([["A"], ["B"], ["C"], ["D"]]).tolist()
@@ -61,8 +62,10 @@ class Hashing(HostLayer):
     def compute_output_spec(self, inputs):
         shape = tuple(inputs.shape)
         if self.output_mode == "one_hot" and shape and shape[-1] != 1:  # one more axis, as the call gives
-            return KerasTensor((*shape, self.num_bins), dtype=self.dtype)
-        return KerasTensor(self.compute_output_shape(shape), dtype=self.dtype)
+            shape = (*shape, self.num_bins)
+        else:
+            shape = self.compute_output_shape(shape)
+        return KerasTensor(shape, dtype=self.dtype, sparse=self.sparse and len(shape) == 2)
 
     def get_config(self):
         return {
@@ -78,6 +81,10 @@ class Hashing(HostLayer):
         dtype = self.dtype if self.dtype != "bfloat16" else "float32"
         return functools.partial(hashed, self.num_bins, self.mask_value, self.salt, self.output_mode, dtype)
 
+    def sparse_function(self):
+        ids = functools.partial(hashed, self.num_bins, self.mask_value, self.salt, "int", "int64")
+        return functools.partial(encoded_rows, ids, self.output_mode, self.num_bins, None)
+
 
 class HashedCrossing(HostLayer):
     """Combinations of several columns, strings or whole numbers, to bins.
@@ -87,7 +94,7 @@ class HashedCrossing(HostLayer):
     Args:
         num_bins: bins.
         output_mode: ``int`` or ``one_hot``.
-        sparse: must be False.
+        sparse: in a model the result of ``one_hot`` is sparse rows, for SparseDense; in calls on arrays it is dense.
 
     >>> import kerasoft as ks
     >>> ks.layers.HashedCrossing(5)((["A", "B"], [101, 101])).tolist()
@@ -96,8 +103,12 @@ class HashedCrossing(HostLayer):
 
     def __init__(self, num_bins, output_mode="int", sparse=False, name=None, dtype=None, **kwargs):
         super().__init__(name=name, dtype="int64" if output_mode == "int" and dtype is None else dtype)
-        refuse_sparse(sparse)
         one_of(self, "output_mode", output_mode, ("int", "one_hot"))
+        if sparse and output_mode == "int":
+            raise ValueError(
+                "`sparse` may only be true if `output_mode` is `'one_hot'`. "
+                f"Received: sparse={sparse} and output_mode={output_mode}"
+            )
         self.num_bins, self.output_mode, self.sparse = num_bins, output_mode, sparse
 
     def compute_output_shape(self, input_shape):
@@ -113,7 +124,8 @@ class HashedCrossing(HostLayer):
         return (*(first[:-1] if len(first) > 1 and first[-1] == 1 else first), self.num_bins)
 
     def compute_output_spec(self, inputs):
-        return KerasTensor(self.compute_output_shape(tuple(x.shape for x in inputs)), dtype=self.dtype)
+        shape = self.compute_output_shape(tuple(x.shape for x in inputs))
+        return KerasTensor(shape, dtype=self.dtype, sparse=self.sparse and len(shape) == 2)
 
     def call(self, inputs):
         if not isinstance(inputs, (list, tuple)):
@@ -126,6 +138,10 @@ class HashedCrossing(HostLayer):
 
     def host_function(self):
         return functools.partial(crossed, self.num_bins, self.output_mode, self.dtype)
+
+    def sparse_function(self):
+        ids = functools.partial(crossed, self.num_bins, "int", "int64")
+        return functools.partial(encoded_rows, ids, self.output_mode, self.num_bins, None)
 
     def get_config(self):
         return {

@@ -31,6 +31,10 @@ class HostLayer(Layer):
         """What the layer computes, as a function of arrays that holds no layer, so that executors can run it."""
         raise NotImplementedError
 
+    def sparse_function(self) -> Callable[[Any], Any]:
+        """As `host_function`, giving `SparseRows`; of layers with ``sparse=True`` whose result is a matrix."""
+        raise NotImplementedError
+
     def device_call(self, inputs: Any) -> Any:
         """The same on graph nodes.
 
@@ -100,17 +104,6 @@ def one_of(layer: Any, name: str, value: Any, allowed: tuple, none: bool = False
         f"Unknown value for `{name}` argument of {type(layer).__name__}. Allowed values are: {allowed}. "
         f"Received: {name}={value}"
     )
-
-
-def refuse_sparse(sparse: bool) -> None:
-    """
-    Raises:
-        ValueError: sparse tensors are asked for.
-    """
-    if sparse:
-        raise ValueError(
-            "`sparse=True` can only be used with the TensorFlow backend. Leave it out: the result is a dense array."
-        )
 
 
 def salt_of(layer: Any, salt: Any) -> list[int] | None:

@@ -15,6 +15,7 @@ from ...data.kinds import is_spark
 from ...errors import NotBuiltError, UnsafeFileError
 from ...host.encoding import DROPPED
 from ...host.lookup import InverseLookup, Lookup
+from ...host.sparse import encoded_rows
 from ...host.states import TokenCounts
 from ...host.text import count_rows, looked_up
 from ...tensors import KerasTensor
@@ -116,7 +117,8 @@ class IndexLookup(HostLayer):
         kind = "int64" if self.output_mode == "int" else dtypes.floatx()
         if self.invert:
             kind = self.vocabulary_dtype
-        return KerasTensor(self.compute_output_shape(inputs.shape), dtype=kind)
+        shape = self.compute_output_shape(inputs.shape)
+        return KerasTensor(shape, dtype=kind, sparse=self.sparse and len(shape) == 2)
 
     def get_build_config(self):
         return {}
@@ -340,6 +342,11 @@ class IndexLookup(HostLayer):
     def host_function(self):
         self._ensure_vocabulary()
         return functools.partial(looked_up, self.table, self.output_mode, self._depth(), self.idf_weights)
+
+    def sparse_function(self):
+        self._ensure_vocabulary()
+        idf = self.idf_weights if self.output_mode == "tf_idf" else None
+        return functools.partial(encoded_rows, self.table, self.output_mode, self._depth(), idf)
 
     def _ensure_vocabulary(self) -> None:
         if self.output_mode != "int" and not self.pad_to_max_tokens and self._frozen_vocab_size is None:

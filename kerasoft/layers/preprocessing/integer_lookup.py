@@ -8,7 +8,6 @@ from ... import ops
 from ...errors import LayerError
 from ...ops.dispatch import kernel
 from .encoding import encode
-from .host_layer import refuse_sparse
 from .index_lookup import IndexLookup
 
 
@@ -53,7 +52,6 @@ class IntegerLookup(IndexLookup):
                 "The value of `num_oov_indices` argument for `IntegerLookup` must >= 0. "
                 f"Received: num_oov_indices={num_oov_indices}"
             )
-        refuse_sparse(sparse)
         if vocabulary_dtype != "int64":
             raise ValueError(
                 "Only `vocabulary_dtype='int64'` is supported at this time. "
@@ -109,7 +107,7 @@ class IntegerLookup(IndexLookup):
             return found
         if self.output_mode == "tf_idf":
             return ops.multiply(encode(found, "count", self._depth(), "float32"), self.idf_weights)
-        return encode(found, self.output_mode, self._depth(), "float32")
+        return encode(found, self.output_mode, self._depth(), "float32", sparse=self.sparse)
 
     def _search(self, x, default):
         tokens = np.asarray(self._tokens, np.int64)

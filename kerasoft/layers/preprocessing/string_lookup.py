@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .host_layer import refuse_sparse
 from .index_lookup import IndexLookup
 
 
@@ -19,7 +18,7 @@ class StringLookup(IndexLookup):
         invert: indices to strings.
         output_mode: ``int``, ``one_hot``, ``multi_hot``, ``count`` or ``tf_idf``.
         pad_to_max_tokens: whether encoded rows have `max_tokens` columns whatever the vocabulary's size.
-        sparse: must be False.
+        sparse: in a model, encoded results are sparse rows, for SparseDense; in calls on arrays they are dense.
         encoding: of the strings; UTF-8.
         salt: of SipHash, for several OOV indices.
 
@@ -47,7 +46,6 @@ class StringLookup(IndexLookup):
         salt=None,
         **kwargs,
     ):
-        refuse_sparse(sparse)
         super().__init__(
             max_tokens=max_tokens,
             num_oov_indices=num_oov_indices,

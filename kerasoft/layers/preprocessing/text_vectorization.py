@@ -8,10 +8,11 @@ from typing import Any
 from ... import dtypes
 from ...data.kinds import is_spark
 from ...host.lookup import as_texts
+from ...host.sparse import encoded_rows
 from ...host.text import Tokenizer, Vectorizer, count_texts
 from ...tensors import KerasTensor
 from .adapting import batches_of, is_array, spark_state
-from .host_layer import HostLayer, as_host, one_of, refuse_sparse
+from .host_layer import HostLayer, as_host, one_of
 from .index_lookup import MODES, OLD_MODES
 from .string_lookup import StringLookup
 
@@ -31,7 +32,8 @@ class TextVectorization(HostLayer):
         output_sequence_length: cuts and pads rows of mode ``int``; None pads to the longest.
         pad_to_max_tokens: whether encoded rows have `max_tokens` columns whatever the vocabulary's size.
         vocabulary, idf_weights: as StringLookup's.
-        sparse, ragged: must be False.
+        sparse: in a model, encoded results are sparse rows, for SparseDense; in calls on arrays they are dense.
+        ragged: must be False.
 
     >>> import kerasoft as ks
     >>> layer = ks.layers.TextVectorization(output_sequence_length=4)
@@ -59,7 +61,6 @@ class TextVectorization(HostLayer):
         name=None,
         **kwargs,
     ):
-        refuse_sparse(sparse)
         if ragged:
             raise ValueError(
                 "`ragged=True` can only be used with the TensorFlow backend. Leave it out: rows are padded with 0."
@@ -121,7 +122,8 @@ class TextVectorization(HostLayer):
 
     def compute_output_spec(self, inputs):
         kind = "int64" if self._output_mode == "int" else dtypes.floatx()
-        return KerasTensor(self.compute_output_shape(inputs.shape), dtype=kind)
+        shape = self.compute_output_shape(inputs.shape)
+        return KerasTensor(shape, dtype=kind, sparse=self._lookup_layer.sparse and len(shape) == 2)
 
     # --- vocabulary ---
 
@@ -180,6 +182,13 @@ class TextVectorization(HostLayer):
         self._lookup_layer.set_vocabulary(vocabulary, idf_weights=idf_weights)
 
     # --- the call ---
+
+    def sparse_function(self):
+        lookup = self._lookup_layer
+        lookup._ensure_vocabulary()
+        idf = lookup.idf_weights if self._output_mode == "tf_idf" else None
+        ids = Vectorizer(self._tokenizer, lookup.table, "ids")
+        return functools.partial(encoded_rows, ids, self._output_mode, lookup._depth() or 0, idf)
 
     def host_function(self):
         lookup = self._lookup_layer

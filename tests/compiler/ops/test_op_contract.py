@@ -41,6 +41,7 @@ from kerasoft.compiler.ops import (
     recurrent,
     reduce,
     shape,
+    sparse,
 )
 from kerasoft.compiler.ops.registry import REGISTRY, constant, input_node, item, items
 
@@ -430,6 +431,11 @@ def _at(x, k, u, add):
     return out
 
 
+_packed = Input((b, 2, 3), lambda rng, s: np.stack([rng.integers(0, 5, (s[0], s[2])), rng.normal(size=(s[0], s[2])).astype("f").view("i")], 1).astype("i"))  # fmt: skip
+row("sparse_ids", sparse.sparse_ids, _packed, want=lambda p: p[:, 0])
+row("sparse_values", sparse.sparse_values, _packed, want=lambda p: np.ascontiguousarray(p[:, 1]).view("f"))
+row("sparse_rows", lambda k, v: sparse.sparse_rows(k, v, columns=5), ints(5, b, 4), real(b, 4), want=lambda k, v: _placed(v, k))  # fmt: skip
+row("all_columns", sparse.all_columns, real(b, 4), want=lambda x: np.tile(np.arange(4, dtype="i"), (B, 1)))
 row("scatter_add", i.scatter_add, real(3, 4), _pairs, real(2), want=lambda x, k, u: _at(x, k, u, True))
 row("scatter_update", i.scatter_update, real(3, 4), _pairs, real(2), want=lambda x, k, u: _at(x, k, u, False))
 row("dynamic_slice", lambda x, k: i.dynamic_slice(x, (k, 0), (2, 3)), real(4, 5), ints(2), want=lambda x, k: x[k : k + 2, :3])  # fmt: skip
