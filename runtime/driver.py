@@ -19,7 +19,7 @@ from .errors import DistributedError, RetriesExhausted, WorkerLost
 from .faults import Sign, may_retry, verdict
 from .loop import Decision, EpochEnd, Event, Hooks, StepReport, TrainJob, TrainResult, rate_to_begin_with
 from .rank import HERE, Task
-from .rendezvous import FORMED, FROZEN, LOST, ControlServer
+from .rendezvous import FORMED, FROZEN, LOST, REJOINED, ControlServer
 from .reports import Stopwatch, add, profile
 from .wire import Message
 from .worker import KEPT, Settings
@@ -208,7 +208,10 @@ class Driver:
         rate = self._begin_epoch(start.epoch, start.learning_rate)
         self._rate = start.learning_rate if start.step else rate  # a callback may have changed it within the epoch
         self.watch.lap("callbacks")
-        self.server.start_generation(generation, world)
+        self._replaceable = self.settings.method.replaceable(world)
+        self._begun: Checkpoint | None = None
+        self._missing: dict[int, tuple[float, Sign]] = {}  # ranks whose place is to be taken: since when, how they went
+        self.server.start_generation(generation, world, self._replaceable)
         script = dataclasses.replace(self.settings.faults, generation=generation)
         settings = dataclasses.replace(self.settings, faults=script)
         task = Task(settings, self.address, self.server.secret, generation, self.threads, self.cache)
@@ -240,6 +243,10 @@ class Driver:
         silent = 0
         while True:
             event = self.server.next_event(0.1)
+            for since, sign in self._missing.values():
+                if time.monotonic() - since > self.settings.timeout_s:  # nobody came in its place
+                    self._signs.append(sign)
+                    self._fail()
             if event is None:
                 # Ranks that end well send their last word first; on a busy machine it may be read a little later.
                 silent += self._job.done()
@@ -252,10 +259,36 @@ class Driver:
                 f = event.fields
                 self.hooks.on_event(Event(f["kind"], f["text"], f.get("details", {})))
             elif event.kind in (LOST, FROZEN, "failed"):
+                if self._goes_on_without(event):
+                    continue
                 self._signs.append(Sign(event.kind, event.rank, event.fields))
                 self._fail()
+            elif event.kind == REJOINED:
+                self._welcome(event.rank)
             else:
                 return event
+
+    def _goes_on_without(self, event: Message) -> bool:
+        """Whether another process will take the place of the rank that is gone, and nobody need begin anew."""
+        if self._begun is None or event.rank not in self._replaceable or event.kind == FROZEN:
+            return False
+        if event.kind == LOST:
+            f = event.fields
+            text = f"rank {event.rank} (host {f['host']}, pid {f['pid']}) was lost ({f['reason']}); another process takes its place"
+            details = {k: f[k] for k in ("rank", "host", "pid", "step", "phase")}
+            self.hooks.on_event(Event("worker_lost", text, details))
+            self._missing[event.rank] = (time.monotonic(), Sign(event.kind, event.rank, event.fields))
+            return True
+        return event.fields["cause"] != "own"
+
+    def _welcome(self, rank: int) -> None:
+        """Lets a rank that is there again go on where the servers say."""
+        assert self._begun is not None
+        self._missing.pop(rank, None)
+        peer = self.server.table[rank]
+        self._where[rank] = (peer.host, peer.pid)
+        self._send_start_to(rank, self._begun, resume=True)
+        self.hooks.on_event(Event("worker_replaced", f"{peer} goes on where rank {rank} was lost", {"rank": rank}))
 
     def _fail(self) -> None:
         """Collects what explains the failure, and raises it.
@@ -299,15 +332,20 @@ class Driver:
             time.sleep(0.005)
 
     def _send_start(self, start: Checkpoint) -> None:
+        for rank in range(self.settings.world_size):
+            self._send_start_to(rank, start)
+        self._begun = start
+
+    def _send_start_to(self, rank: int, start: Checkpoint, resume: bool = False) -> None:
         fields = {
             "epoch": start.epoch, "step": start.step, "iteration": start.iteration, "learning_rate": self._rate,
-            "untold": start.untold,
+            "untold": start.untold, "resume": resume,
         }  # fmt: skip
-        for rank, part in enumerate(self._parts):
-            arrays = {"params": start.params[part], "state": start.state, "sums": start.sums}
-            arrays |= {f"slot/{i}": s[part] for i, s in enumerate(start.slots)}
-            arrays |= {f"{KEPT}{name}": array for name, array in self._kept_of(rank, start.kept)}
-            self._to(rank, "start", fields, arrays)
+        part = self._parts[rank]
+        arrays = {"params": start.params[part], "state": start.state, "sums": start.sums}
+        arrays |= {f"slot/{i}": s[part] for i, s in enumerate(start.slots)}
+        arrays |= {f"{KEPT}{name}": array for name, array in self._kept_of(rank, start.kept)}
+        self._to(rank, "start", fields, arrays)
 
     def _kept_of(self, rank: int, kept: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         """What of a checkpoint's `kept` goes to `rank`."""

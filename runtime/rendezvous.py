@@ -17,7 +17,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +32,8 @@ HEARTBEAT_S = 0.5
 SEND_TIMEOUT_S = 30.0
 MAX_STRANGERS = 64
 
-FORMED, LOST, FROZEN, HELLO, TABLE, HEARTBEAT, GOODBYE = (
-    "formed", "lost", "frozen", "hello", "table", "heartbeat", "goodbye",
+FORMED, LOST, FROZEN, HELLO, TABLE, HEARTBEAT, GOODBYE, REJOINED = (
+    "formed", "lost", "frozen", "hello", "table", "heartbeat", "goodbye", "rejoined",
 )  # fmt: skip
 
 
@@ -98,6 +98,7 @@ class ControlServer:
     Events are `Message`s with `rank` and `generation`, those of workers as they sent them, and from the server itself:
 
     - "formed": all ranks are there; `fields["table"]` as lists.
+    - "rejoined": a replaceable rank is there again, in another process.
     - "lost": a connection closed without goodbye; fields host, pid, executor, step, phase, reason.
     - "frozen": no sign of life for `frozen_s`; the same fields and silent_s. At most once until it is heard again.
     """
@@ -112,6 +113,7 @@ class ControlServer:
         self._listener = wire.listen(host, port)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._members: dict[int, _Member] = {}
+        self._replaceable: frozenset[int] = frozenset()
         self._events: queue.Queue[Message] = queue.Queue()
         self._lock = threading.RLock()
         self._closed = threading.Event()
@@ -125,14 +127,19 @@ class ControlServer:
 
     # --- what the driver calls --------------------------------------------------------------------------------
 
-    def start_generation(self, number: int, world_size: int) -> None:
-        """Opens generation `number` for `world_size` ranks; connections and events of earlier ones end."""
+    def start_generation(self, number: int, world_size: int, replaceable: Sequence[int] = ()) -> None:
+        """Opens generation `number` for `world_size` ranks; connections and events of earlier ones end.
+
+        Args:
+            replaceable: ranks that may join again once they were lost.
+        """
         with self._lock:
             if number <= self.generation:
                 raise ValueError(f"generation {number} should be greater than the last one, {self.generation}.")
             old = list(self._members.values())
             self._members = {}
             self.generation, self.world_size, self.table = number, world_size, ()
+            self._replaceable = frozenset(replaceable)
         for member in old:
             member.connected = False
             wire.hang_up(member.sock)
@@ -263,7 +270,8 @@ class ControlServer:
             if not 0 <= hello.rank < self.world_size:
                 return 2
             known = self._members.get(hello.rank)
-            return 3 if known is not None and (known.connected or self.table) else 0
+            late = bool(self.table) and hello.rank not in self._replaceable
+            return 3 if known is not None and (known.connected or late) else 0
 
     def _serve(self, sock: socket.socket) -> None:
         """One connection from its handshake to its end."""
@@ -314,6 +322,14 @@ class ControlServer:
         )
         with self._lock:
             members = [self._members[rank] for rank in range(self.world_size) if rank in self._members]
+            again = bool(self.table) and member.rank in self._replaceable and member.generation == self.generation
+            if again:
+                self.table = tuple(member.peer if p.rank == member.rank else p for p in self.table)
+        if again:
+            self._events.put(Message(REJOINED, {}, rank=member.rank, generation=member.generation))
+            self._send(member, Message(TABLE, {"table": [list(peer) for peer in self.table]}))
+            return
+        with self._lock:
             if self.table or member.generation != self.generation:
                 return
             peers = tuple(m.peer for m in members if m.connected and m.peer is not None)

@@ -46,7 +46,7 @@ def train(
     """
     watch = Stopwatch()
     context = data.rdd.context
-    layout = Layout(context, strategy.workers, sum(n > 0 for n in data.table.rows))
+    layout = Layout(context, strategy.ranks, sum(n > 0 for n in data.table.rows) + strategy.ranks_without_rows)
     table = None if validation is None else validation.table
     settings = strategy.settings(job, data.table, table, layout.world_size, faults)
     watch.lap("scheduling")
@@ -65,7 +65,8 @@ def train(
             checkpoints = Checkpoints(LocalFolder(scratch), fit, temporary=True)
         else:
             checkpoints = Checkpoints(HadoopFolder(context, strategy.checkpoint), fit)
-        launcher = SparkLauncher(context, placed, program.to_bytes(), layout)
+        barrier = not settings.method.replaceable(layout.world_size)
+        launcher = SparkLauncher(context, placed, program.to_bytes(), layout, barrier)
         if layout.warning:
             hooks.on_event(Event("warning", layout.warning))
         try:
@@ -195,9 +196,9 @@ def _itself(rank: int) -> int:
 
 def run_partition(task: Task, program: Any, records: Iterable[tuple[int, tuple]]) -> Iterator[None]:
     """The task of one rank; nothing comes back through Spark."""
-    from pyspark import BarrierTaskContext
+    from pyspark import TaskContext
 
-    rank = BarrierTaskContext.get().partitionId()
+    rank = TaskContext.get().partitionId()  # type: ignore[union-attr]
     run_rank(task, rank, functools.partial(_load_program, program), (r for _, r in records))
     return iter(())
 
@@ -212,15 +213,16 @@ def _load_program(program: Any) -> Any:
 
 
 class SparkLauncher:
-    """Starts the ranks of an attempt as one barrier job."""
+    """Starts the ranks of an attempt as one job: a barrier stage, or one whose tasks Spark runs again by themselves."""
 
-    def __init__(self, context: Any, placed: Any, program: bytes, layout: Layout):
-        self.context, self.layout = context, layout
+    def __init__(self, context: Any, placed: Any, program: bytes, layout: Layout, barrier: bool = True):
+        self.context, self.layout, self._barrier = context, layout, barrier
         self._placed, self._profile = placed, layout.profile()
         self._program = context.broadcast(program)
 
     def launch(self, task: Task) -> SparkAttempt:
-        job = self._placed.barrier().mapPartitions(functools.partial(run_partition, task, self._program))
+        ranks = self._placed.barrier() if self._barrier else self._placed
+        job = ranks.mapPartitions(functools.partial(run_partition, task, self._program))
         if self._profile is not None:
             job = job.withResources(self._profile)
         return SparkAttempt(self.context, job, f"kerasoft-{task.secret.hex()[:12]}-{task.generation}")

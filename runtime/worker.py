@@ -91,6 +91,10 @@ class Method:
         """The slice of the parameters (of `params` elements) that each rank keeps; `vector` is V of the layout."""
         return [slice(min(s.start, params), min(s.stop, params)) for s in slices(vector, world_size)]
 
+    def replaceable(self, world_size: int) -> tuple[int, ...]:
+        """The ranks that another process may take the place of while the others go on; they run without a barrier."""
+        return ()
+
     def identity(self) -> dict[str, Any]:
         """What must be the same when a fit is resumed from a checkpoint: JSON values."""
         return {}

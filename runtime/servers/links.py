@@ -142,8 +142,9 @@ class Links:
         self._wait(complete, found, "pause")
         return found[0]
 
-    def resume(self) -> tuple[int, int, int]:
-        """(epoch, step, next stop) to go on from in another worker's place: the furthest that all servers know of."""
+    def resume(self) -> tuple[int, int, int, int]:
+        """(epoch, step, next stop, iteration of step 0) to go on from in another worker's place: the furthest that all
+        servers know of."""
         found: dict[int, Message] = {}
 
         def complete(server: int, answer: Any) -> bool:
@@ -155,7 +156,7 @@ class Links:
             link.put(Message("resume"))
         self._wait(complete, found, "resume")
         epoch, clock = min((m.fields["epoch"], m.fields["clock"]) for m in found.values())
-        return epoch, clock, found[0].fields["next"]
+        return epoch, clock, found[0].fields["next"], found[0].fields["first"]
 
     def _wait(self, complete: Callable[[int, Any], bool], found: dict[int, Any], phase: str) -> None:
         """Reads answers until they are complete; asks who is late when that takes long.
@@ -271,9 +272,40 @@ class ServerListener(PeerListener):
             giver.join()
 
 
+def link_to(
+    store: str, server: int, peer: Peer, rank: int, secret: bytes, generation: int, inbox: Inbox, timeout_s: float,
+    transports: Sequence[str],
+) -> Any:  # fmt: skip
+    """A link to a server in another process, by the way that the store is reached."""
+    if store == "http":
+        from .http_store import HttpLink
+
+        return HttpLink(server, peer, rank, secret, generation, inbox, timeout_s)
+    if store == "file":
+        from .file_store import FileLink
+
+        return FileLink(server, peer, rank, secret, generation, inbox, timeout_s)
+    sock = _dial(peer, rank, secret, generation, wire.Deadline(timeout_s), transports, timeout_s).sock
+    return SocketLink(server, peer, sock, inbox, timeout_s)
+
+
+def listen(store: str, host: str, folder: str | None) -> Any:
+    """Where this rank's server is reached; see `meet`."""
+    if store == "http":
+        from .http_store import HttpListener
+
+        return HttpListener(wire.checked_host(host))
+    if store == "file":
+        from .file_store import FileListener
+
+        assert folder is not None
+        return FileListener(folder)
+    return ServerListener(host)
+
+
 def meet(
     table: Sequence[Peer], rank: int, secret: bytes, generation: int, servers: Sequence[int], workers: Sequence[int],
-    listener: ServerListener | None, transports: Sequence[str], timeout_s: float,
+    listener: Any, store: str, transports: Sequence[str], timeout_s: float,
 ) -> Group:  # fmt: skip
     """This rank's `Group`: opens its port if it is one of `servers`, connects to all servers if it is one of `workers`."""
     port = Port(timeout_s) if rank in servers else None
@@ -289,9 +321,7 @@ def meet(
                 assert port is not None
                 made.append(LocalLink(j, rank, port, inbox))
             else:
-                peer, deadline = table[server], wire.Deadline(timeout_s)
-                link = _dial(peer, rank, secret, generation, deadline, transports, timeout_s)
-                made.append(SocketLink(j, peer, link.sock, inbox, timeout_s))
+                made.append(link_to(store, j, table[server], rank, secret, generation, inbox, timeout_s, transports))
         return made
 
     try:

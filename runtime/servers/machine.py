@@ -137,7 +137,11 @@ class SliceServer:
         """(epoch, step, next stop) from which a worker that takes another one's place goes on."""
         self._asked = [ask for ask in self._asked if ask.worker != worker]
         self._standing.pop(worker, None)
-        return self.epoch, self._received[worker], NEVER if self._last_go is None else self._last_go.next_stop
+        clock, last = self._received[worker], self._last_go
+        begun = (
+            last is not None and last.epoch == self.epoch and not last.end
+        )  # else all stand at the epoch's first step
+        return self.epoch, clock, last.next_stop if begun and last is not None else clock
 
     # --- messages ----------------------------------------------------------------------------------------------------
 

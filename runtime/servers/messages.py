@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import WireError
-from ..wire import Message
+from ..wire import HEADER_BYTES, MESSAGE, Message, _parse_head, message_buffers, unpack_header
 from .effects import Ask, Go, Node, Push, Reply, Stand
 
 
@@ -86,3 +86,28 @@ def _named(kind: str, node: Node) -> str:
 def _node(name: str) -> Node:
     _, level, index = name.split("/")
     return int(level), int(index)
+
+
+def to_bytes(value: Any) -> bytes:
+    """A message as one string of bytes, for stores that are not sockets."""
+    return b"".join(message_buffers(encode(value)))
+
+
+def from_bytes(data: bytes) -> Message:
+    """What `to_bytes` made.
+
+    Raises:
+        WireError: it is no message, or not all of it.
+    """
+    if len(data) < HEADER_BYTES:
+        raise WireError(f"a message has at least {HEADER_BYTES} bytes, got {len(data)}.")
+    header = unpack_header(data)
+    start = HEADER_BYTES + header.head_bytes
+    if header.kind != MESSAGE or len(data) != start + header.body_bytes:
+        raise WireError(f"a message announces {start + header.body_bytes} bytes and has {len(data)}.")
+    message, arrays = _parse_head(data[HEADER_BYTES:start], header.body_bytes)
+    for name, dtype, shape in arrays:
+        count = int(np.prod(shape, dtype=np.int64))
+        message.arrays[name] = np.frombuffer(data, dtype, count, start).reshape(shape)
+        start += count * dtype.itemsize
+    return message

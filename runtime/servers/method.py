@@ -23,6 +23,7 @@ class Served(Method):
         by_clock: see `SliceServer`. max_staleness: see there.
         staleness: of a fetch, by clock. n_fetch, n_push: of Downpour.
         local_rate: of Downpour's local steps; None: the learning rate.
+        store: how workers reach servers: "coprocessor" (sockets), "http" or "file". folder: of the last.
     """
 
     servers: int | None = None
@@ -34,6 +35,8 @@ class Served(Method):
     n_fetch: int = 1
     n_push: int = 1
     local_rate: float | None = None
+    store: str = "coprocessor"
+    folder: str | None = None
 
     def servers_of(self, world_size: int) -> tuple[int, ...]:
         """The ranks that serve, in the order of their slices."""
@@ -71,20 +74,23 @@ class Served(Method):
         )
 
     def listen(self, host: str) -> Any:
-        from .links import ServerListener
+        from .links import listen
 
-        return ServerListener(host)
+        return listen(self.store, host, self.folder)
 
     def connect(
         self, settings: Any, table: Any, rank: int, secret: bytes, generation: int, listener: Any, params: int
     ) -> Any:
         from .links import meet
 
-        world = settings.world_size
-        servers, workers = self.servers_of(world), self.workers_of(world)
+        servers, workers = self.servers_of(settings.world_size), self.workers_of(settings.world_size)
         return meet(
-            table, rank, secret, generation, servers, workers, listener, settings.transports, settings.timeout_s
+            table, rank, secret, generation, servers, workers, listener, self.store, settings.transports, settings.timeout_s
         )  # fmt: skip
+
+    def replaceable(self, world_size: int) -> tuple[int, ...]:
+        """The ranks that another process may take the place of while the others go on."""
+        return self.workers_of(world_size) if self.apart else ()
 
     def identity(self) -> dict[str, Any]:
         return {"by_clock": self.by_clock, "staleness": self.staleness} | (

@@ -85,7 +85,8 @@ class Port:
                 done = [machine.epoch, machine.version, machine.done, *machine._received.values()]
                 return Message("who", {"behind": machine.behind(), "done": done})
             epoch, clock, next_stop = machine.resume(worker)
-            return Message("resume", {"epoch": epoch, "clock": clock, "next": next_stop})
+            first = machine.iteration - machine.version
+            return Message("resume", {"epoch": epoch, "clock": clock, "next": next_stop, "first": first})
 
     def _take(self, change: Callable[[], Replies]) -> None:
         assert self._machine is not None

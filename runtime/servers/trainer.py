@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..faults import Script
 from ..loop import step_keys
 from ..wire import Message
 from ..worker import Trainer
@@ -65,6 +66,9 @@ class ServedTrainer(Trainer):
             group.port.open(self._server(start))
         if group.links is not None:
             group.links.tick = self._tick
+        self._stop_at = None
+        if f.get("resume"):
+            self._take_over()
         self._begin_epoch()
         self.watch.lap("sync")
         while self.epoch < self.settings.epochs and not self.stopping:
@@ -74,6 +78,11 @@ class ServedTrainer(Trainer):
         self._take_times()
         more = {"times": self.phase_totals, "counters": {**self._counters(), "most_ahead": self._most_ahead}}
         self._send("finished", self._checkpoint_fields(), self._checkpoint_arrays(), **more)
+
+    def _take_over(self) -> None:
+        """Goes on in the place of a worker that was lost: the servers know how far it had come."""
+        self.settings = dataclasses.replace(self.settings, faults=Script())
+        self.epoch, self.done, self._stop_at, self._first_key = self.group.links.resume()
 
     def _server(self, start: Message) -> SliceServer:
         assert self._update is not None
@@ -98,7 +107,8 @@ class ServedTrainer(Trainer):
 
     def _begin_epoch(self) -> None:
         self._epoch_begin()
-        self._first_step, self._began_s = self.done, time.monotonic()
+        self._first_step = self.done if self._stop_at is None else -1
+        self._began_s = time.monotonic()
         if self.group.port is not None:
             rate = self.learning_rate
             self.group.port.act(lambda s: s.begin_epoch(self.epoch, self.done, rate))
@@ -124,6 +134,7 @@ class ServedTrainer(Trainer):
             except queue.Empty:
                 continue
             self._stood(snapshot)
+            self.settings.faults.at(self.rank, self.epoch, snapshot.clock, "serve")
             if snapshot.end:
                 self.done = snapshot.clock
                 return
@@ -132,7 +143,8 @@ class ServedTrainer(Trainer):
 
     def _work(self) -> None:
         """The worker's program for the rest of this epoch."""
-        client: Client = self.method.client(self.done, self.plan.steps, self._local_step)
+        client: Client = self.method.client(self.done, self.plan.steps, self._local_step, self._stop_at)
+        self._stop_at = None
         self._feed, self._batch, self._old_marks = self.feed.epoch(self.epoch, self.done), None, None
         result: Any = None
         while True:

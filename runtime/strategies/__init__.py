@@ -7,11 +7,12 @@ from .lbfgs import LBFGS
 from .local_sgd import LocalSGD
 from .long_lived import LongLived
 from .parameter_averaging import ParameterAveraging
+from .parameter_server import ParameterServer
 from .shuffle_all_reduce import ShuffleAllReduce
 from .stale_synchronous import StaleSynchronous
 from .strategy import Strategy
 
 __all__ = [
-    "AllReduce", "Downpour", "DriverReduce", "LBFGS", "LocalSGD", "LongLived", "ParameterAveraging", "ShuffleAllReduce",
+    "AllReduce", "Downpour", "DriverReduce", "LBFGS", "LocalSGD", "LongLived", "ParameterAveraging", "ParameterServer", "ShuffleAllReduce",
     "StaleSynchronous", "Strategy",
 ]  # fmt: skip

@@ -20,6 +20,16 @@ class Strategy(abc.ABC):
     shards: int | None
     needs_barrier: ClassVar[bool] = True  # all ranks run at the same time
 
+    @property
+    def ranks(self) -> int | None:
+        """Processes that run at the same time; None = one for each executor."""
+        return self.workers
+
+    @property
+    def ranks_without_rows(self) -> int:
+        """How many of the `ranks` have no shards."""
+        return 0
+
     @abc.abstractmethod
     def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
         """Trains.
@@ -44,7 +54,7 @@ class Strategy(abc.ABC):
         """
         from ..spark_preflight import preflight
 
-        report = preflight(context, self.workers, barrier=self.needs_barrier)
+        report = preflight(context, self.ranks, barrier=self.needs_barrier)
         report.require()
         return report
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from kerasoft.runtime import Downpour, StaleSynchronous
+from kerasoft.runtime import Downpour, ParameterServer, StaleSynchronous
 from kerasoft.runtime.faults import Fault
 
 import kerasoft as ks
-from tests.runtime.cases import digest, fit_in_threads, mlp, shards
+from tests.runtime.cases import digest, fit_in_threads, mlp, shards, weights
 from tests.runtime.test_spark import IDS, SIZES, exact, fit
 
 pytestmark = pytest.mark.spark
@@ -20,6 +20,20 @@ def test_a_killed_worker_changes_no_bit_of_a_fit_without_staleness(context):
     assert [e.kind for e in hooks.events].count("worker_lost") == 1
     assert [e.sums[1:].tolist() for e in hooks.ends] == [IDS] * 3
     assert sum(result.profile.seconds.values()) == pytest.approx(result.profile.wall_s, rel=0.02)
+
+
+def test_a_killed_worker_is_replaced_while_the_server_and_the_other_worker_go_on(context):
+    calm, _, _ = fit_in_threads(mlp(dropout=True), shards(SIZES), 1, exact(), epochs=3)
+    strategy = ParameterServer(1, workers=2, deterministic=True, timeout_s=40)
+    result, hooks = fit(context, mlp(dropout=True), shards(SIZES), strategy, epochs=3, faults=[Fault(2, 1, 2, "kill")])
+    assert digest(result) == digest(calm)
+    kinds = [e.kind for e in hooks.events]
+    assert kinds.count("worker_lost") == kinds.count("worker_replaced") == 1 and "retrying" not in kinds
+    assert [e.sums[1:].tolist() for e in hooks.ends] == [IDS] * 3
+    broadcast = ParameterServer(store="broadcast")
+    there, others = fit(context, mlp(dropout=True), shards(SIZES), broadcast, epochs=1)
+    here, _, _ = fit_in_threads(mlp(dropout=True), shards(SIZES), 1, exact(), epochs=1)
+    np.testing.assert_allclose(weights(there), weights(here), rtol=1e-5, atol=1e-6)
 
 
 def test_downpour_by_fit_shows_stale_pushes_in_history_and_tensorboard(context, tmp_path):
