@@ -9,6 +9,7 @@ _STRATEGIES = """
     AllReduce Downpour DriverReduce LBFGS LocalSGD ParameterAveraging ParameterServer ShuffleAllReduce StaleSynchronous Strategy
 """
 _NAMES = dict.fromkeys(_STRATEGIES.split(), "strategies")
+_NAMES |= {"ParameterContext": "spark_parameter_context"}
 _NAMES |= dict.fromkeys(("Threshold", "TopK", "TwoBit"), "collectives.compression")
 __all__ = list(_NAMES)
 

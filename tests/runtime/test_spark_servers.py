@@ -1,8 +1,12 @@
 """Parameter servers on real executor processes: bits, deaths, and what the front-end shows of them."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
-from kerasoft.runtime import Downpour, ParameterServer, StaleSynchronous
+from kerasoft.runtime import Downpour, ParameterContext, ParameterServer, StaleSynchronous
+from kerasoft.runtime.errors import TrainingFailed
 from kerasoft.runtime.faults import Fault
 
 import kerasoft as ks
@@ -58,3 +62,32 @@ def test_downpour_by_fit_shows_stale_pushes_in_history_and_tensorboard(context, 
     events = EventAccumulator(str(next(tmp_path.glob("train*"))))
     events.Reload()
     assert any("stale_pushes" in tag for tag in events.Tags()["scalars"] + events.Tags()["tensors"])
+
+
+def test_functions_of_ones_own_train_a_tree_and_a_killed_task_loses_no_row(context, tmp_path):
+    """A task is killed once in its third batch; the sums that the tree holds show every row exactly once an epoch."""
+    mark = str(tmp_path / "killed")
+
+    def gradient(model, rows):
+        if 17 in rows and not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        x = np.array(rows, np.float64)
+        return {"mean": (x - model["layers"][0]).sum(), "seen": [len(rows), x.sum(), (x * x).sum()]}
+
+    def descent(model, update):
+        model["layers"][0] += 0.05 * update["mean"]
+        model["seen"] = tuple(a + b for a, b in zip(model["seen"], update["seen"], strict=True))
+
+    rdd = context.parallelize(range(40), 2).cache()
+    with ParameterContext({"layers": [np.zeros(())], "seen": (0, 0.0, 0.0)}) as parameters:
+        model = parameters.train(rdd, gradient, descent, epochs=5, batch_size=4)
+    assert os.path.exists(mark)
+    assert model["seen"] == (200, 5 * sum(range(40)), 5 * sum(i * i for i in range(40)))
+    assert 5 < model["layers"][0] < 35 and parameters.counts["updates"] == 50
+
+    def wrong(model, update):
+        raise KeyError("no such layer")
+
+    with pytest.raises(TrainingFailed, match="descent raised KeyError"):
+        ParameterContext({"a": np.zeros(2)}).train(rdd, lambda model, rows: 1.0, wrong)
