@@ -84,7 +84,7 @@ def gradient(model, lines):
 
 
 def descent(model, update):
-    """At the server: Adagrad on the rows touched."""
+    """At the server: Adagrad on the rows touched; its sums begin large, for the first updates all miss one another."""
     for name, part in update.items():
         rows, slope = part["rows"], part["slope"]
         model[f"{name} squares"][rows] += slope * slope
@@ -97,7 +97,7 @@ def fresh(words, seed=0):
     shape = len(words), DIMENSIONS
     noise = np.array([n for _, n in words], np.float64) ** 0.75
     model = {"in": rng.uniform(-0.5, 0.5, shape).astype("float32") / DIMENSIONS, "out": np.zeros(shape, np.float32)}
-    model |= {f"{name} squares": np.full(shape, 0.1, np.float32) for name in ("in", "out")}
+    model |= {f"{name} squares": np.full(shape, 10, np.float32) for name in ("in", "out")}
     return model | {"noise": noise / noise.sum()}
 
 
@@ -115,7 +115,7 @@ def main(context, epochs=3, partitions=4):
     words = vocabulary(sentences())
     rdd = context.parallelize(list(corpus(words)), partitions).cache()
     with ParameterContext(fresh(words)) as parameters:
-        parameters.train(rdd, gradient, descent, epochs=epochs, batch_size=100, n_fetch=2)
+        parameters.train(rdd, gradient, descent, epochs=epochs, batch_size=50)
         print(parameters.counts)
         return parameters.model, words
 
