@@ -85,6 +85,8 @@ class Method:
             transports=settings.transports,
             wire_dtype=settings.wire_dtype,
             exact_from=params,
+            topology=settings.topology,
+            elements=params,
         )
 
     def parts(self, params: int, vector: int, world_size: int) -> list[slice]:
@@ -118,6 +120,7 @@ class Settings:
         report_every_s: seconds between reports of steps to the driver.
         memory_cap_bytes: of each worker's rows; above it they are mapped from disk. None: no cap.
         transports: ways for ranks to reach one another, see `kerasoft.runtime.collectives.connect`.
+        topology: who sends to whom, see `kerasoft.runtime.collectives.connect`.
         method: what the workers do.
         faults: scripted failures, for tests.
     """
@@ -145,6 +148,7 @@ class Settings:
     report_every_s: float = 0.2
     memory_cap_bytes: int | None = None
     transports: tuple[str, ...] = ("shm", "unix", "tcp")
+    topology: str = "direct"
     method: Method = Method()
     faults: Script = Script()
 

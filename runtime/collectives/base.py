@@ -114,9 +114,11 @@ class Collective(abc.ABC):
         transport: "solo", "shm", or what connects the peers: "unix", "tcp", "unix+tcp".
         timeout_s: seconds without any progress of a peer before `PeerFrozen`; may be changed between calls.
         counters: `Counters`.
+        remark: a sentence for the user about how it goes about its work, or "".
     """
 
     transport = "?"
+    remark = ""
 
     def __init__(self, rank: int, world_size: int, timeout_s: float = 30.0):
         self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s

@@ -237,7 +237,7 @@ class Exchange(Collective):
         for lane in active:
             lane.moved_at = started
             self.counters.bytes_sent += lane.out_left
-            self.counters.bytes_received += lane.want + wire.HEADER_BYTES
+            self.counters.bytes_received += max(lane.want - lane.got, 0)
             self.counters.by_kind[PHASES[kind]] = self.counters.by_kind.get(PHASES[kind], 0) + lane.out_left
         idle_since = 0.0
         while active:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import DistributedError
 from .base import Collective, Peer
 from .exchange import Exchange
-from .links import PeerListener, connect_all
+from .links import Link, PeerListener, connect_all
+from .routed import Routed
 from .shared import SharedMemory, open_segment
 from .solo import Solo
 
@@ -25,6 +26,9 @@ def connect(
     transports: Sequence[str] = TRANSPORTS,
     wire_dtype: str = "float32",
     exact_from: int | None = None,
+    topology: str = "direct",
+    elements: int = 1 << 20,
+    groups: Sequence[int] | None = None,
 ) -> Collective:
     """The collective of this rank with all others of the table.
 
@@ -36,6 +40,8 @@ def connect(
         transports: which may be used. "shm" needs all ranks on one host (found out by opening one file in common), else
             each pair uses "unix" where it connects, else "tcp". Every rank passes the same.
         wire_dtype, exact_from: see `Exchange`.
+        topology: "direct", or "ring", "tree", "two_level" between sockets (float32 only), or "auto": shared memory among ranks
+            of one host, else the cheapest of the four by a cost model measured here. elements, groups: see `Routed`.
 
     Raises:
         PeerLost, PeerFrozen, HandshakeError: see `links.connect_all`.
@@ -51,11 +57,24 @@ def connect(
         raise ValueError("connect needs the listener whose address is in the table.")
     links = connect_all(table, rank, secret, generation, timeout_s, listener, transports)
     exchange = Exchange(rank, links, timeout_s, wire_dtype, exact_from)
-    if "shm" not in transports:
-        return exchange
+    if "shm" not in transports or topology not in ("direct", "auto"):
+        return exchange if topology == "direct" else _routed(exchange, links, topology, elements, groups)
     try:
         descriptor = open_segment(rank, links, timeout_s)
     except DistributedError as error:
         exchange.abort(error)
         raise
-    return exchange if descriptor is None else SharedMemory(rank, links, descriptor, timeout_s)
+    if descriptor is not None:
+        return SharedMemory(rank, links, descriptor, timeout_s)
+    return exchange if topology == "direct" else _routed(exchange, links, topology, elements, groups)
+
+
+def _routed(
+    exchange: Exchange, links: Mapping[int, Link], topology: str, elements: int, groups: Sequence[int] | None
+) -> Routed:
+    """The same group by a schedule; leaves it in good order when measuring fails."""
+    try:
+        return Routed(exchange.rank, links, exchange.timeout_s, topology, elements, groups)
+    except DistributedError as error:
+        exchange.abort(error)
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
+from ..collectives.topology import NAMES
 from ..faults import Script
 from ..loop import Hooks, TrainJob, TrainResult
 from ..shards import Plan, ShardTable, assign, ladder
@@ -30,6 +31,10 @@ class LongLived(Strategy):
         checkpoint_every_s: seconds between checkpoints within an epoch; at epochs' ends they are made anyway.
         retries: attempts that may fail one after another without progress.
         memory_cap_bytes: of a worker's rows; above it they are mapped from its scratch disk. None: no cap.
+        topology: who sends to whom when vectors are summed and gathered. "direct": everybody to everybody, or shared memory
+            among ranks of one host. "ring", "tree", "two_level" (members to a leader of their host, a ring of leaders):
+            by sockets, float32. "auto": shared memory on one host, else the cheapest by a round's and a byte's cost, measured
+            when the workers connect and told of by an event "strategy". All give the same bits if `deterministic`.
     """
 
     shard_by_shard: ClassVar[bool] = False  # a call for each shard even if not deterministic
@@ -41,6 +46,7 @@ class LongLived(Strategy):
     timeout_s: float = dataclasses.field(default=30, kw_only=True)
     checkpoint_every_s: float = dataclasses.field(default=30, kw_only=True)
     retries: int = dataclasses.field(default=4, kw_only=True)
+    topology: str = dataclasses.field(default="direct", kw_only=True)
     memory_cap_bytes: int | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -51,6 +57,10 @@ class LongLived(Strategy):
                 raise ValueError(f"{who}: {name} needs a whole number of at least 1 or None, got {value!r}")
         if self.wire_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"{who}: wire_dtype needs 'float32' or 'bfloat16', got {self.wire_dtype!r}")
+        if self.topology not in ("auto", *NAMES):
+            raise ValueError(f"{who}: topology needs 'auto' or one of {NAMES}, got {self.topology!r}")
+        if self.topology != "direct" and self.wire_dtype != "float32":
+            raise ValueError(f"{who}: wire_dtype={self.wire_dtype!r} needs topology='direct', got {self.topology!r}")
         for name in ("timeout_s", "checkpoint_every_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{who}: {name} needs seconds above 0, got {getattr(self, name)!r}")
@@ -113,5 +123,6 @@ class LongLived(Strategy):
             checkpoint_every_s=self.checkpoint_every_s,
             memory_cap_bytes=self.memory_cap_bytes,
             faults=faults or Script(),
+            topology=self.topology,
             method=self.method(job, table, validation),
         )

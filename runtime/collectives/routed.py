@@ -1,0 +1,247 @@
+"""The collective over sockets by a schedule: ring, tree or two levels instead of direct exchange.
+
+Deterministic sums carry the nodes of the fixed tree over shards (`tree.py`) from rank to rank and put siblings together as
+soon as both are there: the same additions as everywhere, so the same bits. Other sums add what arrives to what is there.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .. import wire
+from .base import Gathered, Stopwatch
+from .exchange import ALL_GATHER, PHASES, REDUCE_SCATTER, TREE, Exchange
+from .links import Link
+from .topology import NAMES, Schedule, Transfer, cost_s, merged, schedule
+from .tree import Node, covers
+
+MEASURE = 15
+PROBE, PROBE_BYTES = 15, 1 << 20
+PHASES[MEASURE] = "measuring the network"
+_PLAIN = (-1, 0)
+"""The one node of a sum that is not deterministic."""
+
+
+class Routed(Exchange):
+    """Messages go by a schedule. Made by `connect`.
+
+    Args:
+        topology: one of `topology.NAMES`, or "auto": the one that costs least by alpha and beta measured when connecting.
+        elements: of the vectors that the choice is made for (V of the layout). groups: for tests, what is one host; None:
+            ranks that Unix sockets connect.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        links: Mapping[int, Link],
+        timeout_s: float,
+        topology: str,
+        elements: int,
+        groups: Sequence[int] | None = None,
+    ):
+        super().__init__(rank, links, timeout_s)
+        self.groups = tuple(groups) if groups is not None else self._hosts(links)
+        self.alpha_s, self.beta_s = self._measured()
+        sizes = [4 * (s.stop - s.start) for s in self.slices(elements)]
+        self.costs_s = {n: cost_s(schedule(n, self.groups), sizes, self.alpha_s, self.beta_s) for n in NAMES}
+        self.topology = min(self.costs_s, key=self.costs_s.__getitem__) if topology == "auto" else topology
+        self.schedule: Schedule = schedule(self.topology, self.groups)
+        costs = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in self.costs_s.items())
+        self.remark = (
+            f"all-reduce by {self.topology} over {self.transport}: a round costs {1e6 * self.alpha_s:.0f} us and "
+            f"{1e9 * self.beta_s:.3f} ns a byte, which makes, for {elements:,} numbers: {costs}"
+        )
+
+    def _hosts(self, links: Mapping[int, Link]) -> tuple[int, ...]:
+        """For each rank the lowest one that it reaches by a Unix socket, or itself: who connects so shares a host."""
+        near = [self.rank, *(r for r, link in links.items() if link.transport == "unix")]
+        mine = np.zeros(self.world_size, np.float64)
+        mine[self.rank] = min(near)
+        return tuple(int(r) for r in self.all_reduce_small(mine))
+
+    def _measured(self) -> tuple[float, float]:
+        """Seconds of a round and of a byte, when every rank sends to the next one; the mean over ranks."""
+        following, before = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
+        medians = []
+        for size in (64, PROBE_BYTES):
+            out, into = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+            seconds = []
+            for _ in range(PROBE):
+                began = time.perf_counter()
+                self._round(MEASURE, {following: [out.data]}, {before: into.data}, Stopwatch())
+                seconds.append(time.perf_counter() - began)
+            medians.append(statistics.median(seconds))
+        few, many = self.all_reduce_small(np.array(medians)) / self.world_size
+        self.counters.take()
+        return float(few), float(max(many - few, 0.0) / PROBE_BYTES)
+
+    # --- rounds ------------------------------------------------------------------------------------------------------
+
+    def _round(
+        self,
+        kind: int,
+        out: Mapping[int, Sequence[memoryview]],
+        into: Mapping[int, memoryview],
+        watch: Stopwatch,
+        note: int = 0,
+    ) -> None:
+        """Sends to some ranks, receives from some; every rank calls it in every round, perhaps with neither."""
+        for other in {*out, *into}:
+            self._begin(other, kind, out.get(other, ()), into.get(other, memoryview(b"")), note)
+            lane = self._lanes[other]
+            if other not in out:
+                lane.out, lane.out_left = [], 0
+            if other not in into:
+                lane.got = lane.want = 0
+        for other, lane in self._lanes.items():
+            if other not in out and other not in into:
+                lane.out, lane.out_left, lane.got, lane.want = [], 0, 0, 0
+                lane.listening = True
+        self._run(kind, watch)
+
+    # --- sums --------------------------------------------------------------------------------------------------------
+
+    def reduce_scatter(self, vector: np.ndarray) -> np.ndarray:
+        self._checked(vector)
+        if self.topology == "direct":
+            return super().reduce_scatter(vector)
+        nodes = [[_PLAIN]] * self.world_size
+        return self._reduce(REDUCE_SCATTER, {_PLAIN: vector}, nodes, 0, vector.size)
+
+    def reduce_scatter_tree(
+        self, partials: Mapping[Node, np.ndarray], bounds: Sequence[int], elements: int
+    ) -> np.ndarray:
+        if self.topology == "direct":
+            return super().reduce_scatter_tree(partials, bounds, elements)
+        self._tree(partials, bounds)  # checks
+        for vector in partials.values():
+            self._checked(vector, elements)
+        return self._reduce(TREE, partials, covers(bounds), bounds[-1], elements)
+
+    def _reduce(
+        self,
+        kind: int,
+        partials: Mapping[Node, np.ndarray],
+        nodes: Sequence[Sequence[Node]],
+        shards: int,
+        elements: int,
+    ) -> np.ndarray:
+        watch = Stopwatch()
+        cuts = self.slices(elements)
+        held: list[dict[Node, np.ndarray]] = [{n: partials[n][cut] for n in nodes[self.rank]} for cut in cuts]
+        ours: set[int] = set()  # arrays that may be added to
+        for number, messages in enumerate(self._routes(nodes, shards)):
+            out: dict[int, list[memoryview]] = {}
+            into: dict[int, np.ndarray] = {}
+            for (source, target, what), names in messages:
+                if source == self.rank:
+                    out[target] = [wire.byte_view(held[s][n]) for s, ns in zip(what, names, strict=True) for n in ns]
+                elif target == self.rank:
+                    count = sum((cuts[s].stop - cuts[s].start) * len(ns) for s, ns in zip(what, names, strict=True))
+                    into[source] = self._scratch((kind, number, source), count)
+            self._round(kind, out, {source: wire.byte_view(space) for source, space in into.items()}, watch)
+            for (source, target, what), names in messages:
+                if source == self.rank:
+                    for s in what:
+                        held[s] = {}
+                elif target == self.rank:
+                    at, space = 0, into[source]
+                    for s, ns in zip(what, names, strict=True):
+                        for n in ns:
+                            size = cuts[s].stop - cuts[s].start
+                            piece = space[at : at + size]
+                            ours.add(piece.ctypes.data)
+                            at += size
+                            self._put(held[s], n, piece, shards, ours)
+        owned = self._scratch("gathered", elements)[cuts[self.rank]]
+        (total,) = held[self.rank].values()
+        owned[...] = total
+        watch.stop(self.counters)
+        return owned
+
+    def _routes(self, nodes: Sequence[Sequence[Node]], shards: int) -> list[list[tuple[Transfer, list[list[Node]]]]]:
+        """For each round the messages from or to this rank, and the nodes that each carries of each of its slices."""
+        key = ("routes", shards, tuple(map(tuple, nodes)))
+        if key not in self._plans:
+            held = [[list(own) for _ in range(self.world_size)] for own in nodes]
+            routes = []
+            for transfers in self.schedule.reduce:
+                carried = [(t, [held[t.source][s] for s in t.what]) for t in transfers]
+                routes.append([c for c in carried if self.rank in (c[0].source, c[0].target)])
+                for t, _ in carried:
+                    for s in t.what:
+                        held[t.source][s] = []
+                for t, names in carried:
+                    for s, ns in zip(t.what, names, strict=True):
+                        together = [*held[t.target][s], *ns]
+                        held[t.target][s] = merged(together, shards) if shards else [_PLAIN]
+            self._plans[key] = routes
+        return self._plans[key]
+
+    def _put(self, held: dict[Node, np.ndarray], node: Node, value: np.ndarray, shards: int, ours: set[int]) -> None:
+        """Puts a partial sum to those at hand, and siblings together."""
+        if node == _PLAIN:
+            held[node] = np.add(held[node], value, out=value) if node in held else value
+            return
+        held[node] = value
+        for target in merged(list(held), shards):
+            if target not in held:
+                held[target] = self._joined(held, target, shards, ours)
+
+    def _joined(self, held: dict[Node, np.ndarray], node: Node, shards: int, ours: set[int]) -> np.ndarray:
+        """Takes the parts of `node` out of `held`; left + right, as `tree.finish` adds."""
+        if node in held:
+            return held.pop(node)
+        level, index = node
+        left = self._joined(held, (level - 1, 2 * index), shards, ours)
+        if (2 * index + 1) << (level - 1) >= shards:
+            return left
+        right = self._joined(held, (level - 1, 2 * index + 1), shards, ours)
+        out = next((v for v in (left, right) if v.ctypes.data in ours), None)
+        total = np.add(left, right, out=out)
+        ours.add(total.ctypes.data)
+        return total
+
+    # --- slices ------------------------------------------------------------------------------------------------------
+
+    def all_gather(
+        self, owned: np.ndarray, elements: int, note: int = 0, out: np.ndarray | None = None, exact: bool = False
+    ) -> Gathered:
+        if self.topology == "direct":
+            return super().all_gather(owned, elements, note, out, exact)
+        watch = Stopwatch()
+        cuts = self.slices(elements)
+        mine = cuts[self.rank]
+        self._checked(owned, mine.stop - mine.start)
+        vector = self._scratch("gathered", elements) if out is None else self._checked(out, elements)
+        if vector.ctypes.data + 4 * mine.start != owned.ctypes.data:
+            vector[mine] = owned
+        notes = np.zeros(self.world_size, np.int64)
+        notes[self.rank] = note
+        for number, transfers in enumerate(self.schedule.gather):
+            sending: dict[int, list[memoryview]] = {}
+            into: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
+            for source, target, what in transfers:
+                if source == self.rank:
+                    sending[target] = [
+                        *(wire.byte_view(vector[cuts[s]]) for s in what),
+                        notes[list(what)].data.cast("B"),
+                    ]
+                elif target == self.rank:
+                    size = sum(4 * (cuts[s].stop - cuts[s].start) for s in what) + 8 * len(what)
+                    into[source] = self._scratch((ALL_GATHER, number, source), size, np.uint8), what
+            self._round(ALL_GATHER, sending, {source: space.data for source, (space, _) in into.items()}, watch)
+            for space, what in into.values():
+                at = 0
+                for s in what:
+                    size = 4 * (cuts[s].stop - cuts[s].start)
+                    vector[cuts[s]] = space[at : at + size].view(np.float32)
+                    at += size
+                notes[list(what)] = np.frombuffer(space[at:].tobytes(), np.int64)
+        watch.stop(self.counters)
+        return Gathered(vector, tuple(notes.tolist()))
