@@ -51,6 +51,7 @@ class MemoryNeed:
         data_bytes: the whole training and validation data as blocks.
         step_bytes: temporaries of one compiled step, inputs included.
         cap_bytes: above this much data a worker maps files instead of holding arrays; None = no cap.
+        more: further vectors of P that the strategy keeps on every worker.
     """
 
     params: int
@@ -59,6 +60,7 @@ class MemoryNeed:
     data_bytes: int
     step_bytes: int
     cap_bytes: int | None = None
+    more: int = 0
 
 
 def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
@@ -68,6 +70,7 @@ def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
     + 2 P × 4 (weights; the copy the next step is computed into)
     + 6 V × 4 (the gradient in parts and whole, two exchange buffers, what others sent, the result)
     + slots × P × 4 / workers (each worker updates the slice it owns)
+    + what the strategy keeps besides, in vectors of P × 4 (replicas, whole optimiser vectors, residuals)
     + temporaries of the compiled step + the worker's share of the data (or the cap, if smaller) × 1.25.
     """
     weights = 2 * need.params * 4 + 6 * need.vector * 4
@@ -75,12 +78,14 @@ def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
     data = int(1.25 * need.data_bytes / world_size)
     if need.cap_bytes is not None:
         data = min(data, need.cap_bytes)
-    total = BASE_BYTES + weights + slots + need.step_bytes + data
+    more = need.more * need.params * 4
+    total = BASE_BYTES + weights + slots + more + need.step_bytes + data
     text = (
         f"{_mb(total)} = {_mb(BASE_BYTES)} Python with JAX + {_mb(weights)} weights and gradients "
         f"(2 × {need.params:,} + 6 × {need.vector:,} floats) + {_mb(slots)} optimiser "
-        f"({need.slots} × {need.params:,} floats / {world_size} workers) + {_mb(need.step_bytes)} temporaries of a step "
-        f"+ {_mb(data)} data"
+        f"({need.slots} × {need.params:,} floats / {world_size} workers) + "
+        + (f"{_mb(more)} of the strategy ({need.more} × {need.params:,} floats) + " if more else "")
+        + f"{_mb(need.step_bytes)} temporaries of a step + {_mb(data)} data"
     )
     return total, text
 

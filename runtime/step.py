@@ -173,7 +173,8 @@ class DistributedStep:
 
     def remarks(self) -> list[str]:
         """Sentences for the user, after `load`; told of once if only rank 0 has any."""
-        return [self.collective.remark] if self.rank == 0 and getattr(self.collective, "remark", "") else []
+        remark: str = getattr(self.collective, "remark", "")
+        return [remark] if self.rank == 0 and remark else []
 
     def meets(self, step: int) -> bool:
         """Whether the ranks exchange something, and so notes, in the epoch's step `step`."""

@@ -64,3 +64,10 @@ class AllReduce(LongLived):
         if self.double_buffering:
             return DoubleBuffering()
         return Method() if compression is None else Compressed(compression)
+
+    def more_vectors(self, slots: int, workers: int) -> int:
+        """Compressed: whole slots, a residual (for each shard if deterministic), the sum. Double buffering: two vectors."""
+        if self.compression is not None:
+            shards = -(-(self.shards or workers) // workers) if self.deterministic else 1
+            return slots + shards + 1
+        return 2 if self.double_buffering else 0

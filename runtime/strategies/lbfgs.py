@@ -62,3 +62,7 @@ class LBFGS(LongLived):
 
     def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> FullBatch:
         return FullBatch(self.history, float(self.tolerance))
+
+    def more_vectors(self, slots: int, workers: int) -> int:
+        """The sum of gradients in float64, the trial point, the history."""
+        return 3 + -(-2 * self.history // (1 if self.deterministic else workers))

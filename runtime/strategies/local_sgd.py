@@ -48,3 +48,7 @@ class LocalSGD(LongLived):
 
     def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> Averaging:
         return Averaging(self.tau, KEEP, PARAMETERS)
+
+    def more_vectors(self, slots: int, workers: int) -> int:
+        """The common slots and a replica, with its own, for each shard."""
+        return slots + (1 + slots) * -(-(self.shards or workers) // workers)

@@ -67,3 +67,7 @@ class ParameterAveraging(LongLived):
                 "at least one row, or combine 'parameters'."
             )
         return Averaging(self.frequency, AVERAGE if self.average_optimizer_state else RESET, self.combine)
+
+    def more_vectors(self, slots: int, workers: int) -> int:
+        """The common slots and a replica, with its own, for each shard."""
+        return slots + (1 + slots) * -(-(self.shards or workers) // workers)

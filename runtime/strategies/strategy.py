@@ -58,6 +58,10 @@ class Strategy(abc.ABC):
         report.require()
         return report
 
+    def more_vectors(self, slots: int, workers: int) -> int:
+        """Vectors of P floats that a worker holds besides weights, gradients and its slice of the optimizer's `slots`."""
+        return 0
+
     def check_memory(self, report: Any, params: int, vector: int, slots: int, data_bytes: int, step_bytes: int) -> None:
         """Adds to `report` what a worker will need in memory, by which rule, and whether it is there.
 
@@ -73,5 +77,7 @@ class Strategy(abc.ABC):
         from ..preflight import MemoryNeed, check_memory
 
         cap = getattr(self, "memory_cap_bytes", None)
-        check_memory(report.conf, report.hosts, MemoryNeed(params, vector, slots, data_bytes, step_bytes, cap), report)
+        more = self.more_vectors(slots, self.workers or max(len(report.hosts), 1))
+        need = MemoryNeed(params, vector, slots, data_bytes, step_bytes, cap, more)
+        check_memory(report.conf, report.hosts, need, report)
         report.require()

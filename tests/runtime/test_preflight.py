@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from kerasoft.runtime import preflight
+from kerasoft.runtime import LBFGS, AllReduce, LocalSGD, ParameterAveraging, preflight
 from kerasoft.runtime.preflight import HostFacts, MemoryNeed, Report
 
 DRIVER = {"python": "3.11.7", "jax": "0.10.2", "kerasoft": "0.1.0"}
@@ -106,3 +106,12 @@ def test_different_cpus_are_a_warning():
 @pytest.mark.parametrize("text, count", [("512m", 512 << 20), ("2g", 2 << 30), ("1024", 1 << 30), ("1gb", 1 << 30)])
 def test_sizes(text, count):
     assert preflight.parse_bytes(text, "m") == count
+
+
+def test_what_a_strategy_keeps_is_counted():
+    bare, _ = preflight.estimate(MemoryNeed(10**6, 10**6, 2, 0, 0), 2)
+    kept, text = preflight.estimate(MemoryNeed(10**6, 10**6, 2, 0, 0, more=5), 2)
+    assert kept - bare == 20 * 10**6 and "5 × 1,000,000 floats" in text
+    assert LocalSGD(shards=4).more_vectors(2, 2) == 2 + 2 * 3
+    assert AllReduce(compression="2bit").more_vectors(2, 2) == 4 and AllReduce().more_vectors(2, 2) == 0
+    assert LBFGS(10).more_vectors(2, 4) == 8 and ParameterAveraging().more_vectors(0, 2) == 1

@@ -1,20 +1,21 @@
-"""`fit(rdd, strategy=...)` for every strategy with long-lived workers: a convolutional net with batch normalisation and
-dropout, uneven and empty partitions, validation; a worker killed on the way changes no bit, nor does the number of workers."""
+"""`fit(rdd, strategy=...)` for strategies with long-lived workers: nets with dropout and batch normalisation, uneven and
+empty partitions, validation; a worker killed on the way changes no bit, nor does the number of workers."""
 
 import dataclasses
 
 import numpy as np
 import pytest
-from kerasoft.runtime import AllReduce, DriverReduce, LocalSGD, ParameterAveraging
+from kerasoft.runtime import AllReduce, DriverReduce, LocalSGD, ParameterAveraging, TopK
 from kerasoft.runtime.faults import Fault, Script
 
-from tests.training.test_spark_fit import close, cnn, data, digest, ready, rows_of
+from tests.training.test_spark_fit import close, cnn, data, digest, mlp, ready, rows_of
 
 pytestmark = pytest.mark.spark
 
 STRATEGIES = {
-    "LocalSGD": LocalSGD(2, deterministic=True),
-    "ParameterAveraging best": ParameterAveraging(3, combine="best", deterministic=True),
+    "LocalSGD": (cnn, LocalSGD(2, deterministic=True)),
+    "ParameterAveraging best": (mlp, ParameterAveraging(3, combine="best", deterministic=True)),
+    "AllReduce compressed ring": (mlp, AllReduce(deterministic=True, compression=TopK(0.2), topology="ring")),
 }
 
 
@@ -33,12 +34,13 @@ def killed(strategy, *faults):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_killed_worker_and_other_numbers_change_no_bit(context, name):
-    x, y = data(cnn)
+    make, strategy = STRATEGIES[name]
+    x, y = data(make)
     rows = rows_of(context, x, y)
     options = dict(batch_size=16, epochs=3, verbose=0, seed=5, validation_data=rows)
-    alone, lost = ready(cnn), ready(cnn)
-    calm = alone.fit(rows, strategy=dataclasses.replace(STRATEGIES[name], workers=1), **options)
-    hurt = killed(dataclasses.replace(STRATEGIES[name], workers=2), Fault(1, 1, 1, "kill"))
+    alone, lost = ready(make), ready(make)
+    calm = alone.fit(rows, strategy=dataclasses.replace(strategy, workers=1), **options)
+    hurt = killed(dataclasses.replace(strategy, workers=2), Fault(1, 1, 1, "kill"))
     disturbed = lost.fit(rows, strategy=hurt, **options)
     assert hurt.said.count("worker_lost") == hurt.said.count("retrying") == 1
     assert digest(lost) == digest(alone)
