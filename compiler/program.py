@@ -30,12 +30,13 @@ from .local import LocalStep
 from .options import compiler_options
 from .packing import PackedStage, pack_step, pack_update, unknown_sizes
 from .passes import optimise
+from .row_program import RowCalls, by_rows
 from .rows import IdleRule, Table, find_tables
 from .threads import pin_threads, threads
 
 __all__ = [
     "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
-    "UpdateArgs", "ProgramError", "cache_hits", "compilations", "native_libraries", "pin_threads", "threads", "use_compile_cache",
+    "UpdateArgs", "ProgramError", "by_rows", "cache_hits", "compilations", "native_libraries", "pin_threads", "threads", "use_compile_cache",
 ]  # fmt: skip
 
 _export_lock = threading.Lock()
@@ -108,12 +109,14 @@ class StepSource:
         test_rows: Sequence[int] = (),
         predict_rows: Sequence[int] = (),
         lengths: Mapping[str, int] | None = None,
+        tables: Sequence[str] = (),
     ) -> StepProgram:
         """The program for these row counts.
 
         Args:
             train_rows, test_rows, predict_rows: numbers of rows that a call will be made for.
             lengths: a number for each other unknown size of the inputs, e.g. ``{"n1": 40}``.
+            tables: names of tables that are updated by rows: in place of "train" there are the calls of `row_program`.
 
         Raises:
             ProgramError: an unknown size without a number; a graph that does not fit the layout.
@@ -121,6 +124,15 @@ class StepSource:
         stages: list[dict[str, Any]] = []
         blobs: list[bytes] = []
         needs: set[str] = set()
+        of_tables = RowCalls(self, tables) if tables else None
+        if of_tables is not None:
+            for rows in dict.fromkeys(int(r) for r in train_rows):
+                for kind, packed, options, wanted in of_tables.calls(rows, lengths or {}):
+                    _export(kind, rows, packed, options, stages, blobs)
+                    needs |= wanted
+            for kind, packed, options in of_tables.shared():
+                _export(kind, 0, packed, options, stages, blobs)
+            train_rows = ()
         for kind, counts in (("train", train_rows), ("test", test_rows), ("predict", predict_rows)):
             for rows in dict.fromkeys(int(r) for r in counts):
                 graph = self.optimised(kind)
@@ -151,6 +163,7 @@ class StepSource:
             "lengths": dict(lengths or {}),
             "stages": stages,
             "kernels": sorted(needs),
+            "tables": of_tables.described if of_tables is not None else [],
         }
         return StepProgram.from_bytes(wireformat.write(header, blobs))
 
@@ -201,6 +214,7 @@ class StepProgram:
         train_rows, test_rows, predict_rows: the row counts that it was exported for.
         lengths: the numbers given for variable sizes.
         kernels: the native libraries that it calls.
+        tables: what `row_program.RowCalls` says of tables that are updated by rows.
         fingerprint: SHA-256 of the bytes, in hex.
     """
 
@@ -216,6 +230,7 @@ class StepProgram:
             self.flags = Flags(**header["flags"])
             self.lengths: dict[str, int] = dict(header["lengths"])
             self.kernels: tuple[str, ...] = tuple(header["kernels"])
+            self.tables: tuple[dict[str, Any], ...] = tuple(header.get("tables", ()))
             self._stages: dict[tuple[str, int], list[_StageBytes]] = {}
             for described, blob in zip(header["stages"], blobs, strict=True):
                 stages = self._stages.setdefault((described["kind"], described["rows"]), [])
@@ -267,6 +282,10 @@ class StepProgram:
         if ("update", 0) in self._stages:
             return self._call("update", 0, n)
         return self._call("update", n, n)
+
+    def part(self, kind: str, rows: int = 0, n: int = 0) -> Call:
+        """A call of `row_program`, compiled once: for `rows` rows of a batch, or `n` rows of a table."""
+        return self._call(kind, rows, rows or n)
 
     def _call(self, kind: str, rows: int, n: int) -> Call:
         key = (kind, n)

@@ -51,7 +51,10 @@ def train(
     settings = strategy.settings(job, data.table, table, layout.world_size, faults)
     watch.lap("scheduling")
     program = job.source.export(
-        train_rows=settings.train_sizes, test_rows=settings.test_sizes, lengths=lengths_of(job.source.inputs, data)
+        train_rows=settings.train_sizes,
+        test_rows=settings.test_sizes,
+        lengths=lengths_of(job.source.inputs, data),
+        tables=settings.method.by_rows,
     )
     watch.lap("compile")
     placed = place(data, validation, settings.owners, settings.validation_owners, layout.world_size)

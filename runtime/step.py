@@ -109,13 +109,18 @@ class DistributedStep:
         for kind, calls, of in (("train", self.calls, feed), ("test", self.test_calls, test_feed)):
             for size, call in calls.items():
                 assert of is not None
-                args = self._arguments(of.empty(size), 1, np.zeros(2, np.uint32))
+                empty = of.empty(size)
+                self._prepare_padding(kind, empty)
+                args = self._arguments(empty, 1, np.zeros(2, np.uint32))
                 carry, out = call.run(0, args, (), None)
                 lengths = []
                 for k in range(1, call.stages):
                     lengths.append(int(out.shape[0]))
                     carry, out = call.run(k, args, carry, np.asarray(out))
                 self._lengths[kind] = lengths
+
+    def _prepare_padding(self, kind: str, call: Call) -> None:
+        """Called before a call ("train" or "test") is run on padding."""
 
     # --- state -------------------------------------------------------------------------------------------------------
 

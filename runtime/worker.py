@@ -97,6 +97,11 @@ class Method:
         """The ranks that another process may take the place of while the others go on; they run without a barrier."""
         return ()
 
+    @property
+    def by_rows(self) -> tuple[str, ...]:
+        """Names of the tables that are updated by rows; the program must be exported for them."""
+        return ()
+
     def identity(self) -> dict[str, Any]:
         """What must be the same when a fit is resumed from a checkpoint: JSON values."""
         return {}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from kerasoft.compiler.program import by_rows
+
+from ..by_rows import ByRows
 from ..collectives.compression import Compression, compression_of
 from ..compressed import Compressed
 from ..double_buffering import DoubleBuffering
@@ -19,6 +22,11 @@ class AllReduce(LongLived):
     4. sends the new weights to all others. One Spark job for the whole fit; the driver is not on the data path.
 
     Each worker sends ``2 (N - 1) / N * 4 P`` bytes a step (P parameters, N workers; half of it with bfloat16).
+
+    Large tables that are only looked up (embeddings, kernels of sparse rows) do not count: of a table of width d the workers
+    send the ids of their rows and ``2 (N - 1) / N * 4 U d`` bytes, U being the rows that the global batch touches, and update
+    these rows only, as if all had been (docs/design/0007); each worker then holds the table and its optimizer slots whole.
+    With bfloat16, compression or double buffering tables travel whole.
 
     With `compression`: 2. everybody gets everybody's compressed gradient, 3. all make the same update of whole vectors; what
     was not sent is kept for the next step (error feedback). Each worker sends ``(N - 1) c`` bytes a step, with c = ``4 d P``
@@ -63,7 +71,10 @@ class AllReduce(LongLived):
         compression = compression_of(self.compression)
         if self.double_buffering:
             return DoubleBuffering()
-        return Method() if compression is None else Compressed(compression)
+        if compression is not None:
+            return Compressed(compression)
+        tables = by_rows(job.source, job.batch_size) if self.wire_dtype == "float32" else ()
+        return ByRows(tables) if tables else Method()
 
     def more_vectors(self, slots: int, workers: int) -> int:
         """Compressed: whole slots, a residual (for each shard if deterministic), the sum. Double buffering: two vectors."""

@@ -229,7 +229,9 @@ def fit_in_threads(source, data, world_size, strategy=None, validation=None, hoo
         job, table, table_of(validation) if validation else None, world_size, Script(tuple(faults))
     )
     settings = dataclasses.replace(settings, **settings_more)
-    program = source.export(train_rows=settings.train_sizes, test_rows=settings.test_sizes)
+    program = source.export(
+        train_rows=settings.train_sizes, test_rows=settings.test_sizes, tables=settings.method.by_rows
+    )
     hooks = hooks or Recorder()
     with tempfile.TemporaryDirectory() as scratch, ControlServer(new_secret(), "127.0.0.1", frozen_s=5) as server:
         fit = identity(source, table.rows, table.fingerprints, job, settings.method.identity())

@@ -208,7 +208,7 @@ def wide_and_deep(sparse):
             L.StringLookup(vocabulary=["cook", "judge"], **one_hot)(given["job"]),
             L.Hashing(70, **one_hot)(given["town"]),
             given["age"],
-            L.HashedCrossing(5000, **one_hot)([given["text"], given["town"]]),
+            L.HashedCrossing(70_000, **one_hot)([given["text"], given["town"]]),
             L.IntegerLookup(vocabulary=[3, 5, 7], output_mode="count", sparse=sparse)(given["town"]),
             L.CategoryEncoding(8, output_mode="multi_hot", sparse=sparse)(ks.ops.minimum(given["codes"], 7)),
             L.TextVectorization(vocabulary=["a", "b"], output_mode="tf_idf", idf_weights=[0.5, 2.0], sparse=sparse)(
