@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+PIECES_FROM = 1024  # rows; fewer are never cut into pieces
+UNEVEN = 3  # times the mean: rows with more numbers make it worth cutting
+LEAST_WIDTH = 16  # numbers of the fullest row, for that
 LADDER = 4  # the narrowest batch has 1 / 2**LADDER of the width of the widest one
 
 
@@ -23,13 +26,14 @@ class SparseRows:
         starts: int64[rows + 1]; row i holds ids and values from ``starts[i]`` to ``starts[i + 1]``.
         ids: int32, columns; one that comes twice in a row counts as the sum. values: float32.
         shape: (rows, columns).
+        piece: the numbers of a piece, if they travel in pieces.
     """
 
     ndim = 2
     dtype = np.dtype(np.float32)
 
-    def __init__(self, starts: np.ndarray, ids: np.ndarray, values: np.ndarray, columns: int):
-        self.starts, self.ids, self.values = starts, ids, values
+    def __init__(self, starts: np.ndarray, ids: np.ndarray, values: np.ndarray, columns: int, piece: int | None = None):
+        self.starts, self.ids, self.values, self.piece = starts, ids, values, piece
         self.shape = (len(starts) - 1, columns)
 
     @classmethod
@@ -98,7 +102,7 @@ class SparseRows:
     def __getitem__(self, rows: slice | int) -> SparseRows:
         """Some rows in their order, which share the memory of this matrix."""
         first, last, _ = rows.indices(len(self)) if isinstance(rows, slice) else (rows, rows + 1, 1)
-        return SparseRows(self.starts[first : max(first, last) + 1], self.ids, self.values, self.shape[1])
+        return SparseRows(self.starts[first : max(first, last) + 1], self.ids, self.values, self.shape[1], self.piece)
 
     def packed(self, rows: np.ndarray | None = None, width: int | None = None, widest: int | None = None) -> np.ndarray:
         """int32[rows, 2, width]: the rows with these numbers, all by default.
@@ -112,6 +116,37 @@ class SparseRows:
         if width is None:
             need = max(int((last - first).max(initial=0)), 1)
             width = need if widest is None else width_for(need, widest)
+        return self._filled(first, last, width)
+
+    def piece_width(self) -> int | None:
+        """The numbers of a piece if rows should be cut: they are many, and some are much fuller than most."""
+        mean = (self.starts[-1] - self.starts[0]) / max(len(self), 1)
+        if len(self) < PIECES_FROM or self.widest <= max(UNEVEN * mean, LEAST_WIDTH):
+            return None
+        return max(next_width(int(mean / 2)), 4)
+
+    def in_pieces(self, piece: int) -> SparseRows:
+        """The same rows, to travel in pieces."""
+        return SparseRows(self.starts, self.ids, self.values, self.shape[1], piece)
+
+    def cut(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """int32[rows], the pieces of each row, and int32[v, 2, piece], all pieces, some empty ones behind them."""
+        assert self.piece is not None
+        first, last = self.starts[rows], self.starts[rows + 1]
+        counts = np.maximum(-(-(last - first) // self.piece), 1)
+        quarter = max(len(rows) // 4, 1)
+        room = -(-int(counts.sum()) // quarter) * quarter
+        owner = np.repeat(np.arange(len(rows)), counts)
+        at = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)  # which piece of its row
+        starts = first[owner] + at * self.piece
+        ends = np.minimum(starts + self.piece, last[owner])
+        spare = np.full(room - len(owner), starts[-1] if len(starts) else 0)
+        made = self._filled(np.concatenate([starts, spare]), np.concatenate([ends, spare]), self.piece)
+        made[len(owner) :, 0] = made[len(owner) - 1, 0, 0]
+        return counts.astype(np.int32), made
+
+    def _filled(self, first: np.ndarray, last: np.ndarray, width: int) -> np.ndarray:
+        """Packed runs of numbers, each from its first to its last."""
         made = np.zeros((len(first), 2, width), np.int32)
         if not len(self.ids):
             return made

@@ -16,7 +16,7 @@ from .manipulation import _array, _one_dtype, moveaxis, ravel, reshape
 def matmul(x1: Any, x2: Any) -> Any:
     """Matrix products over the last two axes; vectors count as a row on the left, a column on the right."""
     x1, x2 = _products([tensor(x1), tensor(x2)])
-    if is_sparse(x1) and rank(x2) == 2:
+    if rank(x2) == 2 and is_sparse(x1) and is_static(shape_of(x1)[1]):
         return sparse_product(x1, x2)
     return linalg.matmul(_array(x1), _array(x2))
 

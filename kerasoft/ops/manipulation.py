@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes
-from ..compiler.ops.sparse import is_sparse, sparse_side_by_side
 from . import elementwise as e
 from .dispatch import dtype_of, is_static, kernel, public, rank, shape_of, tensor
 
@@ -146,10 +145,7 @@ def concatenate(xs: Any, axis: int = 0) -> Any:
         xs, axis = [ravel(x) for x in xs], 0
     if len(xs) == 1:
         return xs[0]
-    xs, axis = _one_dtype(xs), _axis(xs[0], axis)
-    if axis == 1 and builtins.any(map(is_sparse, xs)) and builtins.all(is_static(shape_of(x)[1]) for x in xs):
-        return sparse_side_by_side(xs)
-    return kernel("concatenate")(*xs, axis=axis)
+    return kernel("concatenate")(*_one_dtype(xs), axis=_axis(xs[0], axis))
 
 
 def _one_dtype(xs: list) -> list:

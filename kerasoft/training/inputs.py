@@ -45,8 +45,11 @@ class Arrays:
         return Arrays(Signature(self.signature.x, self.signature.y), kept, self.rows)
 
 
-def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> Arrays:
+def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None, pieces: bool = False) -> Arrays:
     """The arrays that a model's step takes.
+
+    Args:
+        pieces: whether sparse rows of very different fullness are cut into pieces.
 
     Raises:
         DataError: nothing there, ragged rows, text, sizes that differ, or shapes that the model's inputs cannot take.
@@ -76,8 +79,8 @@ def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> A
                 array = array.astype(np.float32)
             name = f"{kind}/{names(path, i)}"
             if isinstance(array, SparseRows):
-                arrays[name] = array
-                made.append(Leaf(name, (2, f"s{i}"), "int32", array.shape[1]))
+                arrays[name], leaf = _sparse_leaf(array, name, i, pieces)
+                made.append(leaf)
                 continue
             sizes = unknown.get(id(array), array.shape[1:]) if kind == "x" else _written(array, unknown["sizes"])
             arrays[name] = np.ascontiguousarray(array)
@@ -94,6 +97,15 @@ def to_arrays(model: Any, x: Any, y: Any = None, sample_weight: Any = None) -> A
         else leaves(weights, "sample_weight", lambda path, i: _label_name(path, i, weights, outputs)),
     )
     return Arrays(signature, arrays, rows)
+
+
+def _sparse_leaf(array: SparseRows, name: str, i: int, pieces: bool) -> tuple[SparseRows, Leaf]:
+    """Sparse rows in the form that they will travel in, and their leaf."""
+    width = array.piece_width() if pieces else None
+    if width is None:
+        return array, Leaf(name, (2, f"s{i}"), "int32", array.shape[1])
+    cut = Leaf(f"{name}/pieces", (2, width), "int32", rows=f"v{i}")
+    return array.in_pieces(width), Leaf(name, (), "int32", array.shape[1], cut)
 
 
 def as_structure(value: Any, what: str, count: int) -> Any:
@@ -289,7 +301,7 @@ class ArrayFeed:
         self.steps = self.available if steps is None else steps
         self._next, self._pass = 0, 0  # where the next epoch begins, and the epoch that gives the order of the rows
         self._ones = _on_device(np.ones(self.batch_size, np.float32))
-        self._widest = {k: v.widest for k, v in self.arrays.items() if isinstance(v, SparseRows)}
+        self._sparse = {k: v.widest for k, v in self.arrays.items() if isinstance(v, SparseRows)}
         self.batch_bytes = sum(v[:1].nbytes for v in self.arrays.values()) * self.batch_size
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
@@ -300,7 +312,7 @@ class ArrayFeed:
             stop = start + size
             if stop <= total:
                 rows = ids[start:stop]
-                if self._widest:
+                if self._sparse:
                     yield Batch(self._taken(rows), valid, rows, size)
                 elif order is None:
                     yield Batch({k: v[start:stop] for k, v in arrays.items()}, valid, rows, size)
@@ -356,10 +368,15 @@ class ArrayFeed:
 
     def _taken(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The rows of these numbers, sparse ones packed."""
-        widest = self._widest
-        return {
-            k: v.packed(rows, widest=widest[k]) if k in widest else v.take(rows, axis=0) for k, v in self.arrays.items()
-        }
+        taken: dict[str, np.ndarray] = {}
+        for k, v in self.arrays.items():
+            if k not in self._sparse:
+                taken[k] = v.take(rows, axis=0)
+            elif v.piece is None:
+                taken[k] = v.packed(rows, widest=self._sparse[k])
+            else:
+                taken[k], taken[f"{k}/pieces"] = v.cut(rows)
+        return taken
 
     def _last(self, rows: np.ndarray) -> Batch:
         real = len(rows)

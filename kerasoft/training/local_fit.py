@@ -232,7 +232,7 @@ class _Source:
             self.batch_size = checks.batch_size_of(batch_size)
             if class_weight is not None:
                 sample_weight = class_weights(y, class_weight)
-            self.arrays = to_arrays(model, on_host(model, x), y, sample_weight)
+            self.arrays = to_arrays(model, on_host(model, x), y, sample_weight, pieces=True)
             self.signature = self.arrays.signature
             return
         checks.refuse_with_batches(y=y, sample_weight=sample_weight)

@@ -17,12 +17,16 @@ class Leaf:
         shape: without the batch axis; an unknown size is the text of its symbol, e.g. "n1".
         dtype: as the step takes it.
         columns: of sparse rows, which are packed (`kerasoft.host.sparse`): their size; None for others.
+        rows: the symbol of its first axis.
+        pieces: of sparse rows that are cut into pieces: the packed pieces, this array being the number of each row's.
     """
 
     name: str
     shape: tuple
     dtype: str
     columns: int | None = None
+    pieces: Leaf | None = None
+    rows: str = "b"
 
     @property
     def known_shape(self) -> tuple:
@@ -44,10 +48,11 @@ class Signature:
 
     @property
     def leaves(self) -> list[Leaf]:
-        """All arrays, x then y then sample weights."""
-        return [
+        """All arrays, x then y then sample weights then pieces of sparse rows."""
+        given = [
             leaf for part in (self.x, self.y, self.sample_weight) for leaf in tree.flatten(part) if leaf is not None
         ]
+        return given + [leaf.pieces for leaf in given if leaf.pieces is not None]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Signature) and self._key == other._key

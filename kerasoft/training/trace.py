@@ -15,7 +15,7 @@ from ..compiler.gradient import gradient
 from ..compiler.ir import Graph, symbol
 from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
-from ..compiler.ops.sparse import is_sparse, unpacked
+from ..compiler.ops.sparse import is_sparse, of_pieces, unpacked
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..compiler.rows import find_tables
 from ..errors import LayerError
@@ -91,7 +91,8 @@ class _Trace:
         self.model, self.signature, self.compiled = model, signature, compiled
         b = symbol("b")
         self.inputs = {
-            leaf.name: input_node(leaf.name, (b, *map(_size, leaf.shape)), leaf.dtype) for leaf in signature.leaves
+            leaf.name: input_node(leaf.name, (symbol(leaf.rows), *map(_size, leaf.shape)), leaf.dtype)
+            for leaf in signature.leaves
         }
         self.control = {
             "valid": input_node("valid", (b,), "float32") if padded else None,
@@ -197,7 +198,11 @@ class _Trace:
     def _given(self, leaf: Leaf) -> Any:
         """The node that layers see."""
         node = self.inputs[leaf.name]
-        return node if leaf.columns is None else unpacked(node, leaf.columns)
+        if leaf.columns is None:
+            return node
+        if leaf.pieces is not None:
+            return of_pieces(node, self.inputs[leaf.pieces.name], leaf.columns)
+        return unpacked(node, leaf.columns)
 
     def _objective(self, scope: Scope, training: bool) -> tuple[Any, dict[str, Any]]:
         """The total loss's share, and all sums."""
@@ -346,10 +351,10 @@ def check_sparse(nodes: Iterable[Any]) -> None:
         LayerError: something reads sparse rows of many columns as a dense matrix; names it.
     """
     for n in nodes:
-        wide = [i for i in n.inputs if is_sparse(i) and i.attrs["columns"] > MOST_COLUMNS]
+        wide = [i for i in n.inputs if is_sparse(i) and not is_sparse(n) and i.shape[1] > MOST_COLUMNS]
         if wide:
             raise LayerError(
-                f"sparse rows of {wide[0].attrs['columns']} columns are read whole by '{n.op.name}'"
+                f"sparse rows of {wide[0].shape[1]} columns are read whole by '{n.op.name}'"
                 f"{f' of {n.source}' if n.source else ''}, which would make a dense matrix of them in each step. Let "
                 "SparseDense, Dense or Concatenate take them, or map them to fewer columns first."
             )

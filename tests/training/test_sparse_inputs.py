@@ -9,6 +9,7 @@ from kerasoft.runtime import AllReduce
 
 import kerasoft as ks
 from kerasoft.errors import DataError, LayerError
+from kerasoft.host import sparse
 from kerasoft.host.sparse import SparseRows
 from kerasoft.training import trace
 
@@ -27,6 +28,15 @@ def _matrix(rows=N, columns=COLUMNS):
 
 X = _matrix()
 Y = _random.normal(size=(N, 1)).astype("float32")
+
+
+@pytest.fixture(params=[10**9, 1], ids=["packed", "pieces"])
+def in_pieces(request, monkeypatch):
+    """Rows as they are, and cut into pieces."""
+    monkeypatch.setattr(sparse, "PIECES_FROM", request.param)
+    monkeypatch.setattr(sparse, "UNEVEN", 0)
+    monkeypatch.setattr(sparse, "LEAST_WIDTH", 0)
+    return request.param == 1
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ OPTIMIZERS = {
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_is_keras_on_dense_rows(by_rows, optimizer):
+def test_is_keras_on_dense_rows(by_rows, in_pieces, optimizer):
     here, there = network(ks, True, OPTIMIZERS[optimizer]), network(keras, False, OPTIMIZERS[optimizer])
     given = {"batch_size": 8, "epochs": 3, "shuffle": False, "verbose": 0}
     history = here.fit(X, Y, validation_split=0.2, **given).history
@@ -82,7 +92,7 @@ def test_large_kernel_is_updated_by_rows():
     assert set(np.flatnonzero(kernel.any(axis=1))) == set(x.indices)
 
 
-def test_what_is_no_product_reads_a_dense_matrix(monkeypatch):
+def test_what_is_no_product_reads_a_dense_matrix(in_pieces, monkeypatch):
     inputs = ks.Input((COLUMNS,), sparse=True)
     assert inputs.sparse and ks.layers.Concatenate()([inputs, inputs]).sparse
     scaled = ks.layers.Rescaling(2.0)(inputs)
@@ -122,6 +132,16 @@ def test_packed_rows():
     padded = packed[:, 0][packed[:, 1] == 0]
     assert set(padded) <= {0, *X.indices}  # padding reads no row that the batch does not read
     np.testing.assert_array_equal(SparseRows.of(X.toarray()).packed(), SparseRows.of(X.tocsc()).packed())
+
+
+def test_rows_in_pieces(monkeypatch):
+    assert SparseRows.of(X).piece_width() is None  # too few rows to care
+    counts, pieces = SparseRows.of(X).in_pieces(4).cut(np.arange(N)[::-1])
+    assert counts.sum() <= len(pieces) <= counts.sum() + N // 4 and pieces.shape[1:] == (2, 4)
+    dense = np.zeros(X.shape, np.float32)
+    owner = np.minimum(np.repeat(np.arange(N + 1), np.append(counts, len(pieces) - counts.sum())), N - 1)
+    np.add.at(dense, (owner[:, None], pieces[:, 0]), pieces[:, 1].view(np.float32))
+    np.testing.assert_array_equal(dense, X.toarray()[::-1])
 
 
 MISTAKES = [
@@ -225,7 +245,7 @@ def wide_and_deep(sparse):
     return model
 
 
-def test_wide_columns_equal_dense_ones(by_rows, tmp_path):
+def test_wide_columns_equal_dense_ones(by_rows, in_pieces, tmp_path):
     x, y = _raw(), (Y > 0).astype("float32")
     here, there = wide_and_deep(True), wide_and_deep(False)
     for model in (here, there):

@@ -431,10 +431,20 @@ def _at(x, k, u, add):
     return out
 
 
+def _gathered(x):
+    out = np.zeros((B, x.shape[1]), np.float32)
+    np.add.at(out, _of, x)
+    return out
+
+
 _packed = Input((b, 2, 3), lambda rng, s: np.stack([rng.integers(0, 5, (s[0], s[2])), rng.normal(size=(s[0], s[2])).astype("f").view("i")], 1).astype("i"))  # fmt: skip
 row("sparse_ids", sparse.sparse_ids, _packed, want=lambda p: p[:, 0])
 row("sparse_values", sparse.sparse_values, _packed, want=lambda p: np.ascontiguousarray(p[:, 1]).view("f"))
 row("sparse_rows", lambda k, v: sparse.sparse_rows(k, v, columns=5), ints(5, b, 4), real(b, 4), want=lambda k, v: _placed(v, k))  # fmt: skip
+_counts, _of = Input((b,), lambda rng, s: np.array([2, 1, 2], np.int32)), np.array([0, 0, 1, 2, 2, 2])
+row("sparse_rows", lambda k, v, c: sparse.sparse_rows(k, v, c, columns=5), ints(5, 6, 4), real(6, 4), _counts, want=lambda k, v, c: _gathered(np.stack([np.bincount(i, w, 5) for i, w in zip(k, v)])), label="pieces")  # fmt: skip
+row("sum_pieces", sparse.sum_pieces, real(6, 2), _counts, want=lambda x, c: _gathered(x))
+row("rows_of_pieces", sparse.rows_of_pieces, real(b, 2), _counts, real(6, 4), want=lambda x, c, like: x[_of])
 row("all_columns", sparse.all_columns, real(b, 4), want=lambda x: np.tile(np.arange(4, dtype="i"), (B, 1)))
 row("scatter_add", i.scatter_add, real(3, 4), _pairs, real(2), want=lambda x, k, u: _at(x, k, u, True))
 row("scatter_update", i.scatter_update, real(3, 4), _pairs, real(2), want=lambda x, k, u: _at(x, k, u, False))
