@@ -88,6 +88,17 @@ def test_ops_as_nodes_and_a_quantised_model():
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_sparse_rows():
+    ids = ks.Input((4,), dtype="int32")
+    rows = ks.layers.CategoryEncoding(9, output_mode="multi_hot", sparse=True)(ids)
+    wide = ks.layers.Concatenate()([rows, ks.layers.Rescaling(0.1)(ids)])
+    model = ks.Model(ids, [ks.layers.SparseDense(3)(wide), ks.layers.Rescaling(2.0)(rows)])
+    made = session(onnx_model(forward_of(model, None)).SerializeToString())
+    data = np.random.default_rng(0).integers(0, 9, (5, 4)).astype("int32")
+    for got, want in zip(made.run(None, {made.get_inputs()[0].name: data}), model(data), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
 def test_what_onnx_cannot_hold_is_named(tmp_path):
     x = ks.Input((3, 3))
     model = ks.Model(x, ks.layers.Lambda(ks.ops.linalg.svd, name="parts")(x)[1])

@@ -66,8 +66,9 @@ def test_equals_whole_tables(monkeypatch, optimizer):
     whole, told, _ = fit(2, optimizer)
     monkeypatch.setattr(rows, "LEAST_SIZE", 1)
     monkeypatch.setattr(rows, "ROWS_PER_LOOKUP", 0)
-    for world_size in (1, 3):
-        some, heard, driver = fit(world_size, optimizer)
+    for world_size, topology in ((1, "direct"), (3, "ring" if optimizer == "adam" else "direct")):
+        strategy = AllReduce(timeout_s=5, topology=topology)
+        some, heard, driver = fit(world_size, optimizer, strategy=strategy)
         assert driver.settings.method.by_rows == ("users/embeddings", "items_table/embeddings")
         np.testing.assert_allclose(weights(some), weights(whole), rtol=1e-5, atol=1e-6)
         for a, b in zip(told.ends, heard.ends, strict=True):

@@ -195,6 +195,21 @@ def gather(b: Builder, n: Any, inputs: list[str]) -> str:
     return b.make("Gather", inputs[0], ids, axis=int(n.attrs.get("axis", 0)))
 
 
+@rule("sparse_rows")
+def sparse_rows(b: Builder, n: Any, inputs: list[str]) -> str:
+    ids = b.cast(inputs[0], n.inputs[0].dtype, "int64")
+    rows = b.make("Gather", b.make("Shape", inputs[1]), b.ints([0]), axis=0)
+    size = b.make("Concat", rows, b.ints([n.attrs["columns"]]), axis=0)
+    zeros = b.make("Expand", b.constant(0, n.dtype), size)
+    return b.make("ScatterElements", zeros, ids, inputs[1], axis=1, reduction="add")
+
+
+@rule("all_columns")
+def all_columns(b: Builder, n: Any, inputs: list[str]) -> str:
+    columns = b.constant(np.arange(n.shape[1]), "int32")
+    return b.make("Expand", columns, b.make("Shape", inputs[0]))
+
+
 @rule("take_along_axis")
 def gather_elements(b: Builder, n: Any, inputs: list[str]) -> str:
     ids = b.cast(inputs[1], n.inputs[1].dtype, "int64")
