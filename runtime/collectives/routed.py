@@ -16,11 +16,11 @@ from .. import wire
 from .base import Gathered, Stopwatch
 from .exchange import ALL_GATHER, PHASES, REDUCE_SCATTER, TREE, Exchange
 from .links import Link
-from .topology import NAMES, Schedule, Transfer, cost_s, merged, schedule
+from .topology import NAMES, Costs, Schedule, Transfer, cost_s, merged, schedule
 from .tree import Node, covers
 
 MEASURE = 15
-PROBE, PROBE_BYTES = 15, 1 << 20
+PROBES, PROBE_BYTES = 9, 4 << 20
 PHASES[MEASURE] = "measuring the network"
 _PLAIN = (-1, 0)
 """The one node of a sum that is not deterministic."""
@@ -46,15 +46,15 @@ class Routed(Exchange):
     ):
         super().__init__(rank, links, timeout_s)
         self.groups = tuple(groups) if groups is not None else self._hosts(links)
-        self.alpha_s, self.beta_s = self._measured()
+        self.costs = self.measure()
         sizes = [4 * (s.stop - s.start) for s in self.slices(elements)]
-        self.costs_s = {n: cost_s(schedule(n, self.groups), sizes, self.alpha_s, self.beta_s) for n in NAMES}
+        self.costs_s = {n: cost_s(schedule(n, self.groups), sizes, self.costs) for n in NAMES}
         self.topology = min(self.costs_s, key=self.costs_s.__getitem__) if topology == "auto" else topology
         self.schedule: Schedule = schedule(self.topology, self.groups)
         costs = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in self.costs_s.items())
         self.remark = (
-            f"all-reduce by {self.topology} over {self.transport}: a round costs {1e6 * self.alpha_s:.0f} us and "
-            f"{1e9 * self.beta_s:.3f} ns a byte, which makes, for {elements:,} numbers: {costs}"
+            f"all-reduce by {self.topology} over {self.transport}: a round costs {1e6 * self.costs.alpha_s:.0f} us, "
+            f"a byte {1e9 * self.costs.both_s:.3f} ns, which makes, for {elements:,} numbers: {costs}"
         )
 
     def _hosts(self, links: Mapping[int, Link]) -> tuple[int, ...]:
@@ -64,21 +64,37 @@ class Routed(Exchange):
         mine[self.rank] = min(near)
         return tuple(int(r) for r in self.all_reduce_small(mine))
 
-    def _measured(self) -> tuple[float, float]:
-        """Seconds of a round and of a byte, when every rank sends to the next one; the mean over ranks."""
+    def measure(self) -> Costs:
+        """Costs of a round and of a byte: medians, of the slowest rank (one that only sends is done early).
+
+        Every rank sends to the next one, few bytes and many; then only the even ones send; then all add.
+        """
         following, before = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
+        out, into = np.zeros(PROBE_BYTES, np.uint8), np.zeros(PROBE_BYTES, np.uint8)
+        sends, receives = self.rank % 2 == 0 and self.rank + 1 < self.world_size, self.rank % 2 == 1
+        left, right = out.view(np.float32), into.view(np.float32)
+
+        def shift(size: int) -> None:
+            self._round(MEASURE, {following: [out[:size].data]}, {before: into[:size].data}, Stopwatch())
+
+        def one_way() -> None:
+            sending = {following: [out.data]} if sends else {}
+            self._round(MEASURE, sending, {before: into.data} if receives else {}, Stopwatch())
+
         medians = []
-        for size in (64, PROBE_BYTES):
-            out, into = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        for probe in (lambda: shift(64), lambda: shift(PROBE_BYTES), one_way, lambda: np.add(left, right, out=right)):
             seconds = []
-            for _ in range(PROBE):
+            for _ in range(PROBES + 2):
+                self.barrier()
                 began = time.perf_counter()
-                self._round(MEASURE, {following: [out.data]}, {before: into.data}, Stopwatch())
+                probe()
                 seconds.append(time.perf_counter() - began)
-            medians.append(statistics.median(seconds))
-        few, many = self.all_reduce_small(np.array(medians)) / self.world_size
+            medians.append(statistics.median(seconds[2:]))
+        table = np.zeros((self.world_size, len(medians)))
+        table[self.rank] = medians
+        few, many, one, add = self.all_reduce_small(table.reshape(-1)).reshape(table.shape).max(0)
         self.counters.take()
-        return float(few), float(max(many - few, 0.0) / PROBE_BYTES)
+        return Costs(float(few), *(float(max(s, 0.0)) / PROBE_BYTES for s in (many - few, one - few, add)))
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 

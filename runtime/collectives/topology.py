@@ -106,22 +106,47 @@ def _two_level(groups: Sequence[int]) -> Schedule:
     return Schedule(tuple(r for r in reduce if r), tuple(g for g in gather if g))
 
 
-def cost_s(plan: Schedule, sizes: Sequence[int], alpha_s: float, beta_s: float) -> float:
-    """Seconds of an all-reduce.
+class Costs(NamedTuple):
+    """What the network and the processor cost.
+
+    Attributes:
+        alpha_s: seconds of a round. both_s: of a byte sent while another one is received. one_s: of a byte that only goes one
+            way. add_s: of adding a byte of float32 numbers to others.
+    """
+
+    alpha_s: float
+    both_s: float
+    one_s: float
+    add_s: float
+
+
+def cost_s(plan: Schedule, sizes: Sequence[int], costs: Costs) -> float:
+    """Seconds of an all-reduce: alpha for each round, and for its busiest rank beta for each byte, and the additions.
 
     Args:
-        sizes: bytes of each slice. alpha_s: of a round. beta_s: of a byte that a rank sends or receives.
-
-    A round costs alpha and, by the busiest rank, beta for each byte that it sends or receives, whichever are more.
+        sizes: bytes of each slice.
     """
     total = 0.0
-    for transfers in (*plan.reduce, *plan.gather):
-        sent, received = [0] * len(sizes), [0] * len(sizes)
-        for source, target, what in transfers:
-            count = sum(sizes[s] for s in what)
-            sent[source] += count
-            received[target] += count
-        total += alpha_s + beta_s * max(*sent, *received)
+    for half, add_s in ((plan.reduce, costs.add_s), (plan.gather, 0.0)):
+        held = [[True] * len(sizes) for _ in sizes]
+        for transfers in half:
+            sent, received, added = ([0] * len(sizes) for _ in range(3))
+            for source, target, what in transfers:
+                for s in what:
+                    sent[source] += sizes[s]
+                    received[target] += sizes[s]
+                    added[target] += sizes[s] if held[target][s] else 0
+            for source, _, what in transfers:
+                for s in what:
+                    held[source][s] = False
+            for _, target, what in transfers:
+                for s in what:
+                    held[target][s] = True
+            busiest = max(
+                costs.both_s * min(o, i) + costs.one_s * abs(o - i) + add_s * more
+                for o, i, more in zip(sent, received, added, strict=True)
+            )
+            total += costs.alpha_s + busiest
     return total
 
 

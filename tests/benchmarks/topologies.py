@@ -37,7 +37,7 @@ def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None
                 vector = np.ones(size, np.float32)
                 bytes_of = [4 * (s.stop - s.start) for s in collective.slices(size)]
                 seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-                alpha_s, beta_s = collective._measured()
+                costs = collective.measure()
                 for _ in range(rounds):
                     for name in NAMES:
                         collective.topology, collective.schedule = name, plans[name]
@@ -48,11 +48,8 @@ def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None
                         collective.all_gather(owned, size)
                         seconds[name].append(time.perf_counter() - began)
                 if rank == 0:
-                    found = {
-                        n: (statistics.median(s), cost_s(plans[n], bytes_of, alpha_s, beta_s))
-                        for n, s in seconds.items()
-                    }
-                    results.put((size, alpha_s, beta_s, found))
+                    found = {n: (statistics.median(s), cost_s(plans[n], bytes_of, costs)) for n, s in seconds.items()}
+                    results.put((size, *costs[:2], found))
             collective.barrier()
 
 

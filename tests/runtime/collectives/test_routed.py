@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from kerasoft.runtime.collectives import TreeSum
-from kerasoft.runtime.collectives.topology import NAMES, cost_s, merged, schedule
+from kerasoft.runtime.collectives.topology import NAMES, Costs, cost_s, merged, schedule
 from kerasoft.runtime.collectives.tree import cover
 from kerasoft.runtime.errors import WorkerLost
 
@@ -35,10 +35,10 @@ def test_schedules_sum_everything_once_and_copy_everything(name, world_size):
 
 
 def test_costs_by_hand():
-    sizes = [100] * 4
-    assert cost_s(schedule("direct", (0, 1, 2, 3)), sizes, 1, 0.01) == pytest.approx(2 * (1 + 3))
-    assert cost_s(schedule("ring", (0, 1, 2, 3)), sizes, 1, 0.01) == pytest.approx(6 * (1 + 1))
-    assert cost_s(schedule("tree", (0, 1, 2, 3)), sizes, 1, 0.01) == pytest.approx(2 * (2 * (1 + 4) + 1 + 3))
+    sizes, costs, alone = [100] * 4, Costs(1, 0.01, 0.02, 0.001), (0, 1, 2, 3)
+    assert cost_s(schedule("direct", alone), sizes, costs) == pytest.approx(2 * (1 + 3) + 0.3)
+    assert cost_s(schedule("ring", alone), sizes, costs) == pytest.approx(6 * (1 + 1) + 3 * 0.1)
+    assert cost_s(schedule("tree", alone), sizes, costs) == pytest.approx(2 * (2 * (1 + 8) + 1 + 6) + 2 * 0.4)
 
 
 def test_any_split_of_the_shards_merges_to_the_root():
