@@ -99,6 +99,13 @@ def is_sparse(x: Any) -> bool:
     )
 
 
+def widest_part(x: Node) -> int:
+    """The most columns of what stands side by side in a sparse node."""
+    if x.op.name == "sparse_rows":
+        return x.attrs["columns"]
+    return max(widest_part(i) for i in x.inputs if is_sparse(i))
+
+
 def sparse_product(x: Node, table: Any) -> Node:
     """``x @ table`` for a sparse node and (columns, d): rows of the table, times values, added up: (b, d)."""
     total, columns = None, 0

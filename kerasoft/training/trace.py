@@ -15,7 +15,7 @@ from ..compiler.gradient import gradient
 from ..compiler.ir import Graph, symbol
 from ..compiler.ir import source as labelled
 from ..compiler.ops.registry import constant, input_node
-from ..compiler.ops.sparse import is_sparse, of_pieces, unpacked
+from ..compiler.ops.sparse import is_sparse, of_pieces, unpacked, widest_part
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..compiler.rows import find_tables
 from ..errors import LayerError
@@ -351,10 +351,10 @@ def check_sparse(nodes: Iterable[Any]) -> None:
         LayerError: something reads sparse rows of many columns as a dense matrix; names it.
     """
     for n in nodes:
-        wide = [i for i in n.inputs if is_sparse(i) and not is_sparse(n) and i.shape[1] > MOST_COLUMNS]
-        if wide:
+        sparse = [widest_part(i) for i in n.inputs if is_sparse(i) and not is_sparse(n)]
+        if max(sparse, default=0) > MOST_COLUMNS:
             raise LayerError(
-                f"sparse rows of {wide[0].shape[1]} columns are read whole by '{n.op.name}'"
+                f"sparse rows of {max(sparse)} columns are read whole by '{n.op.name}'"
                 f"{f' of {n.source}' if n.source else ''}, which would make a dense matrix of them in each step. Let "
                 "SparseDense, Dense or Concatenate take them, or map them to fewer columns first."
             )

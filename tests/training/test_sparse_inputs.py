@@ -11,6 +11,7 @@ import kerasoft as ks
 from kerasoft.errors import DataError, LayerError
 from kerasoft.host import sparse
 from kerasoft.host.sparse import SparseRows
+from kerasoft.layers.preprocessing import feature_space
 from kerasoft.training import trace
 
 N, COLUMNS = 90, 40
@@ -255,6 +256,27 @@ def test_wide_columns_equal_dense_ones(by_rows, in_pieces, tmp_path):
     here.save(tmp_path / "wide.keras")
     again = ks.models.load_model(tmp_path / "wide.keras")
     np.testing.assert_allclose(again.predict(x, verbose=0), there.predict(x, verbose=0), atol=1e-6)
+
+
+def test_crosses_of_a_feature_space(by_rows, monkeypatch):
+    x, y = {k: v for k, v in _raw().items() if k in ("job", "town")}, (Y > 0).astype("float32")
+    found = []
+    for least in (1, 10**9):
+        monkeypatch.setattr(feature_space, "SPARSE_FROM", least)
+        FS = ks.utils.FeatureSpace
+        crosses = [FS.cross(("job", "town"), crossing_dim=3000)]
+        space = FS({"job": "string_categorical", "town": FS.integer_hashed(num_bins=50)}, "concat", crosses)
+        space.adapt([x])
+        encoded = space.get_encoded_features()
+        assert encoded.sparse == (least == 1)
+        model = ks.Model(
+            space.get_inputs(), ks.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros")(encoded)
+        )
+        model.compile("adam", "binary_crossentropy")
+        model.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        found.append(model.get_weights())
+    for sparse_one, dense_one in zip(*found, strict=True):
+        np.testing.assert_allclose(sparse_one, dense_one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.spark

@@ -25,6 +25,7 @@ from .string_lookup import StringLookup
 from .text_vectorization import TextVectorization
 
 _MODULE = "keras.src.layers.preprocessing.feature_space"
+SPARSE_FROM = 1024  # places of a one-hot feature that is sparse rows in a model, so that Dense reads what it fills only
 BATCH = 32  # rows of arrays that `adapt` looks at together, as Keras does
 
 
@@ -399,7 +400,8 @@ class FeatureSpace(Layer):
                     f"Feature '{name}' has `output_mode='one_hot'`. Thus its preprocessor should return an integer dtype. "
                     f"Instead it returns a {kind} dtype."
                 )
-            self.one_hot_encoders[name] = self._tracked(CategoryEncoding(_cardinality(name, layer), "multi_hot"))
+            count = _cardinality(name, layer)
+            self.one_hot_encoders[name] = self._tracked(CategoryEncoding(count, "multi_hot", count >= SPARSE_FROM))
         return self.one_hot_encoders[name](feature)
 
     def _tracked(self, layer: Any) -> Any:
