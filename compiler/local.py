@@ -16,7 +16,8 @@ from .calls import compiled, run, run_together
 from .compile_cache import use_default_cache
 from .errors import ProgramError, ShapeError
 from .ir import Node
-from .kernels.choice import Choosers
+from .kernels.choice import Chooser, Choosers
+from .kernels.optimizers import after
 from .layout import Layout
 from .lower import sizes_of
 from .packing import CONTROL, join, pack_step, pack_update
@@ -203,12 +204,13 @@ class LocalStep:
         if whole:
             params, gradients, *slots = ([self.pieces.vector(p, join)] for p in (params, gradients, *slots))
         segments = [self.layout.segments()] if whole else [self.pieces.segments(i) for i in range(len(params))]
-        update, common = self._source.optimised("update"), {"iteration": iteration, "learning_rate": learning_rate}
+        update, chooser = self._source.optimised("update"), Chooser()
+        common = {"iteration": iteration, "learning_rate": after(learning_rate, gradients)}
         jobs = []
         for i, (param, gradient) in enumerate(zip(params, gradients)):
             given = {"param": param.ravel(), "gradient": gradient.ravel(), "segment": segments[i], **common}
             given |= {f"slot/{s.name}": v[i].ravel() for s, v in zip(self._source.slots, slots)}
-            jobs.append((pack_update(update, self._source.slots, {"n": param.size}), given))
+            jobs.append((pack_update(update, self._source.slots, {"n": param.size}, chooser), given))
         outs = run_together(jobs)
         if whole:
             new_params, *new_slots = (self.pieces.cut(vector, join) for vector in outs[0])

@@ -102,7 +102,9 @@ def pack_step(
     return _pack(graph, sizes, leaf_names, value, outside, extra, finished, lowerer)
 
 
-def pack_update(graph: Graph, slots: Sequence[SlotSpec], sizes: Mapping[str, Dim]) -> list[PackedStage]:
+def pack_update(
+    graph: Graph, slots: Sequence[SlotSpec], sizes: Mapping[str, Dim], lowerer: Lowerer = by_xla
+) -> list[PackedStage]:
     """The stages of an update graph; the last gives ``(param, *slots)``. A slot that it does not set stays as it was.
 
     Raises:
@@ -131,7 +133,8 @@ def pack_update(graph: Graph, slots: Sequence[SlotSpec], sizes: Mapping[str, Dim
     def finish(values: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple:
         return tuple(values[o] if o in values else arrays[o] for o in outs)
 
-    return _pack(graph, sizes, lambda n: n.attrs["name"], lambda n, a: a[n.attrs["name"]], outside, kept, finish)
+    named = lambda n, arrays: arrays[n.attrs["name"]]  # noqa: E731
+    return _pack(graph, sizes, lambda n: n.attrs["name"], named, outside, kept, finish, lowerer)
 
 
 def _pack(graph, sizes, leaf_name, value, outside, extra, finish, lowerer=by_xla) -> list[PackedStage]:

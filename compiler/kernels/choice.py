@@ -31,6 +31,7 @@ from . import (  # noqa: F401  (the families register their lowerings)
     lookups,
     lowerings,
     normalization,
+    optimizers,
     pooling,
     products,
     quantised,

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from .. import ops
+from ..compiler.ops.optimizers import adam
 from ..variables import Variable
 from .base import Optimizer
 from .idle import AdamSteps, nodes, scaled
@@ -84,12 +85,15 @@ class Adam(Optimizer):
 
     def update(self, param, gradient, slots, learning_rate, iteration):
         alpha = self._alpha(learning_rate, iteration)
+        if not self.amsgrad:
+            m, v = slots["momentum"], slots["velocity"]
+            param, m, v = adam(param, gradient, m, v, alpha, self.beta_1, self.beta_2, self.epsilon)
+            return param, {"momentum": m, "velocity": v}
         m = _moved(slots["momentum"], gradient, self.beta_1)
         v = _moved(slots["velocity"], ops.square(gradient), self.beta_2)
-        new = {"momentum": m, "velocity": v}
-        if self.amsgrad:
-            new["velocity_hat"] = v = ops.maximum(slots["velocity_hat"], v)
-        return param - m * alpha / (ops.sqrt(v) + self.epsilon), new
+        most = ops.maximum(slots["velocity_hat"], v)
+        new = {"momentum": m, "velocity": v, "velocity_hat": most}
+        return param - m * alpha / (ops.sqrt(most) + self.epsilon), new
 
     def idle(self, decay):
         shrink, slot = (1.0, "velocity_hat") if self.amsgrad else (self.beta_2**0.5, "velocity")

@@ -3,7 +3,6 @@
 // chain_rows says once for all tables with the same ids which rows there are and which positions of the batch look each of
 // them up; the other kernels go through the rows and read or write param, m and v of each together. Rows lie anywhere in
 // memory, so those ahead are fetched meanwhile.
-#include <immintrin.h>
 
 #include <algorithm>
 #include <cmath>
@@ -66,14 +65,6 @@ ffi::Error chain_rows(Ints ids, Ints last, Ints places, Int iteration, IntsOut c
   }
   *to.count = rows;
   return ffi::Error::Success();
-}
-
-inline vec root(vec x) {
-#if defined(__AVX512F__)
-  return (vec)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);  // GCC warns of the plain one
-#else
-  return (vec)_mm256_sqrt_ps((__m256)x);
-#endif
 }
 
 template <bool write>

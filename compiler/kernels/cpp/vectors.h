@@ -3,6 +3,8 @@
 // Relative errors, measured: exp 9e-8 and sigmoid 1.5e-7 within +-86, tanh 2.7e-7. NaN stays NaN.
 #pragma once
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 
@@ -41,6 +43,14 @@ KERASOFT_INLINE void store(float* to, vec x, int count) {
 
 KERASOFT_INLINE vec at_least(vec x, float low) { return x < low ? all(low) : x; }
 KERASOFT_INLINE vec at_most(vec x, float high) { return x > high ? all(high) : x; }
+
+KERASOFT_INLINE vec root(vec x) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);  // GCC warns of the plain one
+#else
+  return (vec)_mm256_sqrt_ps((__m256)x);
+#endif
+}
 
 // Cody and Waite's reduction by ln 2, then a polynomial of degree 6 (Cephes' expf).
 KERASOFT_INLINE vec exp_of(vec x) {

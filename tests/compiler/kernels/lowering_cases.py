@@ -229,6 +229,13 @@ def layer_normalisation(random: np.random.Generator) -> Call:
     return call_of("layer_norm", (x, floats(random, n), floats(random, n)), {"epsilon": 1e-3})
 
 
+def adam_step(random: np.random.Generator) -> Call:
+    n = int(random.choice([0, 1, 15, 16, 33, 16384, 40000]))
+    weights, slope, m, v = (floats(random, n) for _ in range(4))
+    attrs = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+    return call_of("adam", (weights, slope, m, v * v, np.float32(1e-3)), attrs, outputs=3)
+
+
 def _recurrent(random: np.random.Generator, op: str, gates: int) -> Call:
     batch, steps, size, units = (int(v) for v in random.integers(1, 9, 4))
     units += int(random.choice([0, 30]))
@@ -310,6 +317,7 @@ ROWS: dict[str, Row] = {
     "conv_lstm": Row(
         _convolutional_lstm, bound=500.0, nonfinite=lambda call: False, draws=3, skipped=frozenset({"winograd"})
     ),
+    "adam": Row(adam_step, bound=8.0, gradients=False),
     "matmul": Row(product),
     "conv": Row(convolution, nonfinite=_is_whole, draws=16),
     "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole, draws=16),

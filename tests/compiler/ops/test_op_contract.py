@@ -35,6 +35,7 @@ from kerasoft.compiler.ops import (
     linalg,
     losses,
     normalization,
+    optimizers,
     pooling,
     quantised,
     random,
@@ -628,6 +629,14 @@ row(
     ints(4, b),
     want=lambda x, k: -scipy.special.log_softmax(x, -1)[np.arange(len(k)), k],
 )
+
+
+def _adam(w, g, m, v, alpha):
+    m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
+    return [w - alpha * m / (np.sqrt(v) + 1e-7), m, v]
+
+
+row("adam", lambda *a: optimizers.adam(*a, 0.9, 0.99, 1e-7), real(b), real(b), real(b), positive(b), positive(), want=_adam, gradient=False)  # fmt: skip
 row("softmax_cross_entropy", losses.softmax_cross_entropy, real(b, 4), unit(b, 4), want=lambda x, t: -(t * scipy.special.log_softmax(x, -1)).sum(-1))  # fmt: skip
 row(
     "sigmoid_cross_entropy",
