@@ -1,5 +1,7 @@
 """The collective over sockets by a schedule: ring, tree or two levels instead of direct exchange.
 
+Between the ranks of one host "two_level" goes through shared memory (`near.py`) where there is any.
+
 Deterministic sums carry the nodes of the fixed tree over shards (`tree.py`) from rank to rank and put siblings together as
 soon as both are there: the same additions as everywhere, so the same bits. Other sums add what arrives to what is there.
 """
@@ -16,14 +18,14 @@ from .. import wire
 from .base import Gathered, Stopwatch
 from .exchange import ALL_GATHER, PHASES, REDUCE_SCATTER, TREE, Exchange
 from .links import Link
-from .topology import NAMES, Costs, Schedule, Transfer, cost_s, merged, schedule
-from .tree import Node, covers
+from .near import Near
+from .shared import open_segment
+from .topology import NAMES, Costs, Schedule, Transfer, cost_s, schedule
+from .tree import PLAIN, Node, covers, merged, put
 
 MEASURE = 15
 PROBES, PROBE_BYTES = 9, 4 << 20
 PHASES[MEASURE] = "measuring the network"
-_PLAIN = (-1, 0)
-"""The one node of a sum that is not deterministic."""
 
 
 class Routed(Exchange):
@@ -46,9 +48,9 @@ class Routed(Exchange):
     ):
         super().__init__(rank, links, timeout_s)
         self.groups = tuple(groups) if groups is not None else self._hosts(links)
+        self._near = self._shared() if topology in ("two_level", "auto") else None
         self.costs = self.measure()
-        sizes = [4 * (s.stop - s.start) for s in self.slices(elements)]
-        self.costs_s = {n: cost_s(schedule(n, self.groups), sizes, self.costs) for n in NAMES}
+        self.costs_s = {n: self.cost_s(n, elements) for n in NAMES}
         self.topology = min(self.costs_s, key=self.costs_s.__getitem__) if topology == "auto" else topology
         self.schedule: Schedule = schedule(self.topology, self.groups)
         costs = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in self.costs_s.items())
@@ -57,6 +59,12 @@ class Routed(Exchange):
             f"a byte {1e9 * self.costs.both_s:.3f} ns, which makes, for {elements:,} numbers: {costs}"
         )
 
+    def cost_s(self, name: str, elements: int) -> float:
+        """Predicted seconds of an all-reduce of vectors of so many elements by topology `name`."""
+        sizes = [4 * (s.stop - s.start) for s in self.slices(elements)]
+        shared = self.groups if name == "two_level" and self._near is not None else None
+        return cost_s(schedule(name, self.groups), sizes, self.costs, shared)
+
     def _hosts(self, links: Mapping[int, Link]) -> tuple[int, ...]:
         """For each rank the lowest one that it reaches by a Unix socket, or itself: who connects so shares a host."""
         near = [self.rank, *(r for r, link in links.items() if link.transport == "unix")]
@@ -64,15 +72,38 @@ class Routed(Exchange):
         mine[self.rank] = min(near)
         return tuple(int(r) for r in self.all_reduce_small(mine))
 
+    def _shared(self) -> Near | None:
+        """The memory that this rank shares with the others of its host; None if it is alone or there is none."""
+        here = [r for r, group in enumerate(self.groups) if group == self.groups[self.rank]]
+        if len(here) == 1:
+            return None
+        links = {i: self._lanes[r].link for i, r in enumerate(here) if r != self.rank}
+        descriptor = open_segment(here.index(self.rank), links, self.timeout_s)
+        return None if descriptor is None else Near(here.index(self.rank), links, descriptor, self.timeout_s)
+
+    def _of_host(self, transfer: Transfer) -> bool:
+        """Whether both ends of a message are on this rank's host."""
+        return self.groups[transfer.source] == self.groups[transfer.target] == self.groups[self.rank]
+
+    def at(self, step: int) -> None:
+        super().at(step)
+        if self._near is not None:
+            self._near.at(step)
+
+    def close(self) -> None:
+        if self._near is not None:
+            self._near.close()
+        super().close()
+
     def measure(self) -> Costs:
         """Costs of a round and of a byte: medians, of the slowest rank (one that only sends is done early).
 
         Every rank sends to the next one, few bytes and many; then only the even ones send; then all add.
         """
         following, before = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
-        out, into = np.zeros(PROBE_BYTES, np.uint8), np.zeros(PROBE_BYTES, np.uint8)
+        out, into = np.ones(PROBE_BYTES, np.uint8), np.ones(PROBE_BYTES, np.uint8)
         sends, receives = self.rank % 2 == 0 and self.rank + 1 < self.world_size, self.rank % 2 == 1
-        left, right = out.view(np.float32), into.view(np.float32)
+        left, right = np.ones(PROBE_BYTES // 4, np.float32), np.ones(PROBE_BYTES // 4, np.float32)
 
         def shift(size: int) -> None:
             self._round(MEASURE, {following: [out[:size].data]}, {before: into[:size].data}, Stopwatch())
@@ -126,8 +157,8 @@ class Routed(Exchange):
         self._checked(vector)
         if self.topology == "direct":
             return super().reduce_scatter(vector)
-        nodes = [[_PLAIN]] * self.world_size
-        return self._reduce(REDUCE_SCATTER, {_PLAIN: vector}, nodes, 0, vector.size)
+        nodes = [[PLAIN]] * self.world_size
+        return self._reduce(REDUCE_SCATTER, {PLAIN: vector}, nodes, 0, vector.size)
 
     def reduce_scatter_tree(
         self, partials: Mapping[Node, np.ndarray], bounds: Sequence[int], elements: int
@@ -151,9 +182,19 @@ class Routed(Exchange):
         cuts = self.slices(elements)
         held: list[dict[Node, np.ndarray]] = [{n: partials[n][cut] for n in nodes[self.rank]} for cut in cuts]
         ours: set[int] = set()  # arrays that may be added to
+        near = self._near if self.topology == "two_level" else None
+        here = [own for own, group in zip(nodes, self.groups, strict=True) if group == self.groups[self.rank]]
+        if near is not None and not near.fits(here, shards, elements):
+            near = None
+        if near is not None:
+            sums = near.up(partials, here, shards, elements)
+            leads = near.rank == 0
+            held = [{n: v[cut] for n, v in sums.items()} if leads else {} for cut in cuts]
         for number, messages in enumerate(self._routes(nodes, shards)):
             out: dict[int, list[memoryview]] = {}
             into: dict[int, np.ndarray] = {}
+            if near is not None:
+                messages = [m for m in messages if not self._of_host(m[0])]
             for (source, target, what), names in messages:
                 if source == self.rank:
                     out[target] = [wire.byte_view(held[s][n]) for s, ns in zip(what, names, strict=True) for n in ns]
@@ -173,10 +214,21 @@ class Routed(Exchange):
                             piece = space[at : at + size]
                             ours.add(piece.ctypes.data)
                             at += size
-                            self._put(held[s], n, piece, shards, ours)
+                            put(held[s], n, piece, shards, ours)
         owned = self._scratch("gathered", elements)[cuts[self.rank]]
-        (total,) = held[self.rank].values()
-        owned[...] = total
+        if near is not None:
+            shared = near.result(elements)
+            assert shared is not None
+            call = near.enter(elements)
+            if near.rank == 0:
+                for r, group in enumerate(self.groups):
+                    if group == self.rank != r:
+                        (shared[cuts[r]],) = held[r].values()
+            near.leader_done(call, elements, gathered=False)
+            if near.rank:
+                owned[...] = shared[cuts[self.rank]]
+        if near is None or near.rank == 0:
+            (owned[...],) = held[self.rank].values()
         watch.stop(self.counters)
         return owned
 
@@ -195,33 +247,9 @@ class Routed(Exchange):
                 for t, names in carried:
                     for s, ns in zip(t.what, names, strict=True):
                         together = [*held[t.target][s], *ns]
-                        held[t.target][s] = merged(together, shards) if shards else [_PLAIN]
+                        held[t.target][s] = merged(together, shards) if shards else [PLAIN]
             self._plans[key] = routes
         return self._plans[key]
-
-    def _put(self, held: dict[Node, np.ndarray], node: Node, value: np.ndarray, shards: int, ours: set[int]) -> None:
-        """Puts a partial sum to those at hand, and siblings together."""
-        if node == _PLAIN:
-            held[node] = np.add(held[node], value, out=value) if node in held else value
-            return
-        held[node] = value
-        for target in merged(list(held), shards):
-            if target not in held:
-                held[target] = self._joined(held, target, shards, ours)
-
-    def _joined(self, held: dict[Node, np.ndarray], node: Node, shards: int, ours: set[int]) -> np.ndarray:
-        """Takes the parts of `node` out of `held`; left + right, as `tree.finish` adds."""
-        if node in held:
-            return held.pop(node)
-        level, index = node
-        left = self._joined(held, (level - 1, 2 * index), shards, ours)
-        if (2 * index + 1) << (level - 1) >= shards:
-            return left
-        right = self._joined(held, (level - 1, 2 * index + 1), shards, ours)
-        out = next((v for v in (left, right) if v.ctypes.data in ours), None)
-        total = np.add(left, right, out=out)
-        ours.add(total.ctypes.data)
-        return total
 
     # --- slices ------------------------------------------------------------------------------------------------------
 
@@ -234,15 +262,27 @@ class Routed(Exchange):
         cuts = self.slices(elements)
         mine = cuts[self.rank]
         self._checked(owned, mine.stop - mine.start)
-        vector = self._scratch("gathered", elements) if out is None else self._checked(out, elements)
+        near = self._near if self.topology == "two_level" else None
+        shared = None if near is None else near.result(elements)
+        notes = np.zeros(self.world_size, np.int64)
+        if near is not None and shared is not None:
+            vector, notes = shared, near.notes(self.world_size)
+            call = near.enter(elements)
+        else:
+            near = None
+            vector = self._scratch("gathered", elements) if out is None else self._checked(out, elements)
         if vector.ctypes.data + 4 * mine.start != owned.ctypes.data:
             vector[mine] = owned
-        notes = np.zeros(self.world_size, np.int64)
         notes[self.rank] = note
+        if near is not None:
+            near.members_done(call)
         for number, transfers in enumerate(self.schedule.gather):
             sending: dict[int, list[memoryview]] = {}
             into: dict[int, tuple[np.ndarray, tuple[int, ...]]] = {}
-            for source, target, what in transfers:
+            for transfer in transfers:
+                source, target, what = transfer
+                if near is not None and self._of_host(transfer):
+                    continue
                 if source == self.rank:
                     sending[target] = [
                         *(wire.byte_view(vector[cuts[s]]) for s in what),
@@ -259,5 +299,11 @@ class Routed(Exchange):
                     vector[cuts[s]] = space[at : at + size].view(np.float32)
                     at += size
                 notes[list(what)] = np.frombuffer(space[at:].tobytes(), np.int64)
+        everybodys = tuple(notes.tolist())
+        if near is not None:
+            near.leader_done(call, elements, gathered=True)
+            everybodys = tuple(notes.tolist())
+            if out is not None:
+                out[...], vector = vector, out
         watch.stop(self.counters)
-        return Gathered(vector, tuple(notes.tolist()))
+        return Gathered(vector, everybodys)

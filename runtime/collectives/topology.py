@@ -8,7 +8,7 @@ these slices so far; in the end slice j's sum is at rank j. In an all-gather a m
 | direct | 1 + 1 | 2 (N - 1) / N |
 | ring | 2 (N - 1) | 2 (N - 1) / N |
 | tree | 2 log2 N + 2 | about 2 + log2 N |
-| two-level (G groups of L) | 2 (G - 1) + 4 | 2 (G - 1) / G + 2 (L - 1) at a leader |
+| two-level (G hosts) | 2 (G - 1) + 4 | 2 (G - 1) / G at a leader, none at others (they share memory) |
 
 Source of the ring: P. Patarasuk and X. Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations (2009),
 brought to deep learning by Baidu (2017). Costs: R. Hockney's alpha + beta n.
@@ -18,8 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-
-from .tree import Node, height
 
 
 class Transfer(NamedTuple):
@@ -120,52 +118,35 @@ class Costs(NamedTuple):
     add_s: float
 
 
-def cost_s(plan: Schedule, sizes: Sequence[int], costs: Costs) -> float:
+def cost_s(plan: Schedule, sizes: Sequence[int], costs: Costs, shared: Sequence[int] | None = None) -> float:
     """Seconds of an all-reduce: alpha for each round, and for its busiest rank beta for each byte, and the additions.
 
     Args:
-        sizes: bytes of each slice.
+        sizes: bytes of each slice. shared: the host of each rank, if ranks of one host share memory: a byte between them
+            costs as much as one that is added.
     """
     total = 0.0
-    for half, add_s in ((plan.reduce, costs.add_s), (plan.gather, 0.0)):
-        held = [[True] * len(sizes) for _ in sizes]
+    for half in plan:
+        held = [[half is plan.reduce] * len(sizes) for _ in sizes]
         for transfers in half:
-            sent, received, added = ([0] * len(sizes) for _ in range(3))
+            sent, received, passed = ([0] * len(sizes) for _ in range(3))
             for source, target, what in transfers:
+                near = shared is not None and shared[source] == shared[target]
                 for s in what:
-                    sent[source] += sizes[s]
-                    received[target] += sizes[s]
-                    added[target] += sizes[s] if held[target][s] else 0
+                    if not near:
+                        sent[source] += sizes[s]
+                        received[target] += sizes[s]
+                    if near or held[target][s] or len(half) > 1:  # added, or copied to its place
+                        passed[target] += sizes[s]
             for source, _, what in transfers:
                 for s in what:
                     held[source][s] = False
             for _, target, what in transfers:
                 for s in what:
-                    held[target][s] = True
+                    held[target][s] = half is plan.reduce
             busiest = max(
-                costs.both_s * min(o, i) + costs.one_s * abs(o - i) + add_s * more
-                for o, i, more in zip(sent, received, added, strict=True)
+                costs.both_s * min(o, i) + costs.one_s * abs(o - i) + costs.add_s * more
+                for o, i, more in zip(sent, received, passed, strict=True)
             )
             total += costs.alpha_s + busiest
     return total
-
-
-# --- partial sums on their way --------------------------------------------------------------------------------------------
-
-
-def merged(nodes: Sequence[Node], shards: int) -> list[Node]:
-    """Nodes of the fixed tree over `shards`, with siblings put together as far as they go, in order.
-
-    >>> merged([(0, 0), (0, 1), (0, 2)], 3)
-    [(2, 0)]
-    """
-    found = set(nodes)
-    level = 0
-    while 1 << level < 2 * shards:
-        for index in sorted(i for at, i in found if at == level and i % 2 == 0):
-            alone = (index + 1) << level >= shards  # nothing to the right
-            if (level, index + 1) in found or (alone and level < height(shards)):
-                found -= {(level, index), (level, index + 1)}
-                found.add((level + 1, index // 2))
-        level += 1
-    return sorted(found, key=lambda n: n[1] << n[0])

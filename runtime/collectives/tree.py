@@ -66,6 +66,61 @@ def finish(nodes: Mapping[Node, T], shards: int, add: Callable[[T, T], T]) -> T:
     return value(height(shards), 0)
 
 
+PLAIN: Node = (-1, 0)
+"""The one node of a sum whose order is not fixed."""
+
+
+def merged(nodes: Sequence[Node], shards: int) -> list[Node]:
+    """Nodes of the tree over `shards`, with siblings put together as far as they go, in order.
+
+    >>> from kerasoft.runtime.collectives.tree import merged
+    >>> merged([(0, 0), (0, 1), (0, 2)], 3)
+    [(2, 0)]
+    """
+    found = set(nodes)
+    level = 0
+    while 1 << level < 2 * shards:
+        for index in sorted(i for at, i in found if at == level and i % 2 == 0):
+            alone = (index + 1) << level >= shards  # nothing to the right
+            if (level, index + 1) in found or (alone and level < height(shards)):
+                found -= {(level, index), (level, index + 1)}
+                found.add((level + 1, index // 2))
+        level += 1
+    return sorted(found, key=lambda n: n[1] << n[0])
+
+
+def put(held: dict[Node, np.ndarray], node: Node, value: np.ndarray, shards: int, ours: set[int]) -> None:
+    """Puts a partial sum to those at hand, and siblings together: left + right, as `finish` adds.
+
+    Args:
+        ours: addresses of arrays that may be added to; sums that are made here join them.
+    """
+    if node == PLAIN:
+        held[node] = _sum(held[node], value, ours) if node in held else value
+        return
+    held[node] = value
+    for target in merged(list(held), shards):
+        if target not in held:
+            held[target] = _joined(held, target, shards, ours)
+
+
+def _joined(held: dict[Node, np.ndarray], node: Node, shards: int, ours: set[int]) -> np.ndarray:
+    """Takes the parts of `node` out of `held`."""
+    if node in held:
+        return held.pop(node)
+    level, index = node
+    left = _joined(held, (level - 1, 2 * index), shards, ours)
+    if (2 * index + 1) << (level - 1) >= shards:
+        return left
+    return _sum(left, _joined(held, (level - 1, 2 * index + 1), shards, ours), ours)
+
+
+def _sum(left: np.ndarray, right: np.ndarray, ours: set[int]) -> np.ndarray:
+    total = np.add(left, right, out=next((v for v in (left, right) if v.ctypes.data in ours), None))
+    ours.add(total.ctypes.data)
+    return total
+
+
 class TreeSum:
     """Adds the vectors of a rank's contiguous shards as they come, along the tree.
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/topologies.py [--ranks 2 4] [--sizes 1000 100000 1000000 10000000]
 
 Ranks are processes of this machine. Alpha and beta are measured as when a fit's workers connect, then each topology is timed
-in interleaved rounds. "two_level" takes pairs of ranks for hosts.
+in interleaved rounds. "two_level" takes pairs of ranks for hosts, which share memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None:
     from kerasoft.runtime.collectives import PeerListener, connect
-    from kerasoft.runtime.collectives.topology import NAMES, cost_s, schedule
+    from kerasoft.runtime.collectives.topology import NAMES, schedule
     from kerasoft.runtime.rendezvous import ControlClient
 
     groups = [r // 2 * 2 for r in range(world_size)]
@@ -30,14 +30,13 @@ def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None
         listener = PeerListener(client.local_address)
         table = client.join(listener.address)
         with connect(
-            table, rank, secret, 1, listener=listener, transports=("tcp",), topology="ring", groups=groups
+            table, rank, secret, 1, listener=listener, transports=("tcp",), topology="auto", groups=groups
         ) as collective:
             plans = {name: schedule(name, groups) for name in NAMES}
             for size in sizes:
                 vector = np.ones(size, np.float32)
-                bytes_of = [4 * (s.stop - s.start) for s in collective.slices(size)]
                 seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-                costs = collective.measure()
+                costs = collective.costs = collective.measure()
                 for _ in range(rounds):
                     for name in NAMES:
                         collective.topology, collective.schedule = name, plans[name]
@@ -48,7 +47,7 @@ def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None
                         collective.all_gather(owned, size)
                         seconds[name].append(time.perf_counter() - began)
                 if rank == 0:
-                    found = {n: (statistics.median(s), cost_s(plans[n], bytes_of, costs)) for n, s in seconds.items()}
+                    found = {n: (statistics.median(s), collective.cost_s(n, size)) for n, s in seconds.items()}
                     results.put((size, *costs[:2], found))
             collective.barrier()
 

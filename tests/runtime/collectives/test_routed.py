@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from kerasoft.runtime.collectives import TreeSum
-from kerasoft.runtime.collectives.topology import NAMES, Costs, cost_s, merged, schedule
-from kerasoft.runtime.collectives.tree import cover
+from kerasoft.runtime.collectives.topology import NAMES, Costs, cost_s, schedule
+from kerasoft.runtime.collectives.tree import cover, merged
 from kerasoft.runtime.errors import WorkerLost
 
 TCP = ("tcp",)
@@ -37,8 +37,12 @@ def test_schedules_sum_everything_once_and_copy_everything(name, world_size):
 def test_costs_by_hand():
     sizes, costs, alone = [100] * 4, Costs(1, 0.01, 0.02, 0.001), (0, 1, 2, 3)
     assert cost_s(schedule("direct", alone), sizes, costs) == pytest.approx(2 * (1 + 3) + 0.3)
-    assert cost_s(schedule("ring", alone), sizes, costs) == pytest.approx(6 * (1 + 1) + 3 * 0.1)
-    assert cost_s(schedule("tree", alone), sizes, costs) == pytest.approx(2 * (2 * (1 + 8) + 1 + 6) + 2 * 0.4)
+    assert cost_s(schedule("ring", alone), sizes, costs) == pytest.approx(6 * (1 + 1) + 6 * 0.1)
+    tree = 4 * (1 + 8 + 0.4) + (1 + 6) + (1 + 6 + 0.3)
+    assert cost_s(schedule("tree", alone), sizes, costs) == pytest.approx(tree)
+    pairs = (0, 0, 2, 2)
+    shared = 1 + 0.4 + 1 + 2 + 0.2 + 1 + 0.1 + 1 + 0.1 + 1 + 2 + 0.2 + 1 + 0.3
+    assert cost_s(schedule("two_level", pairs), sizes, costs, pairs) == pytest.approx(shared)
 
 
 def test_any_split_of_the_shards_merges_to_the_root():
@@ -97,9 +101,7 @@ def test_sums_bits_and_notes(group, name, world_size):
             assert exact.tobytes() == tree_sum(shards, elements).tobytes()
 
 
-@pytest.mark.parametrize(
-    "name, share", [("ring", [2 * 3 / 4] * 4), ("two_level", [2 * 1 / 2 + 1 / 4 + 3 / 4, 1 + 1 / 4] * 2)]
-)
+@pytest.mark.parametrize("name, share", [("ring", [2 * 3 / 4] * 4), ("two_level", [2 * 1 / 2, 0] * 2)])
 def test_bytes_are_as_the_table_says(group, name, share):
     elements = 64 * 4 * 200
 
@@ -109,7 +111,7 @@ def test_bytes_are_as_the_table_says(group, name, share):
         return collective.counters.bytes_sent
 
     found = group(4, work, TCP, topology=name, groups=GROUPS[4])
-    np.testing.assert_allclose(np.array(found) / (4 * elements), share, rtol=0.01)
+    np.testing.assert_allclose(np.array(found) / (4 * elements), share, rtol=0.01, atol=0.01)
 
 
 @pytest.mark.parametrize("name", ["ring", "tree", "two_level"])
