@@ -23,8 +23,8 @@ class Downpour(LongLived):
     since its parameters were fetched is dropped; the epoch's logs count them (``stale_pushes``) and tell the mean number
     of missed updates of the others (``staleness``).
 
-    Each worker sends ``4 P (N - 1) / N / n_push`` bytes a step and receives ``4 P (N - 1) / N / n_fetch`` (P parameters, N
-    workers). Per epoch the optimiser makes ``N / n_push`` steps for each step of the plan, so the learning rate is that
+    Each process sends ``4 P (N - 1) / N (1 / n_push + 1 / n_fetch)`` bytes a step: gradients as a worker, parameters as a server
+    (P parameters, N workers). Per epoch the optimiser makes ``N / n_push`` steps for each step of the plan, so the learning rate is that
     of the small minibatch, not of the global batch.
 
     All workers pause where checkpoints are made and at epochs' ends, with everything pushed. A worker that dies ends the

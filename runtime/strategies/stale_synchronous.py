@@ -22,7 +22,8 @@ class StaleSynchronous(LongLived):
     clocks ahead of the slowest, and with 0 it is `AllReduce`, to the bit if `deterministic`. It pays where it is now this
     worker and now that one that is slow; one that is always slow still sets the pace of an epoch, as rows do not move.
 
-    Each worker sends ``4 P (N - 1) / N`` bytes a step and receives as many (P parameters, N workers).
+    Each process sends ``8 P (N - 1) / N`` bytes a step: half as a worker, gradients, and half as a server, parameters (P
+    parameters, N workers).
 
     A worker that dies ends the attempt: the next one goes on from the last checkpoint. All workers pause where checkpoints
     are made, and at epochs' ends.

@@ -42,9 +42,7 @@ def main() -> None:
     data = shards((steps,) * N, block=steps)
     for name, slow in cases.items():
         ms = options.ms / 1e3
-        faults = [
-            Fault(r, 0, t, "sleep", seconds=4 * ms if slow(r, t) else ms) for r in range(N) for t in range(steps)
-        ]
+        faults = [Fault(r, 0, t, "sleep", seconds=4 * ms if slow(r, t) else ms) for r in range(N) for t in range(steps)]
         row = []
         for strategy in strategies:
             _, hooks, _ = fit_in_threads(mlp(), data, N, strategy, batch_size=N, faults=faults)

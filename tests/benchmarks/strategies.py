@@ -26,6 +26,9 @@ STRATEGIES = {
     "LocalSGD tau=10": (lambda **o: kr.LocalSGD(10, **o), "adam"),
     "ParameterAveraging 5": (lambda **o: kr.ParameterAveraging(5, **o), "adam"),
     "ParameterAveraging best": (lambda **o: kr.ParameterAveraging(50, combine="best", **o), "adam"),
+    "Downpour 1, 1": (lambda **o: kr.Downpour(1, 1, **o), ks.optimizers.SGD(0.1)),
+    "Downpour 5, 5": (lambda **o: kr.Downpour(5, 5, **o), ks.optimizers.SGD(0.1)),
+    "StaleSynchronous 3": (lambda **o: kr.StaleSynchronous(3, **o), "adam"),
 }
 
 

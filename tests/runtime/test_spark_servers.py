@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import pytest
-from kerasoft.runtime import Downpour, ParameterContext, ParameterServer, StaleSynchronous
+from kerasoft.runtime import Downpour, ParameterContext, ParameterServer
 from kerasoft.runtime.errors import TrainingFailed
 from kerasoft.runtime.faults import Fault
 
@@ -14,16 +14,6 @@ from tests.runtime.cases import digest, fit_in_threads, mlp, shards, weights
 from tests.runtime.test_spark import IDS, SIZES, exact, fit
 
 pytestmark = pytest.mark.spark
-
-
-def test_a_killed_worker_changes_no_bit_of_a_fit_without_staleness(context):
-    calm, _, _ = fit_in_threads(mlp(dropout=True), shards(SIZES), 1, exact(), epochs=3)
-    strategy = StaleSynchronous(0, workers=2, deterministic=True, timeout_s=20)
-    result, hooks = fit(context, mlp(dropout=True), shards(SIZES), strategy, epochs=3, faults=[Fault(1, 1, 2, "kill")])
-    assert digest(result) == digest(calm)
-    assert [e.kind for e in hooks.events].count("worker_lost") == 1
-    assert [e.sums[1:].tolist() for e in hooks.ends] == [IDS] * 3
-    assert sum(result.profile.seconds.values()) == pytest.approx(result.profile.wall_s, rel=0.02)
 
 
 def test_a_killed_worker_is_replaced_while_the_server_and_the_other_worker_go_on(context):
