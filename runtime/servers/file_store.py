@@ -95,7 +95,7 @@ class FileListener:
                         continue
                     if (worker, session) not in ends:
                         answers = self._path / f"from-{rank}-to-{worker}-{session}"
-                        ends[worker, session] = _End(answers, secret)
+                        ends[worker, session] = _End(answers, secret, port)
                         port.enter(worker, ends[worker, session])
                     port.handle(worker, decode(from_bytes(data), worker))
         except Exception as error:
@@ -116,14 +116,15 @@ def folder_of(root: pathlib.Path, secret: bytes, generation: int) -> pathlib.Pat
 
 
 class _End:
-    def __init__(self, path: pathlib.Path, secret: bytes):
-        self._path, self._secret, self._counter, self._lock = path, secret, 0, threading.Lock()
+    def __init__(self, path: pathlib.Path, secret: bytes, port: Port):
+        self._path, self._secret, self._port = path, secret, port
+        self._counter, self._lock = 0, threading.Lock()
 
     def send(self, value: Any) -> None:
         with self._lock:
             self._counter += 1
             try:
-                write(self._path, f"{self._counter:012d}", value, self._secret)
+                self._port.bytes_sent += write(self._path, f"{self._counter:012d}", value, self._secret)
             except FileNotFoundError:  # the worker is gone, and its folder
                 pass
 

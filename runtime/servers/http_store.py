@@ -139,6 +139,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        server.port.bytes_sent += len(body)
 
     def _refuse(self, status: int) -> None:
         self.close_connection = True

@@ -223,8 +223,10 @@ class Group:
 
     @property
     def counters(self) -> Counters:
+        """Sent: gradients as a worker, parameters as a server. Received: as a worker."""
         sent, received = self.links.moved() if self.links is not None else (0, 0)
-        return Counters(bytes_sent=sent, bytes_received=received)
+        served = self.port.bytes_sent if self.port is not None else 0
+        return Counters(bytes_sent=sent + served, bytes_received=received)
 
     def __enter__(self) -> Group:
         return self

@@ -33,6 +33,7 @@ class Port:
         self.timeout_s = timeout_s
         self.snapshots: queue.Queue[Snapshot] = queue.Queue()
         self.failure: BaseException | None = None
+        self.bytes_sent = 0  # answers, to workers in other processes
         self._machine: SliceServer | None = None
         self._lock = threading.Lock()
         self._opened = threading.Event()
@@ -114,7 +115,7 @@ class Port:
 
     def serve(self, worker: int, sock: socket.socket) -> None:
         """Reads a worker's messages from an authenticated connection until it ends; for a thread of its own."""
-        end = SocketEnd(sock, self.timeout_s)
+        end = SocketEnd(sock, self)
         self.enter(worker, end)
         try:
             while not self._closed:
@@ -134,13 +135,13 @@ class Port:
 class SocketEnd:
     """The server's end of a worker's connection."""
 
-    def __init__(self, sock: socket.socket, timeout_s: float):
-        self._sock, self._timeout_s, self._lock = sock, timeout_s, threading.Lock()
+    def __init__(self, sock: socket.socket, port: Port):
+        self._sock, self._port, self._lock = sock, port, threading.Lock()
 
     def send(self, value: Any) -> None:
         try:
             with self._lock:
-                wire.send_message(self._sock, encode(value), self._timeout_s)
+                self._port.bytes_sent += wire.send_message(self._sock, encode(value), self._port.timeout_s)
         except (DistributedError, OSError):
             self.close()  # its reader notices
 

@@ -44,6 +44,8 @@ def test_weights_depend_neither_on_the_store_nor_on_the_numbers(store, servers, 
     P = len(result.params)
     steps = [c["bytes_received"] / 10 for c in driver.counters[servers:]]
     assert all(4 * P <= received < 1.6 * (4 * P + 800 * servers) for received in steps), steps
+    received = sum(c["bytes_received"] for c in driver.counters)
+    assert received <= sum(c["bytes_sent"] for c in driver.counters[:servers]) < received + 250 * 20 * 9
 
 
 def test_updates_that_need_whole_vectors_are_made_by_one_server():
