@@ -279,7 +279,7 @@ class Driver:
             self.hooks.on_event(Event("worker_lost", text, details))
             self._missing[event.rank] = (time.monotonic(), Sign(event.kind, event.rank, event.fields))
             return True
-        return event.fields["cause"] != "own"
+        return event.fields["cause"] == "environment"  # neither its own error nor an accusation of somebody else
 
     def _welcome(self, rank: int) -> None:
         """Lets a rank that is there again go on where the servers say."""

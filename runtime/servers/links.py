@@ -165,7 +165,7 @@ class Links:
             PeerLost: a server is gone. PeerFrozen: a server does not answer, or a worker makes no step.
         """
         heard = {j: time.monotonic() for j in range(len(self.links))}
-        progress: tuple[Any, float] = (None, time.monotonic())
+        progress: dict[int, tuple[Any, float]] = {}  # of each server: what it last told, since when
         asked = time.monotonic()
         while True:
             try:
@@ -181,8 +181,8 @@ class Links:
                 for j, at in heard.items():
                     if j not in found and now - at > self.timeout_s:
                         self._give_up(self.servers[j], "does not answer", phase)
-                if progress[0] is not None and now - progress[1] > self.timeout_s:
-                    behind = progress[0][0]
+                if progress and all(now - since > self.timeout_s for _, since in progress.values()):
+                    behind = progress[min(progress)][0][0]
                     self._give_up(behind[0] if behind else self.servers[0], "makes no step", phase)
                 continue
             if isinstance(answer, Exception):
@@ -190,8 +190,8 @@ class Links:
             heard[server] = time.monotonic()
             if isinstance(answer, Message) and answer.kind == "who":
                 seen = (answer.fields["behind"], answer.fields["done"])
-                if progress[0] != seen:
-                    progress = (seen, time.monotonic())
+                if server not in progress or progress[server][0] != seen:
+                    progress[server] = (seen, time.monotonic())
             elif complete(server, answer):
                 return
 

@@ -94,6 +94,15 @@ def test_a_users_error_in_a_step_is_told_and_not_retried():
         )
 
 
+def test_who_is_stuck_is_named_by_those_who_wait():
+    strategy = StaleSynchronous(1, timeout_s=1)
+    _, hooks, _ = fit_in_threads(
+        mlp(), shards(SIZES), 3, strategy, epochs=1, faults=[Fault(1, 0, 2, "sleep", seconds=3)]
+    )
+    (loss,) = [e for e in hooks.events if e.kind == "worker_lost"]
+    assert loss.details["rank"] == 1 and "makes no step for 1 s while rank" in loss.text
+
+
 # --- bounded staleness ---------------------------------------------------------------------------------------------------
 
 
