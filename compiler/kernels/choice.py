@@ -27,6 +27,7 @@ from . import (  # noqa: F401  (the families register their lowerings)
     attention,
     convolution,
     dense,
+    half,
     layer_normalization,
     lookups,
     lowerings,

@@ -16,7 +16,8 @@ import numpy as np
 
 from . import (
     bridge,
-    winograd,  # noqa: F401  (its lowerings come before these)
+    space_to_depth,  # noqa: F401  (its lowerings come before these)
+    winograd,  # noqa: F401  (so do these)
 )
 from .convolution_calls import attributes, call, floats, post_of, spec_of
 from .lowerings import lowering
@@ -36,26 +37,27 @@ def implementation(direction: int, spec: tuple[int, ...]) -> str:
     ).decode()
 
 
-def _supported(direction: int, spec: tuple[int, ...] | None, *dtypes: Any) -> bool:
+def is_supported(direction: int, spec: tuple[int, ...] | None, *dtypes: Any) -> bool:
+    """Whether oneDNN has a kernel worth calling for these sizes and types."""
     if spec is None or any(np.dtype(d) != np.float32 for d in dtypes):
         return False
     name = implementation(direction, (*spec[:2], max(spec[2], 1), *spec[3:]))
     return name != "" and not name.startswith(("ref", "gemm"))
 
 
-def _fits_forward(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
+def fits_forward(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
     x, kernel = types[:2]
-    return _supported(FORWARD, spec_of(x.shape, kernel.shape, attrs), x.dtype, kernel.dtype)
+    return is_supported(FORWARD, spec_of(x.shape, kernel.shape, attrs), x.dtype, kernel.dtype)
 
 
-def _fits_grad_input(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
+def fits_grad_input(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
     dy, kernel = types
-    return _supported(GRAD_INPUT, spec_of(attrs["input_shape"], kernel.shape, attrs), dy.dtype, kernel.dtype)
+    return is_supported(GRAD_INPUT, spec_of(attrs["input_shape"], kernel.shape, attrs), dy.dtype, kernel.dtype)
 
 
-def _fits_grad_kernel(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
+def fits_grad_kernel(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
     x, dy = types
-    return _supported(GRAD_KERNEL, spec_of(x.shape, attrs["kernel_shape"], attrs), x.dtype, dy.dtype)
+    return is_supported(GRAD_KERNEL, spec_of(x.shape, attrs["kernel_shape"], attrs), x.dtype, dy.dtype)
 
 
 def run_forward(x: Any, kernel: Any, attrs: Mapping[str, Any], bias: Any = None, add: Any = None, relu: bool = False):
@@ -70,24 +72,24 @@ def run_forward(x: Any, kernel: Any, attrs: Mapping[str, Any], bias: Any = None,
     return call("conv", result, x, kernel, *extra, aliases=aliases, **attributes(spec, post=post))
 
 
-@lowering("conv", "onednn", fits=_fits_forward, needs="onednn")
+@lowering("conv", "onednn", fits=fits_forward, needs="onednn")
 def conv(x: Any, kernel: Any, **attrs: Any) -> Any:
     return run_forward(x, kernel, attrs)
 
 
-@lowering("conv_fused", "onednn", fits=_fits_forward, needs="onednn")
+@lowering("conv_fused", "onednn", fits=fits_forward, needs="onednn")
 def conv_fused(x: Any, kernel: Any, *rest: Any, has_bias: bool, has_sum: bool, relu: bool, **attrs: Any) -> Any:
     bias = rest[0] if has_bias else None
     return run_forward(x, kernel, attrs, bias, rest[-1] if has_sum else None, relu)
 
 
-@lowering("conv_grad_input", "onednn", fits=_fits_grad_input, needs="onednn")
+@lowering("conv_grad_input", "onednn", fits=fits_grad_input, needs="onednn")
 def conv_grad_input(dy: Any, kernel: Any, *, input_shape: Any, **attrs: Any) -> Any:
     spec = spec_of(input_shape, kernel.shape, attrs)
     return call("conv_grad_input", floats(*input_shape), dy, kernel, **attributes(spec))
 
 
-@lowering("conv_grad_kernel", "onednn", fits=_fits_grad_kernel, needs="onednn")
+@lowering("conv_grad_kernel", "onednn", fits=fits_grad_kernel, needs="onednn")
 def conv_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any:
     *window, c, f = kernel_shape
     if _is_pointwise(window, attrs) and 2 * c <= f and c <= WIDE:  # the narrow side as dy: 5.6 -> 4.3 ms for 64 -> 256
@@ -97,7 +99,7 @@ def conv_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any
     return call("conv_grad_kernel", [floats(*kernel_shape)], x, dy, **attributes(spec))[0]
 
 
-@lowering("conv_grad_kernel_bias", "onednn", fits=_fits_grad_kernel, needs="onednn")
+@lowering("conv_grad_kernel_bias", "onednn", fits=fits_grad_kernel, needs="onednn")
 def conv_grad_kernel_bias(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> tuple:
     if _is_pointwise(kernel_shape[:-2], attrs):  # oneDNN's sum takes up to 3 ms here, XLA's less than 1
         axes = tuple(range(dy.ndim - 1))

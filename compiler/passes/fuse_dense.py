@@ -16,6 +16,8 @@ from .pass_base import Pass
 SMALLEST = 64  # features; below them a product is not worth a kernel of its own
 NARROWEST = 2  # columns of a kernel's gradient: XLA's product of 512 x 128 by 128 x 10 takes four times as long
 
+DTYPES = ("float32", "bfloat16")
+
 FORWARD, INPUT, KERNEL = "forward", "input", "kernel"
 
 
@@ -55,7 +57,7 @@ class Plan:
 
 
 class FuseDense(Pass):
-    """Makes dense ops of float32 products of rows with a matrix (matmul, einsum) of at least 64 by 64 features.
+    """Makes dense ops of float32 and bfloat16 products of rows with a matrix (matmul, einsum) of at least 64 by 64 features.
 
     ``relu(x w + b)`` becomes one node, so does ``where(y > 0, dy w', 0)``, the gradient that passes a relu, and ``x' dy``
     with the sum of dy's rows, a bias's gradient.
@@ -112,7 +114,7 @@ def product_of(n: Node) -> Product | None:
     """How `n` is a product of rows with a matrix; None if it is none, or too small."""
     if n.op.name not in ("matmul", "einsum") or len(n.inputs) != 2:
         return None
-    if any(not isinstance(i.type, TensorType) or i.dtype != "float32" for i in (n, *n.inputs)):
+    if any(not isinstance(i.type, TensorType) or i.dtype not in DTYPES or i.dtype != n.dtype for i in (n, *n.inputs)):
         return None
     made = _of_matmul(n) if n.op.name == "matmul" else _of_einsum(n)
     if made is None:
@@ -184,7 +186,7 @@ def _summed_rows(n: Node) -> tuple[Node, int] | None:
         return None
     x = n.inputs[0]
     axes = sorted(a % x.ndim for a in n.attrs["axis"])
-    return (x, len(axes)) if axes == list(range(len(axes))) and x.dtype == "float32" else None
+    return (x, len(axes)) if axes == list(range(len(axes))) and x.dtype in DTYPES else None
 
 
 # --- what goes with it ------------------------------------------------------------------------------------------------

@@ -101,8 +101,22 @@ def square_convolution(random: np.random.Generator) -> Call:
     return call_of("conv", (x, kernel), attrs | {"padding": padding if isinstance(padding, tuple) else str(padding)})
 
 
+def stem_convolution(random: np.random.Generator) -> Call:
+    """Strides, few channels in."""
+    strides = tuple(int(s) for s in random.integers(2, 4, 2))
+    window = tuple(int(k) * s for k, s in zip(random.integers(1, 4, 2), strides))
+    sizes = tuple(int(n) + k for n, k in zip(random.integers(0, 12, 2), window))
+    padding = [tuple((int(lo), int(hi)) for lo, hi in random.integers(0, 2, (2, 2))), "same", "valid"]
+    x = floats(random, int(random.integers(1, 4)), *sizes, int(random.integers(1, 5)))
+    kernel = floats(random, *window, x.shape[-1], int(random.integers(1, 20)))
+    attrs = {"strides": strides, "padding": padding[int(random.integers(3))], "dilation": (1, 1), "groups": 1}
+    return call_of("conv", (x, kernel), attrs)
+
+
 def convolution(random: np.random.Generator) -> Call:
-    kind = random.choice(["square", "pointwise", "any", "any"])
+    kind = random.choice(["square", "pointwise", "stem", "any", "any"])
+    if kind == "stem":
+        return stem_convolution(random)
     if kind == "square":
         return square_convolution(random)
     rank = int(random.choice([1, 2, 2, 2, 3]))
@@ -308,6 +322,8 @@ def gradients_of_rows_looked_up(random: np.random.Generator) -> Call:
     return call_of("dense_of_rows_gradients", arrays, {"tables": tables}, 2 + tables)
 
 
+HALF = frozenset({"onednn-float32", "onednn-bfloat16"})  # test_half.py
+
 ROWS: dict[str, Row] = {
     "dense_of_rows_gradients": Row(
         gradients_of_rows_looked_up, bound=100.0, gradients=False, nonfinite=lambda call: False
@@ -315,11 +331,15 @@ ROWS: dict[str, Row] = {
     "embedding_lookup": Row(lookup, bound=0.0, gradients=False),
     "dense_of_rows": Row(rows_looked_up_by_matrix, bound=100.0, gradients=False, nonfinite=lambda call: False),
     "conv_lstm": Row(
-        _convolutional_lstm, bound=500.0, nonfinite=lambda call: False, draws=3, skipped=frozenset({"winograd"})
+        _convolutional_lstm,
+        bound=500.0,
+        nonfinite=lambda call: False,
+        draws=3,
+        skipped=frozenset({"winograd", "space-to-depth"}) | HALF,
     ),
     "adam": Row(adam_step, bound=8.0, gradients=False),
     "matmul": Row(product),
-    "conv": Row(convolution, nonfinite=_is_whole, draws=16),
+    "conv": Row(convolution, nonfinite=_is_whole, draws=16, skipped=HALF),
     "conv_fused": Row(fused_convolution, gradients=False, nonfinite=_is_whole, draws=16),
     "conv_grad_kernel_bias": Row(convolution_kernel_and_bias, gradients=False, nonfinite=_is_whole, draws=12),
     "quantised_conv": Row(quantised_convolution, 16.0, gradients=False, nonfinite=lambda call: False, draws=12),
@@ -328,9 +348,9 @@ ROWS: dict[str, Row] = {
     "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
     "attention": Row(attention, bound=500.0, nonfinite=lambda call: False, draws=6),
     "layer_norm": Row(layer_normalisation, bound=2000.0, draws=6),
-    "dense": Row(rows_by_matrix),
-    "dense, relu": Row(rows_by_matrix_relu, gradients=False),
-    "dense_grad_input": Row(gated_rows, gradients=False),
+    "dense": Row(rows_by_matrix, skipped=HALF),
+    "dense, relu": Row(rows_by_matrix_relu, gradients=False, skipped=HALF),
+    "dense_grad_input": Row(gated_rows, gradients=False, skipped=HALF),
     "lstm": Row(lambda random: _recurrent(random, "lstm", 4), bound=500.0, nonfinite=lambda call: False, draws=4),
     "gru": Row(lambda random: _recurrent(random, "gru", 3), bound=500.0, nonfinite=lambda call: False, draws=4),
     "simple_rnn": Row(
