@@ -1,11 +1,12 @@
 """Convolutions with strides and few input channels, as ones without strides on blocks of cells laid side by side.
 
-A block of stride x stride cells becomes one cell of stride * stride * channels; the kernel is laid out alike, with zeros
-where it does not fill its last block. So a 7x7 convolution of 3 channels with strides of 2 is a 4x4 one of 12.
+A block of stride x stride cells becomes one cell of stride * stride * channels, the kernel alike. So a 4x4 convolution of 3
+channels with strides of 2 is a 2x2 one of 12. Windows must be multiples of the strides: a kernel filled up with zeros would
+spread NaN to cells outside of the window.
 
-Shipped rule: the gradient of the input only, which is also what a transposed convolution to few channels computes (1.4 to
-5 times as fast as oneDNN's). Forward and for the kernel's gradient oneDNN's direct convolution is faster, so these two are taken
-where they measure faster (docs/design/0013-convolutional-nets.md).
+Shipped rule: the gradient of the input only, which is also what a transposed convolution to few channels computes (2 to 7
+times as fast as oneDNN's). Forward and for the kernel's gradient oneDNN's direct convolution is about as fast, so these two
+are taken where they measure faster (docs/design/0013-convolutional-nets.md).
 
 Source: Ying et al., "Image Classification at Supercomputer Scale", 2018, section 3.
 """

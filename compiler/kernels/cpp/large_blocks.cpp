@@ -145,20 +145,31 @@ struct Search {
   int found;
 };
 
-bool overwrite(void** entry, void* target) {
+// Pages of a library that the loader made read-only once it had relocated them (RELRO).
+struct Sealed {
+  uintptr_t begin = 0, end = 0;
+};
+
+bool overwrite(void** entry, void* target, const Sealed& sealed) {
   const uintptr_t page = sysconf(_SC_PAGESIZE), begin = reinterpret_cast<uintptr_t>(entry) / page * page;
   if (mprotect(reinterpret_cast<void*>(begin), page, PROT_READ | PROT_WRITE)) return false;
   __atomic_store_n(entry, target, __ATOMIC_RELEASE);
-  return true;  // stays writable: neighbours in the page may be bound lazily
+  // Others stay writable: neighbours in the page may be bound lazily.
+  if (begin >= sealed.begin / page * page && begin + page <= sealed.end / page * page)
+    mprotect(reinterpret_cast<void*>(begin), page, PROT_READ);
+  return true;
 }
 
 int visit(dl_phdr_info* info, size_t, void* given) {
   auto& search = *static_cast<Search*>(given);
   if (!info->dlpi_name || !std::strstr(info->dlpi_name, search.library)) return 0;
   const ElfW(Dyn)* dynamic = nullptr;
-  for (int i = 0; i < info->dlpi_phnum; ++i)
-    if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
-      dynamic = reinterpret_cast<const ElfW(Dyn)*>(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+  Sealed sealed;
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const uintptr_t begin = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+    if (info->dlpi_phdr[i].p_type == PT_DYNAMIC) dynamic = reinterpret_cast<const ElfW(Dyn)*>(begin);
+    if (info->dlpi_phdr[i].p_type == PT_GNU_RELRO) sealed = {begin, begin + info->dlpi_phdr[i].p_memsz};
+  }
   if (!dynamic) return 0;
   const ElfW(Sym)* symbols = nullptr;
   const char* strings = nullptr;
@@ -186,7 +197,7 @@ int visit(dl_phdr_info* info, size_t, void* given) {
         const auto type = ELF64_R_TYPE(r.r_info);
         if (type != R_X86_64_JUMP_SLOT && type != R_X86_64_GLOB_DAT && type != R_X86_64_64) continue;
         if (std::strcmp(strings + symbols[ELF64_R_SYM(r.r_info)].st_name, one.name)) continue;
-        if (!overwrite(reinterpret_cast<void**>(info->dlpi_addr + r.r_offset), one.target)) return 1;
+        if (!overwrite(reinterpret_cast<void**>(info->dlpi_addr + r.r_offset), one.target, sealed)) return 1;
         ++entries;
       }
     if (!entries) return 1;
