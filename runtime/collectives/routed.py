@@ -24,7 +24,7 @@ from .topology import NAMES, Costs, Schedule, Transfer, cost_s, schedule
 from .tree import PLAIN, Node, covers, merged, put
 
 MEASURE = 15
-PROBES, PROBE_BYTES = 9, 4 << 20
+PROBES, LEAST_BYTES, MOST_BYTES, NEAR_BYTES = 7, 1 << 16, 16 << 20, 1 << 20
 PHASES[MEASURE] = "measuring the network"
 
 
@@ -49,7 +49,7 @@ class Routed(Exchange):
         super().__init__(rank, links, timeout_s)
         self.groups = tuple(groups) if groups is not None else self._hosts(links)
         self._near = self._shared() if topology in ("two_level", "auto") else None
-        self.costs = self.measure()
+        self.costs = self.measure(elements)
         self.costs_s = {n: self.cost_s(n, elements) for n in NAMES}
         self.topology = min(self.costs_s, key=self.costs_s.__getitem__) if topology == "auto" else topology
         self.schedule: Schedule = schedule(self.topology, self.groups)
@@ -95,25 +95,39 @@ class Routed(Exchange):
             self._near.close()
         super().close()
 
-    def measure(self) -> Costs:
+    def measure(self, elements: int) -> Costs:
         """Costs of a round and of a byte: medians, of the slowest rank (one that only sends is done early).
 
-        Every rank sends to the next one, few bytes and many; then only the even ones send; then all add.
+        Every rank sends to the next one, few bytes and many; then only the even ones send; then all add; then those of a
+        host put vectors together. Many are as many as a slice of `elements` has: what fits the cache costs less.
         """
+        size = min(max(4 * elements // self.world_size // 64 * 64, LEAST_BYTES), MOST_BYTES)
         following, before = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
-        out, into = np.ones(PROBE_BYTES, np.uint8), np.ones(PROBE_BYTES, np.uint8)
+        out, into = np.ones(size, np.uint8), np.ones(size, np.uint8)
         sends, receives = self.rank % 2 == 0 and self.rank + 1 < self.world_size, self.rank % 2 == 1
-        left, right = np.ones(PROBE_BYTES // 4, np.float32), np.ones(PROBE_BYTES // 4, np.float32)
+        left, right = np.ones(size // 4, np.float32), np.ones(size // 4, np.float32)
 
-        def shift(size: int) -> None:
-            self._round(MEASURE, {following: [out[:size].data]}, {before: into[:size].data}, Stopwatch())
+        def shift(count: int) -> None:
+            self._round(MEASURE, {following: [out[:count].data]}, {before: into[:count].data}, Stopwatch())
 
         def one_way() -> None:
             sending = {following: [out.data]} if sends else {}
             self._round(MEASURE, sending, {before: into.data} if receives else {}, Stopwatch())
 
+        near, few_bytes = self._near, min(size, NEAR_BYTES)
+        members = [[PLAIN]] * (0 if near is None else near.world_size)
+        if near is not None and not near.fits(members, 0, few_bytes // 4):
+            near = None
+
+        def up() -> None:
+            if near is not None:
+                near.up({PLAIN: left[: few_bytes // 4]}, members, 0, few_bytes // 4)
+
+        def add() -> None:
+            np.add(left, right, out=right)
+
         medians = []
-        for probe in (lambda: shift(64), lambda: shift(PROBE_BYTES), one_way, lambda: np.add(left, right, out=right)):
+        for probe in (lambda: shift(64), lambda: shift(size), one_way, add, up):
             seconds = []
             for _ in range(PROBES + 2):
                 self.barrier()
@@ -123,9 +137,10 @@ class Routed(Exchange):
             medians.append(statistics.median(seconds[2:]))
         table = np.zeros((self.world_size, len(medians)))
         table[self.rank] = medians
-        few, many, one, add = self.all_reduce_small(table.reshape(-1)).reshape(table.shape).max(0)
+        few, many, one, added, through = self.all_reduce_small(table.reshape(-1)).reshape(table.shape).max(0)
         self.counters.take()
-        return Costs(float(few), *(float(max(s, 0.0)) / PROBE_BYTES for s in (many - few, one - few, add)))
+        per_byte = (max(float(s), 0.0) / size for s in (many - few, one - few, added))
+        return Costs(float(few), *per_byte, float(through) / few_bytes)
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 

@@ -29,10 +29,11 @@ class Transfer(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Rounds of messages of the two halves of an all-reduce."""
+    """Rounds of messages of the two halves of an all-reduce; `routed` by `Routed`, not by direct exchange."""
 
     reduce: tuple[tuple[Transfer, ...], ...]
     gather: tuple[tuple[Transfer, ...], ...]
+    routed: bool = True
 
 
 NAMES = ("direct", "ring", "tree", "two_level")
@@ -53,7 +54,7 @@ def schedule(name: str, groups: Sequence[int]) -> Schedule:
     if name == "direct":
         pairs = [(i, j) for i in everything for j in everything if i != j]
         return Schedule(
-            (tuple(Transfer(i, j, (j,)) for i, j in pairs),), (tuple(Transfer(i, j, (i,)) for i, j in pairs),)
+            (tuple(Transfer(i, j, (j,)) for i, j in pairs),), (tuple(Transfer(i, j, (i,)) for i, j in pairs),), False
         )
     if name == "ring":
         return _ring(everything, [(r,) for r in everything])
@@ -109,34 +110,36 @@ class Costs(NamedTuple):
 
     Attributes:
         alpha_s: seconds of a round. both_s: of a byte sent while another one is received. one_s: of a byte that only goes one
-            way. add_s: of adding a byte of float32 numbers to others.
+            way. add_s: of adding a byte of float32 numbers to others. near_s: of a byte through a host's shared memory.
     """
 
     alpha_s: float
     both_s: float
     one_s: float
     add_s: float
+    near_s: float = 0.0
 
 
 def cost_s(plan: Schedule, sizes: Sequence[int], costs: Costs, shared: Sequence[int] | None = None) -> float:
     """Seconds of an all-reduce: alpha for each round, and for its busiest rank beta for each byte, and the additions.
 
     Args:
-        sizes: bytes of each slice. shared: the host of each rank, if ranks of one host share memory: a byte between them
-            costs as much as one that is added.
+        sizes: bytes of each slice. shared: the host of each rank, if ranks of one host share memory.
     """
     total = 0.0
-    for half in plan:
+    for half in (plan.reduce, plan.gather):
         held = [[half is plan.reduce] * len(sizes) for _ in sizes]
         for transfers in half:
-            sent, received, passed = ([0] * len(sizes) for _ in range(3))
+            sent, received, passed, through = ([0] * len(sizes) for _ in range(4))
             for source, target, what in transfers:
                 near = shared is not None and shared[source] == shared[target]
                 for s in what:
                     if not near:
                         sent[source] += sizes[s]
                         received[target] += sizes[s]
-                    if near or held[target][s] or len(half) > 1:  # added, or copied to its place
+                    if near:
+                        through[target] += sizes[s]
+                    elif held[target][s] or plan.routed:  # added, or copied to its place
                         passed[target] += sizes[s]
             for source, _, what in transfers:
                 for s in what:
@@ -145,8 +148,8 @@ def cost_s(plan: Schedule, sizes: Sequence[int], costs: Costs, shared: Sequence[
                 for s in what:
                     held[target][s] = half is plan.reduce
             busiest = max(
-                costs.both_s * min(o, i) + costs.one_s * abs(o - i) + costs.add_s * more
-                for o, i, more in zip(sent, received, passed, strict=True)
+                costs.both_s * min(o, i) + costs.one_s * abs(o - i) + costs.add_s * more + costs.near_s * near_bytes
+                for o, i, more, near_bytes in zip(sent, received, passed, through, strict=True)
             )
             total += costs.alpha_s + busiest
     return total

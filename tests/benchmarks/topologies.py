@@ -36,7 +36,7 @@ def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None
             for size in sizes:
                 vector = np.ones(size, np.float32)
                 seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-                costs = collective.costs = collective.measure()
+                costs = collective.costs = collective.measure(size)
                 for _ in range(rounds):
                     for name in NAMES:
                         collective.topology, collective.schedule = name, plans[name]

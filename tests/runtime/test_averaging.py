@@ -104,6 +104,7 @@ def test_bits_do_not_depend_on_workers_or_deaths(make, tmp_path):
     for end in told.ends:
         assert end.sums[1:].tolist() == [67, sum(range(67)), sum(i * i for i in range(67))]
     assert [(r.epoch, r.step) for r in told.steps] == [(e, s) for e in range(3) for s in range(5)]
+    assert [r.iteration for r in told.steps] == list(range(1, 16))
     for world_size in (1, 4):
         other, hooks, _ = fit(world_size)
         assert digest(other) == digest(calm)
@@ -128,6 +129,15 @@ def test_rounds_of_ten_send_a_tenth_of_the_bytes():
         return counts[1] - counts[0]
 
     assert sent(LocalSGD(10, timeout_s=5)) / sent(AllReduce(timeout_s=5)) == pytest.approx(0.1, rel=0.01)
+
+
+def test_bfloat16_rounds_changes_only():
+    source, data = mlp(features=300), shards(SIZES, features=300)
+    options = dict(epochs=2, transports=("tcp",))
+    full, _, _ = fit_in_threads(source, data, 2, LocalSGD(2, timeout_s=5), **options)
+    half, hooks, _ = fit_in_threads(source, data, 2, LocalSGD(2, wire_dtype="bfloat16", timeout_s=5), **options)
+    assert 0 < np.abs(half.params - full.params).max() < 2e-3
+    assert hooks.ends[0].sums[1:].tolist() == [67, sum(range(67)), sum(i * i for i in range(67))]
 
 
 def test_the_best_replica_has_the_lowest_validation_loss():

@@ -35,13 +35,13 @@ def test_schedules_sum_everything_once_and_copy_everything(name, world_size):
 
 
 def test_costs_by_hand():
-    sizes, costs, alone = [100] * 4, Costs(1, 0.01, 0.02, 0.001), (0, 1, 2, 3)
+    sizes, costs, alone = [100] * 4, Costs(1, 0.01, 0.02, 0.001, 0.01), (0, 1, 2, 3)
     assert cost_s(schedule("direct", alone), sizes, costs) == pytest.approx(2 * (1 + 3) + 0.3)
     assert cost_s(schedule("ring", alone), sizes, costs) == pytest.approx(6 * (1 + 1) + 6 * 0.1)
     tree = 4 * (1 + 8 + 0.4) + (1 + 6) + (1 + 6 + 0.3)
     assert cost_s(schedule("tree", alone), sizes, costs) == pytest.approx(tree)
     pairs = (0, 0, 2, 2)
-    shared = 1 + 0.4 + 1 + 2 + 0.2 + 1 + 0.1 + 1 + 0.1 + 1 + 2 + 0.2 + 1 + 0.3
+    shared = (1 + 4) + (1 + 2 + 0.2) + (1 + 1) + (1 + 1) + (1 + 2 + 0.2) + (1 + 3)
     assert cost_s(schedule("two_level", pairs), sizes, costs, pairs) == pytest.approx(shared)
 
 
