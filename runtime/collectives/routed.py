@@ -139,8 +139,8 @@ class Routed(Exchange):
         table[self.rank] = medians
         few, many, one, added, through = self.all_reduce_small(table.reshape(-1)).reshape(table.shape).max(0)
         self.counters.take()
-        per_byte = (max(float(s), 0.0) / size for s in (many - few, one - few, added))
-        return Costs(float(few), *per_byte, float(through) / few_bytes)
+        both, one_way_s = (max(float(s - few), 0.0) / size for s in (many, one))
+        return Costs(float(few), both, one_way_s, float(added) / size, float(through) / few_bytes)
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
