@@ -15,10 +15,26 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
+import numpy as np
 from kerasoft.runtime import AllReduce, Downpour, StaleSynchronous
 from kerasoft.runtime.faults import Fault
+from kerasoft.runtime.servers.clients import downpour, stale_synchronous
+from kerasoft.runtime.servers.machine import SliceServer
+from kerasoft.runtime.servers.simulator import Simulation, run
 
 from tests.runtime.cases import fit_in_threads, mlp, shards
+
+
+def simulated(strategy, workers: int, steps: int, seconds) -> float:
+    """What the event-driven simulator says: seconds of an epoch, messages for nothing."""
+    by_clock = not isinstance(strategy, Downpour)
+    staleness = getattr(strategy, "staleness", 0)
+    clients = [stale_synchronous(0, steps, staleness) if by_clock else downpour(0, steps, 1, 1) for _ in range(workers)]
+    one = np.zeros(1, np.float32)
+    server = SliceServer(
+        range(workers), one, (), lambda p, s, g, i, r: (p, s), by_clock=by_clock, state=np.zeros(0, np.float32), sums=1
+    )
+    return run(Simulation(clients, [server], lambda w, t, p: one), compute_s=seconds)
 
 
 def main() -> None:
@@ -43,11 +59,14 @@ def main() -> None:
     for name, slow in cases.items():
         ms = options.ms / 1e3
         faults = [Fault(r, 0, t, "sleep", seconds=4 * ms if slow(r, t) else ms) for r in range(N) for t in range(steps)]
-        row = []
+        row, guess = [], []
         for strategy in strategies:
+            took = simulated(strategy, N, steps, lambda r, t, slow=slow: 4 * ms if slow(r, t) else ms)
+            guess.append(f"{1e3 * took / steps:.1f}")
             _, hooks, _ = fit_in_threads(mlp(), data, N, strategy, batch_size=N, faults=faults)
             row.append(f"{1e3 * hooks.ends[0].wall_s / hooks.ends[0].steps:.1f}")
         print(f"| {name} | " + " | ".join(row) + " |", flush=True)
+        print("| simulated | " + " | ".join(guess) + " |", flush=True)
 
 
 if __name__ == "__main__":
