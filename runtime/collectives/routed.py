@@ -25,6 +25,8 @@ from .tree import PLAIN, Node, covers, merged, put
 
 MEASURE = 15
 PROBES, LEAST_BYTES, MOST_BYTES, NEAR_BYTES = 7, 1 << 16, 16 << 20, 1 << 20
+SURE = 0.7
+"""Another topology than "direct" is taken only if it is predicted to cost less than this share: the model is no better."""
 PHASES[MEASURE] = "measuring the network"
 
 
@@ -51,7 +53,10 @@ class Routed(Exchange):
         self._near = self._shared() if topology in ("two_level", "auto") else None
         self.costs = self.measure(elements)
         self.costs_s = {n: self.cost_s(n, elements) for n in NAMES}
-        self.topology = min(self.costs_s, key=self.costs_s.__getitem__) if topology == "auto" else topology
+        cheapest = min(self.costs_s, key=self.costs_s.__getitem__)
+        if self.costs_s[cheapest] > SURE * self.costs_s["direct"]:
+            cheapest = "direct"
+        self.topology = cheapest if topology == "auto" else topology
         self.schedule: Schedule = schedule(self.topology, self.groups)
         costs = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in self.costs_s.items())
         self.remark = (
