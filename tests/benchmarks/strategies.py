@@ -23,6 +23,12 @@ import kerasoft as ks
 
 STRATEGIES = {
     "AllReduce": (lambda **o: kr.AllReduce(**o), "adam"),
+    "AllReduce double buffering": (lambda **o: kr.AllReduce(double_buffering=True, **o), "adam"),
+    "AllReduce, SGD(0.3)": (lambda **o: kr.AllReduce(**o), ks.optimizers.SGD(0.3)),
+    "AllReduce threshold, SGD(0.3)": (
+        lambda **o: kr.AllReduce(compression=kr.Threshold(density=0.005), **o),
+        ks.optimizers.SGD(0.3),
+    ),
     "LocalSGD tau=10": (lambda **o: kr.LocalSGD(10, **o), "adam"),
     "ParameterAveraging 5": (lambda **o: kr.ParameterAveraging(5, **o), "adam"),
     "ParameterAveraging best": (lambda **o: kr.ParameterAveraging(50, combine="best", **o), "adam"),
@@ -89,6 +95,8 @@ def main() -> None:
         make, optimizer = STRATEGIES[name]
         ks.utils.set_random_seed(1)
         model = mlp() if options.model == "mlp" else mnist.lenet()
+        if not isinstance(optimizer, str):
+            optimizer = type(optimizer).from_config(optimizer.get_config())
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         strategy = make(workers=options.workers)
         counters = watched(strategy)
