@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from .kinds import is_dataframe
 from .reader import RowReader
 
 ERROR = -1  # the sequence number of a record that holds an error text instead of a block
+WASTEFUL = 8  # sparse rows so many times as wide as the mean are worth a warning
+MANY_BYTES = 1 << 28  # if their blocks are as large
 
 
 @dataclasses.dataclass
@@ -100,17 +103,31 @@ def kept(records: Any) -> Any:
 
 
 def widest_rows(records: Any, names: Sequence[str]) -> dict[str, int]:
-    """The numbers of the fullest row of each of these packed arrays. One job."""
+    """The numbers of the fullest row of each of these packed arrays. One job. Warns of rows that are mostly filling."""
 
-    def measure(part: Iterator[Record]) -> Iterator[dict[str, int]]:
-        found = dict.fromkeys(names, 1)
+    def measure(part: Iterator[Record]) -> Iterator[tuple[int, dict[str, tuple[int, int]]]]:
+        rows, found = 0, dict.fromkeys(names, (1, 0))
         for _, sequence, block in part:
             if sequence != ERROR:
-                found = {name: max(width, block[name].shape[2]) for name, width in found.items()}
-        yield found
+                rows += len(block[names[0]])
+                for name, (width, numbers) in found.items():
+                    packed = block[name]
+                    found[name] = max(width, packed.shape[2]), numbers + int(np.count_nonzero(packed[:, 1]))
+        yield rows, found
 
     every = records.mapPartitions(measure).collect()
-    return {name: max((found[name] for found in every), default=1) for name in names}
+    rows, widths = max(sum(count for count, _ in every), 1), {}
+    for name in names:
+        widths[name] = max((found[name][0] for _, found in every), default=1)
+        mean = sum(found[name][1] for _, found in every) / rows
+        if widths[name] > WASTEFUL * max(mean, 1) and 8 * widths[name] * rows > MANY_BYTES:
+            warnings.warn(
+                f"the rows of input '{name.partition('/')[2]}' hold {mean:.1f} numbers on the average, the fullest "
+                f"{widths[name]}, and each takes the room of the fullest: {8 * widths[name] * rows / 1e9:.1f} GB on the "
+                "executors. Cut rows that are much fuller than the others.",
+                stacklevel=4,
+            )
+    return widths
 
 
 def evened(records: Any, widths: Mapping[str, int]) -> Any:

@@ -154,7 +154,8 @@ class SparseRows:
         real = places < last[:, None]
         np.minimum(places, np.maximum(last - 1, 0)[:, None], out=places)
         np.take(self.ids, places, out=made[:, 0], mode="clip")
-        np.multiply(self.values.take(places, mode="clip"), real, out=made[:, 1].view(np.float32))
+        np.take(self.values, places, out=made[:, 1].view(np.float32), mode="clip")
+        made[:, 1][~real] = 0
         made[last == first, 0] = 0
         return made
 

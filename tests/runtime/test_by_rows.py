@@ -24,14 +24,15 @@ def small(monkeypatch):
     monkeypatch.setattr(rows, "ROWS_PER_LOOKUP", 0)
 
 
-def source(optimizer):
-    """Two tables and a dense layer; one table is looked up at three places."""
+def source(optimizer, normalized=False):
+    """Two tables and a dense layer; one table is looked up at three places. `normalized`: calls of several stages."""
     ks.utils.set_random_seed(1)
     user, items = ks.Input((), dtype="int32", name="user"), ks.Input((2,), dtype="int32", name="items")
     table = ks.layers.Embedding(30, 3, name="items_table")
     x = ks.layers.Concatenate()(
         [ks.layers.Embedding(40, 3, name="users")(user), ks.layers.Flatten()(table(items)), table(user)]
     )
+    x = ks.layers.BatchNormalization(synchronized=True, name="norm")(x) if normalized else x
     x = ks.layers.Dropout(0.1)(ks.layers.Dense(4, activation="tanh", name="hidden")(x))
     model = ks.Model([user, items], ks.layers.Dense(1, name="out")(x))
     model.compile(optimizer, "mse")
@@ -47,7 +48,7 @@ OPTIMIZERS = {
 
 
 def fit(world_size, optimizer="adam", sizes=(13, 0, 29, 5, 20), **more):
-    made, arrays = source(OPTIMIZERS[optimizer]())
+    made, arrays = source(OPTIMIZERS[optimizer](), optimizer == "momentum")
     data, start = [], 0
     for n in sizes:
         data.append([{k: v[i : i + 7] for k, v in _cut(arrays, start, n).items()} for i in range(0, n, 7)])

@@ -8,6 +8,7 @@ from kerasoft.compiler import rows
 from kerasoft.runtime import AllReduce
 
 import kerasoft as ks
+from kerasoft.data import blocks
 from kerasoft.errors import DataError, LayerError
 from kerasoft.host import sparse
 from kerasoft.host.sparse import SparseRows
@@ -180,8 +181,17 @@ def _data(spark, kind):
     return spark.sparkContext.parallelize(list(zip(rows, Y)), 3)
 
 
+def _packed_records(spark):
+    """Records as a fit makes them, in two partitions."""
+    halves = [
+        (0, 0, {"x/features": SparseRows.of(X[: N // 2]).packed()}),
+        (1, 0, {"x/features": SparseRows.of(X[N // 2 :]).packed()}),
+    ]
+    return spark.sparkContext.parallelize(halves, 2)
+
+
 @pytest.mark.spark
-def test_rdds_and_dataframes_equal_one_process(spark):
+def test_rdds_and_dataframes_equal_one_process(spark, monkeypatch):
     data = {kind: _data(spark, kind) for kind in ("vectors", "scipy", "dataframe")}
     given = {"batch_size": N, "epochs": 2, "verbose": 0}
     here, there = network(ks, True), network(ks, True)
@@ -197,6 +207,10 @@ def test_rdds_and_dataframes_equal_one_process(spark):
     np.testing.assert_allclose(p, there.predict(x, verbose=0), atol=1e-6)
     p = np.array(there.predict(data["scipy"]).collect())
     np.testing.assert_allclose(p, there.predict(X, verbose=0), atol=1e-6)
+    monkeypatch.setattr(blocks, "MANY_BYTES", 0)
+    monkeypatch.setattr(blocks, "WASTEFUL", 2)
+    with pytest.warns(UserWarning, match="'features' hold 3.7 numbers on the average, the fullest 12, and each takes"):
+        blocks.widest_rows(_packed_records(spark), ["x/features"])
     bad = spark.sparkContext.parallelize([(X[0], Y[0]), (X[0, :7], Y[0])], 1)
     with pytest.raises(DataError, match="input 'features' is a vector of size 7; expected 40 .row 1 of partition 0"):
         there.evaluate(bad, verbose=0)
