@@ -16,6 +16,8 @@ from .convolution_calls import attributes, call, floats, post_of, spec_of
 from .lowerings import lowering
 
 BY_SIZE = 0  # the order of the work, by the rule in winograd.cpp
+TRANSFORMS = 16  # cycles for each channel and filter of a tile
+GRADIENT_TRANSFORMS = 64  # those of kernels' gradients, which go through memory
 WORTH = 1.25  # times fewer cycles than a plain convolution, by the estimate below, to be taken unmeasured
 
 
@@ -29,11 +31,13 @@ def _fits_sizes(x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any
     )
 
 
-def cycles(x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any]) -> tuple[float, float]:
+def cycles(
+    x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any], transforms: int = TRANSFORMS
+) -> tuple[float, float]:
     """Cycles of a core for a tile of outputs: of a plain convolution, and this way. Fitted to one processor with AVX-512.
 
-    A product of 16 numbers takes a cycle; transforms of inputs and outputs 16 for each channel and filter, where filters are
-    padded to 32; the kernel is transformed once, whatever the number of tiles.
+    A product of 16 numbers takes a cycle; filters are padded to 32; the kernel is transformed once, whatever the number of
+    tiles.
     """
     spec = spec_of(x, kernel, attrs)
     assert spec is not None
@@ -42,11 +46,11 @@ def cycles(x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any]) ->
     tiles = -(-height // side) * -(-width // side)
     plain = taps**2 * channels * kernel[-1] / 16 * height * width / tiles
     pairs = channels * filters
-    return plain, 36 / 16 * pairs + 16 * (channels + filters) + 12 * pairs / max(1, tiles * x[0])
+    return plain, 36 / 16 * pairs + transforms * (channels + filters) + 12 * pairs / max(1, tiles * x[0])
 
 
-def _pays(x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any]) -> bool:
-    plain, transformed = cycles(x, kernel, attrs)
+def _pays(*sizes: Any) -> bool:
+    plain, transformed = cycles(*sizes)
     return plain > WORTH * transformed
 
 
@@ -74,7 +78,7 @@ def _prefers_grad_input(types: Sequence[Any], attrs: Mapping[str, Any], threads:
 
 
 def _prefers_grad_kernel(types: Sequence[Any], attrs: Mapping[str, Any], threads: int) -> bool:
-    return _pays(types[0].shape, attrs["kernel_shape"], attrs)
+    return _pays(types[0].shape, attrs["kernel_shape"], attrs, GRADIENT_TRANSFORMS)
 
 
 def _forward(

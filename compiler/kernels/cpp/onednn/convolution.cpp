@@ -226,22 +226,20 @@ void grad_input(ffi::ThreadPool& pool, const Shape& s, const float* dy, const fl
   convolve(pool, s, Pass::kGradInput, 0, dy, kernel, nullptr, dx);
 }
 
-void grad_kernel(ffi::ThreadPool& pool, const Shape& s, const float* x, const float* dy, float* dkernel,
-                 float* dbias) {
+void grad_kernel(ffi::ThreadPool& pool, const Shape& s, const float* x, const float* dy, float* dkernel) {
   memory::desc wanted = s.user_kernel();
   if (s.batch == 0) {
     std::memset(dkernel, 0, wanted.get_size());
-    if (dbias) std::memset(dbias, 0, s.filters * sizeof(float));
     return;
   }
   Cut cut(pool, s.batch);
-  auto made = plan(Pass::kGradKernel, s, cut, dbias ? kBias : 0);
+  auto made = plan(Pass::kGradKernel, s, cut, 0);
   const Convolution& first = *made.front();
-  size_t scratch = 0, kernel = aligned(first.kernel.get_size()), bias = aligned(s.filters * sizeof(float));
+  size_t scratch = 0, kernel = aligned(first.kernel.get_size());
   for (auto& one : made) scratch = std::max(scratch, aligned(one->scratch.get_size()));
-  Workspace space((scratch + kernel + bias) * cut.parts);
+  Workspace space((scratch + kernel) * cut.parts);
   char* base = static_cast<char*>(space.data());
-  char *kernels = base + scratch * cut.parts, *biases = kernels + kernel * cut.parts;
+  char *kernels = base + scratch * cut.parts;
   each(pool, cut, [&](int64_t part) {
     Range r = range_of(s.batch, cut.parts, part);
     const Convolution& c = *made[part];
@@ -250,8 +248,6 @@ void grad_kernel(ffi::ThreadPool& pool, const Shape& s, const float* x, const fl
         {DNNL_ARG_DIFF_DST, at(c.target, dy + r.begin * s.output_row())},
         {DNNL_ARG_DIFF_WEIGHTS, at(c.kernel, kernels + part * kernel)},
         {DNNL_ARG_SCRATCHPAD, at(c.scratch, base + part * scratch)}};
-    if (dbias)
-      arguments.emplace(DNNL_ARG_DIFF_BIAS, at(memory::desc({s.filters}, Type::f32, Tag::x), biases + part * bias));
     run(c.primitive, arguments);
   });
   int64_t floats = first.kernel.get_size() / sizeof(float);
@@ -265,11 +261,6 @@ void grad_kernel(ffi::ThreadPool& pool, const Shape& s, const float* x, const fl
         for (int64_t i = r.begin; i < r.end; ++i) total[i] += more[i];
       }
     });
-  }
-  if (dbias) {
-    std::memcpy(dbias, biases, s.filters * sizeof(float));
-    for (int64_t part = 1; part < cut.parts; ++part)
-      for (int64_t i = 0; i < s.filters; ++i) dbias[i] += reinterpret_cast<const float*>(biases + part * bias)[i];
   }
   reorder(pool, first.kernel, kernels, wanted, dkernel, s.groups == 1 ? 0 : 1);
 }
@@ -316,12 +307,9 @@ static ffi::Error GradInput(ffi::ThreadPool pool, Spec spec, Floats dy, Floats k
   return guarded([&] { grad_input(pool, Shape(spec), dy.typed_data(), kernel.typed_data(), dx->typed_data()); });
 }
 
-static ffi::Error GradKernel(ffi::ThreadPool pool, Spec spec, Floats x, Floats dy, ffi::RemainingRets results) {
-  return guarded([&] {
-    auto dkernel = results.get<Floats>(0);
-    float* dbias = results.size() > 1 ? (*results.get<Floats>(1))->typed_data() : nullptr;
-    grad_kernel(pool, Shape(spec), x.typed_data(), dy.typed_data(), (*dkernel)->typed_data(), dbias);
-  });
+static ffi::Error GradKernel(ffi::ThreadPool pool, Spec spec, Floats x, Floats dy, Result dkernel) {
+  return guarded(
+      [&] { grad_kernel(pool, Shape(spec), x.typed_data(), dy.typed_data(), dkernel->typed_data()); });
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvForward, Forward,
@@ -334,7 +322,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvForward, Forward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvGradInput, GradInput,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<Spec>("spec").Arg<Floats>().Arg<Floats>().Ret<Floats>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvGradKernel, GradKernel,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<Spec>("spec").Arg<Floats>().Arg<Floats>().RemainingRets());
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<Spec>("spec").Arg<Floats>().Arg<Floats>().Ret<Floats>());
 
 KERASOFT_TARGET("conv", ConvForward);
 KERASOFT_TARGET("conv_grad_input", ConvGradInput);

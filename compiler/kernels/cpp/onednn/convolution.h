@@ -38,8 +38,6 @@ struct Convolution {
 void forward(ffi::ThreadPool& pool, const Shape& shape, int64_t post, const float* x, const float* kernel,
              const float* bias, float* y);
 void grad_input(ffi::ThreadPool& pool, const Shape& shape, const float* dy, const float* kernel, float* dx);
-// dbias may be null.
-void grad_kernel(ffi::ThreadPool& pool, const Shape& shape, const float* x, const float* dy, float* dkernel,
-                 float* dbias);
+void grad_kernel(ffi::ThreadPool& pool, const Shape& shape, const float* x, const float* dy, float* dkernel);
 
 }  // namespace kerasoft
