@@ -66,7 +66,8 @@ def run_local(
 
     1. per epoch: hooks, then per batch one fused gradient and update step, of small models several in one call; sums stay
        on the device until a report
-    2. reports to the hooks every 0.1 s, or before the next step if a hook wants every one
+    2. reports to the hooks every 0.1 s, or before the next step if a hook wants every one; otherwise of all steps but the
+       last, so that the next batch is made while that one is computed
     3. validation, end of the epoch, hooks' decision
 
     Args:
@@ -185,12 +186,13 @@ class LocalLoop:
                 compute_s += t0 - t1
             number += len(real)
             if each or t0 - last > REPORT_S or group.waiting >= MOST_STEPS:
-                decision = self._report(epoch, group, input_s, compute_s)
+                decision = self._report(epoch, group, input_s, compute_s, keep=0 if each else 1)
                 input_s = compute_s = 0.0
                 last = t0 = clock()
                 if decision is not None:
                     self._follow(decision)
                     if decision.stop:
+                        self._report(epoch, group, 0.0, 0.0)
                         return
         self._follow(self._report(epoch, group, input_s, compute_s))
 
@@ -243,10 +245,10 @@ class LocalLoop:
         self.iteration += count
         return sums
 
-    def _report(self, epoch: int, group: _Group, input_s: float, compute_s: float) -> Decision | None:
-        """Fetches the sums of the pending steps, which waits for them, and tells the hooks."""
+    def _report(self, epoch: int, group: _Group, input_s: float, compute_s: float, keep: int = 0) -> Decision | None:
+        """Fetches the sums of the pending calls but the last `keep`, which waits for them, and tells the hooks."""
         begin = time.perf_counter()
-        fetched = group.fetch()
+        fetched = group.fetch(keep)
         compute_s += time.perf_counter() - begin
         self._charge("input", input_s)
         self._charge("compute", compute_s)
@@ -254,7 +256,7 @@ class LocalLoop:
             return None
         count = len(fetched)
         times = {"input": input_s / count, "compute": compute_s / count}
-        done = self.iteration - count + 1
+        done = self.iteration - group.waiting - count + 1
         reports = [
             StepReport(epoch, number, rows, sums, times, done + i) for i, (number, rows, sums) in enumerate(fetched)
         ]
@@ -317,15 +319,17 @@ class _Group:
         self._pending.append((number, rows, sums))
         self.waiting += len(rows)
 
-    def fetch(self) -> list[tuple[int, int, np.ndarray]]:
-        """Number, rows and sums of each step that was pending; waits for them."""
+    def fetch(self, keep: int = 0) -> list[tuple[int, int, np.ndarray]]:
+        """Number, rows and sums of each step that was pending, but for the last `keep` calls; waits for them."""
         found: list[tuple[int, int, np.ndarray]] = []
-        for number, rows, sums in self._pending:
+        ready = self._pending[: len(self._pending) - keep]
+        for number, rows, sums in ready:
             found += zip(range(number, number + len(rows)), rows, np.asarray(sums).reshape(-1, len(self.sums)))
         if found:
             self.sums = self.sums + np.sum(np.stack([sums for _, _, sums in found]), axis=0, dtype=np.float64)
         self.steps, self.rows = self.steps + len(found), self.rows + sum(rows for _, rows, _ in found)
-        self._pending, self.waiting = [], 0
+        self._pending = self._pending[len(ready) :]
+        self.waiting -= len(found)
         return found
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from kerasoft.runtime.local import LocalLoop
-from kerasoft.runtime.loop import Event, TrainJob
+from kerasoft.runtime.loop import Decision, Event, TrainJob
 
 import kerasoft as ks
 from kerasoft.callbacks.base import CallbackList
@@ -138,3 +138,57 @@ def test_events_are_shown_and_kept(model, capsys):
     far.hooks.callbacks.callbacks[0].verbose = 1
     far.hooks.on_event(Event("retrying", "going on"))
     assert capsys.readouterr().out == "going on\n"
+
+
+def test_a_batch_is_made_while_the_step_before_it_runs(model, monkeypatch):
+    """With reports as often as can be: no sums are waited for that were asked for by the last call."""
+    monkeypatch.setattr("kerasoft.runtime.local.REPORT_S", 0.0)
+    arrays = to_arrays(model, X, Y)
+    program = model._program(arrays.signature, "train")
+    made, waited, seen, reports = 0, set(), [], []
+
+    class Sums:
+        def __init__(self, number, sums):
+            self.number, self.sums = number, sums
+
+        def __array__(self, dtype=None, copy=None):
+            waited.add(self.number)
+            return np.asarray(self.sums)
+
+    class Late:
+        """A step whose sums say when they are read."""
+
+        def __getattr__(self, name):
+            return getattr(program.step, name)
+
+        def train(self, *args):
+            nonlocal made
+            *after, sums = program.step.train(*args)
+            made += 1
+            return (*after, Sums(made - 1, sums))
+
+        def together(self, *args):
+            return 1
+
+    class Feed(ArrayFeed):
+        def epoch(self, epoch, first=0):
+            for batch in super().epoch(epoch, first):
+                seen.append((made, sorted(waited)))
+                yield batch
+
+    class Told:
+        def on_epoch_begin(self, epoch):
+            return None
+
+        def on_steps(self, told):
+            reports.extend((r.step, r.iteration) for r in told)
+
+        def on_epoch_end(self, end):
+            assert (end.steps, end.rows) == (5, 40)
+            return Decision()
+
+    slots = model.optimizer.variables_to_slots(program.source.layout)
+    job = TrainJob(program.source, *program.store.read(), slots, batch_size=8, epochs=1, learning_rate=0.1)
+    LocalLoop(job, Told(), Late()).run(Feed(arrays, 8), None)
+    assert seen == [(n, list(range(n - 1))) for n in range(5)]
+    assert reports == [(n, n + 1) for n in range(5)]
