@@ -1,4 +1,4 @@
-"""Word vectors by skip-grams with negative sampling, trained asynchronously with functions of one's own (DeepDist's way).
+"""Shows word vectors by skip-grams with negative sampling, trained asynchronously with functions of one's own (DeepDist's way).
 
 The text is Python's own documentation: the language reference that `help()` reads and the docstrings of the standard library.
 

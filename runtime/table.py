@@ -96,7 +96,7 @@ def bucket(count: int) -> int:
     """Room for `count`: at least, and at most about a fifth more; one of few numbers, and a multiple of 64.
 
     >>> [bucket(n) for n in (0, 64, 65, 1000, 100_000)]
-    [64, 64, 128, 1024, 104832]
+    [64, 64, 128, 1024, 110272]
     """
     units = max(-(-count // ALIGNMENT), 1)
     step = 2 ** (math.ceil(4 * math.log2(units)) / 4)
