@@ -5,7 +5,9 @@ vector of the 670k-parameter MLP's length; everything else is the real loop: bat
 all-gather, reports. The overhead is the time of a step minus the sleep and minus the same Adam over all parameters in one
 process.
 
-    python tests/benchmarks/distributed_overhead.py [--sleep-ms 60] [--steps 60] [--ranks 1 2 4]
+    python tests/benchmarks/distributed_overhead.py [--sleep-ms 60] [--steps 60] [--ranks 1 2 4] [--units 512]
+
+`--units 2277` makes a vector as long as Inception-v1's (7.0 million).
 
 `--scheduling 4 16` measures, on a local Spark of so many task slots, the share of a fit's wall time outside the loop
 (launch of the barrier job, rendezvous, start and end) for a fit of `--fit-seconds` of sleep-padded steps: BigDL's two jobs
@@ -205,8 +207,8 @@ def update_alone(made) -> float:
     return statistics.median(times) * 1e3
 
 
-def overhead(sleep_ms: float, steps: int, ranks: list[int]) -> None:
-    made = source()
+def overhead(sleep_ms: float, steps: int, ranks: list[int], units: int) -> None:
+    made = source(units)
     alone = update_alone(made)
     print(
         f"| ranks | ms/step | overhead over sleep {sleep_ms:g} ms + Adam {alone:.2f} ms | phases, ms/step |\n|---|---|---|---|"
@@ -272,6 +274,7 @@ def main() -> None:
     parser.add_argument("--sleep-ms", type=float, default=60.0)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--units", type=int, default=512)
     parser.add_argument("--scheduling", type=int, nargs="+", default=[])
     parser.add_argument("--overlap", action="store_true")
     parser.add_argument("--fit-seconds", type=float, default=180.0)
@@ -281,7 +284,7 @@ def main() -> None:
     elif options.overlap:
         overlap(options.sleep_ms, options.steps, options.ranks)
     else:
-        overhead(options.sleep_ms, options.steps, options.ranks)
+        overhead(options.sleep_ms, options.steps, options.ranks, options.units)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,146 @@
+"""Sleep-padded steps of ranks that are hosts of their own: network namespaces whose links carry so many Mbit/s. Needs root.
+
+    python tests/benchmarks/limited_links.py [--mbit 100] [--parameters 700000] [--sleep-ms 300] [--ranks 2 4 8 16]
+
+A step is a sleep (the gradient), a real reduce-scatter and a real all-gather over TCP by each topology; no Spark, no update.
+Beside the measured milliseconds stand those of `kerasoft.runtime.scaling`, with alpha and beta as two ranks measured them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import multiprocessing
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
+import numpy as np
+
+BRIDGE, SUBNET = "kslinks", "10.77.13."
+NEW_NETWORK = 0x40000000
+
+
+def run(line: str) -> None:
+    subprocess.run(line.split(), check=True)
+
+
+@contextlib.contextmanager
+def hosts(number: int, mbit: float):
+    """Namespaces kslinks0.. on one bridge; both directions of each link are limited. Yields the bridge's address."""
+    made = []
+    limit = f"root tbf rate {mbit:g}mbit burst 64kb latency 200ms"
+    try:
+        run(f"ip link add {BRIDGE} type bridge")
+        run(f"ip addr add {SUBNET}254/24 dev {BRIDGE}")
+        run(f"ip link set {BRIDGE} up")
+        for i in range(number):
+            name = f"{BRIDGE}{i}"
+            run(f"ip netns add {name}")
+            made.append(name)
+            run(f"ip link add {name} type veth peer name eth0 netns {name}")
+            run(f"ip link set {name} master {BRIDGE} up")
+            run(f"tc qdisc add dev {name} {limit}")
+            for line in (f"addr add {SUBNET}{i + 1}/24 dev eth0", "link set eth0 up", "link set lo up"):
+                run(f"ip -n {name} {line}")
+            run(f"tc -n {name} qdisc add dev eth0 {limit}")
+        yield f"{SUBNET}254"
+    finally:
+        for name in made:
+            subprocess.run(["ip", "netns", "del", name])
+        subprocess.run(["ip", "link", "del", BRIDGE])
+
+
+def rank_main(address, secret, rank, world_size, options, results) -> None:
+    with open(f"/run/netns/{BRIDGE}{rank}") as namespace:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), NEW_NETWORK):
+            raise OSError(ctypes.get_errno(), "setns")
+    from kerasoft.runtime.collectives import PeerListener, connect
+    from kerasoft.runtime.collectives.topology import schedule
+    from kerasoft.runtime.rendezvous import ControlClient
+
+    alone = tuple(range(world_size))
+    vector = np.ones(options.parameters, np.float32)
+    with ControlClient(address, secret, 1, rank) as client:
+        listener = PeerListener(client.local_address)
+        table = client.join(listener.address)
+        with connect(
+            table, rank, secret, 1, listener=listener, transports=("tcp",), topology="auto", groups=alone
+        ) as collective:
+            costs = collective.measure(options.parameters) if world_size == 2 else None
+            for name in options.topologies:
+                collective.topology, collective.schedule = name, schedule(name, alone)
+                collective._plans.clear()
+                collective.barrier()
+                seconds = []
+                for _ in range(options.steps):
+                    began = time.perf_counter()
+                    time.sleep(options.sleep_ms / 1e3)
+                    owned = collective.reduce_scatter(vector)
+                    collective.all_gather(owned, options.parameters)
+                    seconds.append(time.perf_counter() - began)
+                if rank == 0:
+                    results.put((name, statistics.median(seconds) * 1e3, costs))
+            collective.barrier()
+
+
+def measured(world_size: int, options) -> list:
+    """(topology, milliseconds a step, costs or None) for each topology."""
+    from kerasoft.runtime.rendezvous import ControlServer
+    from kerasoft.runtime.wire import new_secret
+
+    context = multiprocessing.get_context("fork")
+    secret = new_secret()
+    with hosts(world_size, options.mbit) as host, ControlServer(secret, host) as server:
+        server.start_generation(1, world_size)
+        results = context.Queue()
+        ranks = [
+            context.Process(target=rank_main, args=(server.address, secret, r, world_size, options, results))
+            for r in range(world_size)
+        ]
+        for process in ranks:
+            process.start()
+        try:
+            return [results.get(timeout=120) for _ in options.topologies]
+        finally:
+            for process in ranks:
+                process.join(10)
+                if process.is_alive():
+                    process.kill()
+
+
+def main() -> None:
+    from kerasoft.runtime import AllReduce
+    from kerasoft.runtime.scaling import Job, Network, predict
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mbit", type=float, default=100)
+    parser.add_argument("--parameters", type=int, default=700_000)
+    parser.add_argument("--sleep-ms", type=float, default=300)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8, 16])
+    parser.add_argument("--topologies", nargs="+", default=["direct", "ring"])
+    options = parser.parse_args()
+    _, _, costs = measured(2, options)[0]
+    network = Network(costs.alpha_s, costs.both_s, add_s=costs.add_s)
+    print(f"alpha {costs.alpha_s * 1e6:.0f} us, beta {costs.both_s * 1e9:.2f} ns/byte")
+    print("| ranks | topology | ms/step | predicted | off | exchange alone |\n|---|---|---|---|---|---|")
+    for world_size in options.ranks:
+        for name, ms, _ in measured(world_size, options):
+            job = Job(options.parameters, options.sleep_ms / 1e3, world_size, network, update_s=0)
+            said = predict(AllReduce(topology=name), job)
+            exchange = said.sync_s * 1e3 / (ms - options.sleep_ms) - 1
+            print(
+                f"| {world_size} | {name} | {ms:.1f} | {said.step_s * 1e3:.1f} | {said.step_s * 1e3 / ms - 1:+.1%} "
+                f"| {exchange:+.0%} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
