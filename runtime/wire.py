@@ -121,7 +121,10 @@ def new_secret() -> bytes:
 
 def _wait(sock: socket.socket, event: int, timeout_s: float | None, waiting_for: str) -> None:
     poller = select.poll()
-    poller.register(sock, event)
+    try:
+        poller.register(sock, event)
+    except ValueError as error:  # another thread hung up
+        raise Closed(f"this end closed the connection while waiting for {waiting_for}") from error
     if not poller.poll(None if timeout_s is None else max(0.0, timeout_s) * 1000):
         raise WaitTimeout(f"waited {timeout_s:g} s for {waiting_for}, and no byte moved.")
 

@@ -1,6 +1,7 @@
 """Frames, messages and the handshake: what goes in comes out, and nothing else gets through."""
 
 import json
+import select
 import socket
 import threading
 import time
@@ -234,3 +235,12 @@ def test_every_interface_is_refused():
     for host in ("", "0.0.0.0", "::"):
         with pytest.raises(ValueError, match="opens every interface"):
             wire.listen(host)
+
+
+def test_a_connection_that_this_end_closed_is_closed():
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    with right:
+        left.close()
+        with pytest.raises(wire.Closed, match="this end closed"):
+            wire._wait(left, select.POLLIN, None, "an answer")
