@@ -159,9 +159,9 @@ def plain(nodes: int, gbit: float = 10) -> float:
 
 
 def save(figure, file: pathlib.Path, dpi: int) -> None:
-    """As PNG of few colours."""
+    """As PNG of 128 colours."""
     figure.savefig(file, dpi=dpi)
-    Image.open(file).convert("RGB").quantize(64).save(file, optimize=True)
+    Image.open(file).convert("RGB").quantize(128).save(file, optimize=True)
 
 
 def cray(folder: pathlib.Path) -> None:
@@ -205,7 +205,7 @@ def curves(folder: pathlib.Path) -> None:
             for i, name in enumerate(STRATEGIES):
                 y = [100 * step(name, model, gbit, n).efficiency for n in NODES]
                 axes.plot(NODES, y, label=name, color=plt.cm.tab20(i), linestyle="-" if i < 6 else "--")
-            axes.set(xscale="log", ylim=(0, 105), title=f"{model}, {gbit} GbE")
+            axes.set(xscale="log", ylim=(0, 122), title=f"{model}, {gbit} GbE")
             axes.set_xticks((2, 8, 32, 128, 1024), ("2", "8", "32", "128", "1024"))
             axes.minorticks_off()
             axes.grid(alpha=0.3)
