@@ -125,6 +125,11 @@ class Part:
         ]
         if rest:
             lines.append(f"{1e3 * sum(r.seconds for r in rest):9.3f}  in {len(rest)} others")
+        if any(r.share > 1 for r in shown):
+            lines.append(
+                "above 100 %: arrays that lay in a cache; or Winograd's kernels, which need fewer operations than the plain "
+                "convolution's that are counted"
+            )
         return lines
 
     def _layers(self) -> list[str]:

@@ -33,7 +33,8 @@ class Region:
     """
     Attributes:
         name: of XLA's instruction. kernel: what computes it. nodes: the graph's nodes inside.
-        flops, bytes: see above. seconds: 0 where the profiler saw nothing. share: of the machine's peak, from 0 to 1.
+        flops, bytes: see above. seconds: 0 where the profiler saw nothing. share: of the machine's peak;
+            above 1 for arrays out of a cache, and where a kernel needs fewer operations than are counted (Winograd's).
     """
 
     name: str
