@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from .control_client import ControlClient
 from .errors import DriverLost
 from .faults import describe
-from .rendezvous import ControlClient
 from .reports import Stopwatch
 from .store import ShardStore
 from .worker import Settings, Trainer, shards_of

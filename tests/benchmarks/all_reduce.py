@@ -26,7 +26,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 import numpy as np
 from kerasoft.runtime import wire
 from kerasoft.runtime.collectives import PeerListener, connect
-from kerasoft.runtime.rendezvous import ControlClient, ControlServer
+from kerasoft.runtime.control_client import ControlClient
+from kerasoft.runtime.rendezvous import ControlServer
 
 WAYS = {"tcp": ("tcp",), "unix": ("unix",), "shm": ("shm",)}
 GLOO = "gloo"

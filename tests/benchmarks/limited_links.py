@@ -62,7 +62,7 @@ def rank_main(address, secret, rank, world_size, options, results) -> None:
             raise OSError(ctypes.get_errno(), "setns")
     from kerasoft.runtime.collectives import PeerListener, connect
     from kerasoft.runtime.collectives.topology import schedule
-    from kerasoft.runtime.rendezvous import ControlClient
+    from kerasoft.runtime.control_client import ControlClient
 
     alone = tuple(range(world_size))
     vector = np.ones(options.parameters, np.float32)

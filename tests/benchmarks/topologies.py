@@ -23,7 +23,7 @@ import numpy as np
 def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None:
     from kerasoft.runtime.collectives import PeerListener, connect
     from kerasoft.runtime.collectives.topology import NAMES, schedule
-    from kerasoft.runtime.rendezvous import ControlClient
+    from kerasoft.runtime.control_client import ControlClient
 
     groups = [r // 2 * 2 for r in range(world_size)]
     with ControlClient(address, secret, 1, rank) as client:

@@ -7,10 +7,11 @@ import time
 
 import numpy as np
 import pytest
-from kerasoft.runtime import rendezvous, wire
+from kerasoft.runtime import control_client, rendezvous, wire
 from kerasoft.runtime.collectives import Peer, PeerListener, connect
+from kerasoft.runtime.control_client import ControlClient
 from kerasoft.runtime.errors import DriverLost, HandshakeError, PeerFrozen, PeerLost, WaitTimeout
-from kerasoft.runtime.rendezvous import ControlClient, ControlServer
+from kerasoft.runtime.rendezvous import ControlServer
 
 SECRET = wire.new_secret()
 
@@ -120,7 +121,7 @@ def test_many_threads_may_send(server):
 def test_a_loss_is_an_event(server):
     zero, one = joined(server)
     one.at(17, "reduce_scatter")
-    time.sleep(rendezvous.HEARTBEAT_S + 0.2)
+    time.sleep(control_client.HEARTBEAT_S + 0.2)
     began = time.monotonic()
     one.abandon()
     lost = next_of(server, "lost")

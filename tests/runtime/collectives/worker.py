@@ -8,8 +8,8 @@ sys.path.insert(0, ".")
 
 import numpy as np  # noqa: E402
 from kerasoft.runtime.collectives import PeerListener, connect  # noqa: E402
+from kerasoft.runtime.control_client import ControlClient  # noqa: E402
 from kerasoft.runtime.errors import WorkerLost  # noqa: E402
-from kerasoft.runtime.rendezvous import ControlClient  # noqa: E402
 
 
 def main(address, secret, rank, transports, timeout_s, elements=20_000):

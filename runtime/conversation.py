@@ -1,0 +1,359 @@
+"""One attempt at a fit, as the driver sees it: it answers the workers, commits checkpoints, and notices who is gone."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import Checkpoint, Checkpoints
+from .collectives import slices
+from .errors import DistributedError, WorkerLost
+from .faults import Sign, verdict
+from .launcher import Attempt
+from .loop import Event
+from .progress import Progress
+from .rank import HERE
+from .rendezvous import FORMED, FROZEN, LOST, REJOINED, ControlServer
+from .reports import Stopwatch, add
+from .wire import Message
+from .worker import KEPT, Settings
+
+GRACE_S = 1.0  # after the first sign of a failure, for the one that explains it
+LAST_WORDS_S = 5.0  # after all workers ended without an error, for messages on their way
+
+
+class Failed(Exception):
+    """Inside an attempt: the workers cannot go on, `error` says why."""
+
+    def __init__(self, error: DistributedError):
+        super().__init__(str(error))
+        self.error = error
+
+
+class Conversation:
+    """The driver's side of one attempt.
+
+    Args:
+        settings: of its workers.
+        server: where they connect; its generation is this attempt's.
+        attempt: the workers, started.
+        checkpoints: where progress is kept.
+        progress: of the fit.
+        watch: charged with the driver's phases.
+
+    Attributes:
+        counters: of each rank, when they have finished.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        server: ControlServer,
+        attempt: Attempt,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        watch: Stopwatch,
+    ):
+        self.settings, self.server, self.attempt = settings, server, attempt
+        self.checkpoints, self.progress, self.watch = checkpoints, progress, watch
+        self.counters: list[dict[str, Any]] = []
+        layout, world = progress.job.source.layout, settings.world_size
+        self.V = layout.V
+        self._cuts = slices(layout.V, world)
+        self._parts = settings.method.parts(layout.P, layout.V, world)
+        self._replaceable = settings.method.replaceable(world)
+        self._signs: list[Sign] = []
+        self._where: dict[int, tuple[str, int]] = {}
+        self._pending: collections.deque[Message] = collections.deque()
+        self._saving: dict[tuple[int, int], dict[int, Message]] = {}
+        self._hook_states: dict[tuple[int, int], dict[str, Any]] = {}
+        self._begun: Checkpoint | None = None
+        self._missing: dict[int, tuple[float, Sign]] = {}  # ranks whose place is to be taken: since when, how they went
+
+    def run(self, start: Checkpoint) -> Checkpoint:
+        """From `start` to the end state.
+
+        Raises:
+            Failed: the workers cannot go on.
+        """
+        progress = self.progress
+        self._wait_formed()
+        formed = progress.told_at = progress.epoch_started = time.perf_counter()
+        try:
+            self._send_start(start)
+            final = self._follow()
+        finally:  # what the workers did since they last told of it is lost, if they failed
+            self.watch.lap("training", progress.told_at - formed)
+            progress.training_s += progress.told_at - formed
+        self._wait_done()
+        self.watch.lap("scheduling")
+        return final
+
+    def _next(self) -> Message:
+        """The next message that is not housekeeping.
+
+        Raises:
+            Failed: the workers cannot go on.
+        """
+        if self._pending:
+            return self._pending.popleft()
+        silent = 0
+        while True:
+            event = self.server.next_event(0.1)
+            for since, sign in self._missing.values():
+                if time.monotonic() - since > self.settings.timeout_s:  # nobody came in its place
+                    self._signs.append(sign)
+                    self._fail()
+            if event is None:
+                # Ranks that end well send their last word first; on a busy machine it may be read a little later.
+                silent += self.attempt.done()
+                if silent and (self.attempt.error() is not None or silent > LAST_WORDS_S * 10):
+                    self._fail()
+                continue
+            if event.kind == HERE:
+                self._where[event.rank] = (event.fields["host"], event.fields["pid"])
+            elif event.kind == "event":
+                f = event.fields
+                self.progress.hooks.on_event(Event(f["kind"], f["text"], f.get("details", {})))
+            elif event.kind in (LOST, FROZEN, "failed"):
+                if self._goes_on_without(event):
+                    continue
+                self._signs.append(Sign(event.kind, event.rank, event.fields))
+                self._fail()
+            elif event.kind == REJOINED:
+                self._welcome(event.rank)
+            else:
+                return event
+
+    def _goes_on_without(self, event: Message) -> bool:
+        """Whether another process will take the place of the rank that is gone, and nobody need begin anew."""
+        if self._begun is None or event.rank not in self._replaceable or event.kind == FROZEN:
+            return False
+        if event.kind == LOST:
+            f = event.fields
+            text = f"rank {event.rank} (host {f['host']}, pid {f['pid']}) was lost ({f['reason']}); another process takes its place"
+            details = {k: f[k] for k in ("rank", "host", "pid", "step", "phase")}
+            self.progress.hooks.on_event(Event("worker_lost", text, details))
+            self._missing[event.rank] = (time.monotonic(), Sign(event.kind, event.rank, event.fields))
+            return True
+        return event.fields["cause"] == "environment"  # neither its own error nor an accusation of somebody else
+
+    def _welcome(self, rank: int) -> None:
+        """Lets a rank that is there again go on where the servers say."""
+        assert self._begun is not None
+        self._missing.pop(rank, None)
+        peer = self.server.table[rank]
+        self._where[rank] = (peer.host, peer.pid)
+        self._send_start_to(rank, self._begun, resume=True)
+        self.progress.hooks.on_event(
+            Event("worker_replaced", f"{peer} goes on where rank {rank} was lost", {"rank": rank})
+        )
+
+    def _fail(self) -> None:
+        """Collects what explains the failure, and raises it.
+
+        Steps and slices of a checkpoint that are on their way still count: what all ranks had done is not lost.
+        """
+        witnesses = self.server.status()
+        deadline = time.monotonic() + GRACE_S
+        while time.monotonic() < deadline:
+            event = self._pending.popleft() if self._pending else self.server.next_event(0.05)
+            if event is None:
+                continue
+            if event.kind in (LOST, FROZEN, "failed"):
+                self._signs.append(Sign(event.kind, event.rank, event.fields))
+            elif event.kind == "steps":
+                self._on_steps(event)
+            elif event.kind == "checkpoint":
+                self._on_checkpoint(event)
+            if any(s.kind == "failed" and s.fields["cause"] == "own" for s in self._signs):
+                break
+        raise Failed(verdict(self._signs, self._where, self.attempt.error(), witnesses))
+
+    def _wait_formed(self) -> None:
+        launched = time.perf_counter()
+        while (message := self._next()).kind != FORMED:
+            pass
+        for row in message.fields["table"]:
+            self._where[row[0]] = (row[1], row[2])
+        setup: dict[str, float] = {}
+        for peer in self.server.table:
+            add(setup, {k: s / len(self.server.table) for k, s in peer.capabilities.get("times", {}).items()})
+        spent = time.perf_counter() - launched
+        scale = min(1.0, spent / max(sum(setup.values()), 1e-9))
+        for phase, s in setup.items():
+            self.watch.lap(phase, s * scale)
+        self.watch.lap("scheduling")
+
+    def _wait_done(self) -> None:
+        deadline = time.monotonic() + self.settings.timeout_s
+        while not self.attempt.done() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _send_start(self, start: Checkpoint) -> None:
+        for rank in range(self.settings.world_size):
+            self._send_start_to(rank, start)
+        self._begun = start
+
+    def _send_start_to(self, rank: int, start: Checkpoint, resume: bool = False) -> None:
+        fields = {
+            "epoch": start.epoch, "step": start.step, "iteration": start.iteration, "learning_rate": self.progress.rate,
+            "untold": start.untold, "resume": resume,
+        }  # fmt: skip
+        part = self._parts[rank]
+        arrays = {"params": start.params[part], "state": start.state, "sums": start.sums}
+        arrays |= {f"slot/{i}": s[part] for i, s in enumerate(start.slots)}
+        arrays |= {f"{KEPT}{name}": array for name, array in self._kept_of(rank, start.kept)}
+        self._to(rank, "start", fields, arrays)
+
+    def _kept_of(self, rank: int, kept: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        """What of a checkpoint's `kept` goes to `rank`."""
+        for name, array in kept.items():
+            kind, _, rest = name.partition("/")
+            if kind == "shard":
+                if self.settings.owners[int(rest.partition("/")[0])] == rank:
+                    yield name, array
+            elif kind == "slice":
+                whole = array.shape[-1] == self.V
+                yield name, array[..., self._cuts[rank] if whole else self._parts[rank]]
+            else:
+                yield name, array
+
+    def _to(self, rank: int, kind: str, fields: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
+        try:
+            self.server.send(rank, kind, fields, arrays)
+        except WorkerLost:
+            self._fail()
+
+    def _broadcast(self, kind: str, fields: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
+        for rank in range(self.settings.world_size):
+            self._to(rank, kind, fields, arrays)
+
+    # --- following the workers ---------------------------------------------------------------------------------------
+
+    def _follow(self) -> Checkpoint:
+        """Answers the workers until they have finished."""
+        ends: dict[int, Message] = {}
+        finals: dict[int, Message] = {}
+        while len(finals) < self.settings.world_size:
+            message = self._next()
+            if message.kind == "steps":
+                self._on_steps(message)
+            elif message.kind == "checkpoint":
+                self._on_checkpoint(message)
+            elif message.kind == "epoch_end":
+                ends[message.rank] = message
+                if len(ends) == self.settings.world_size:
+                    self._on_epoch_end(ends)
+                    ends = {}
+            elif message.kind == "finished":
+                finals[message.rank] = message
+                add(self.progress.worker_seconds[message.rank], message.fields["times"])
+        self.progress.told_at = time.perf_counter()
+        self.counters = [finals[r].fields["counters"] for r in sorted(finals)]
+        peaks = [c["peak_bytes"] for c in self.counters]
+        text = f"peak resident memory of the workers: {', '.join(f'{p / (1 << 20):,.0f} MB' for p in peaks)}"
+        self.progress.hooks.on_event(Event("memory", text, {"bytes": peaks}))
+        return self._assemble(finals)
+
+    def _on_steps(self, message: Message) -> None:
+        decision = self.progress.on_steps(message)
+        if decision is not None:
+            self._to(0, "adjust", {"stop": decision.stop, "learning_rate": decision.learning_rate})
+
+    def _on_checkpoint(self, message: Message) -> None:
+        key = (message.fields["epoch"], message.fields["step"])
+        slot = self._saving.setdefault(key, {})
+        slot[message.rank] = message
+        if message.rank == 0:  # all its reports up to here have been told, and none after
+            self._hook_states.setdefault(key, self.progress.hooks.save_state())
+            self.progress.asked = time.perf_counter() if key[1] else self.progress.asked
+        if len(slot) < self.settings.world_size:
+            return
+        checkpoint = self._assemble(self._saving.pop(key))
+        checkpoint.hooks = self._hook_states.pop(key)
+        name = self.checkpoints.commit(checkpoint)
+        progress = self.progress
+        progress.committed += 1
+        progress.saved = time.perf_counter()
+        progress.save_cost_s = progress.saved - progress.asked
+        where = f"{self.checkpoints.folder.where}/{name}"
+        progress.hooks.on_event(
+            Event(
+                "checkpoint",
+                f"{where} holds everything up to epoch {key[0] + 1}, step {key[1]}",
+                {"epoch": key[0], "step": key[1], "seconds": progress.save_cost_s},
+            )
+        )
+
+    def _assemble(self, parts: dict[int, Message]) -> Checkpoint:
+        """The whole vectors from every rank's slice."""
+        first = parts[0]
+        params, slots = self._vectors(parts)
+        f = first.fields
+        return Checkpoint(
+            f["epoch"], f["step"], f["iteration"], f["learning_rate"], params, first.arrays["state"], slots,
+            first.arrays["sums"], self.settings.seed, self.checkpoints.fit, untold=f["untold"],
+            kept=_kept(parts),
+        )  # fmt: skip
+
+    def _vectors(self, parts: dict[int, Message]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        vectors = []
+        for name in ("params", *(f"slot/{i}" for i in range(len(self.progress.job.source.slots)))):
+            vectors.append(np.concatenate([parts[r].arrays[name] for r in sorted(parts)]))
+        return vectors[0], tuple(vectors[1:])
+
+    def _on_epoch_end(self, ends: dict[int, Message]) -> None:
+        """All ranks wait for what comes next: the hooks decide."""
+        progress, epochs = self.progress, self.progress.job.epochs
+        epoch = ends[0].fields["epoch"]
+        decision = progress.on_epoch_end(ends, self.settings, self._weights)
+        fields: dict[str, Any] = {
+            "stop": decision.stop or progress.stop_asked or epoch + 1 >= epochs or ends[0].fields["stop"],
+            "checkpoint": False,
+        }
+        if not fields["stop"]:
+            self._hook_states[epoch + 1, 0] = progress.hooks.save_state()
+            fields["checkpoint"] = progress.checkpoint_pays() or decision.weights is not None
+            progress.rate = progress.begin_epoch(epoch + 1, progress.rate)
+        fields["learning_rate"] = progress.rate
+        arrays = None
+        if decision.weights is not None:
+            params, state = decision.weights
+            arrays = {"params": np.asarray(params, np.float32), "state": np.asarray(state, np.float32)}
+        progress.epoch_started = progress.asked = time.perf_counter()
+        self._broadcast("decision", fields, arrays)
+
+    def _weights(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+        """Parameters, states and slots, while the workers wait at an epoch's end."""
+        parts = self._pull()
+        params, slots = self._vectors(parts)
+        return params, parts[0].arrays["state"], slots
+
+    def _pull(self) -> dict[int, Message]:
+        """Every rank's slices, while they wait at an epoch's end."""
+        self._broadcast("pull", {})
+        parts: dict[int, Message] = {}
+        later: list[Message] = []
+        while len(parts) < self.settings.world_size:
+            message = self._next()
+            if message.kind == "slices":
+                parts[message.rank] = message
+            else:
+                later.append(message)
+        self._pending.extend(later)
+        return parts
+
+
+def _kept(parts: dict[int, Message]) -> dict[str, np.ndarray]:
+    """What the ranks keep besides parameters and slots, by name: slices joined in the order of ranks."""
+    found: dict[str, list[np.ndarray]] = {}
+    for rank in sorted(parts):
+        for name, array in parts[rank].arrays.items():
+            if name.startswith(KEPT):
+                found.setdefault(name.removeprefix(KEPT), []).append(array)
+    return {n: np.concatenate(a, axis=-1) if n.startswith("slice/") else a[0] for n, a in found.items()}
