@@ -11,6 +11,7 @@ import numpy as np
 
 from .checkpoint import Checkpoint, Checkpoints
 from .collectives import slices
+from .division import Division, slices_of
 from .errors import DistributedError, WorkerLost
 from .faults import Sign, verdict
 from .launcher import Attempt
@@ -44,6 +45,7 @@ class Conversation:
         checkpoints: where progress is kept.
         progress: of the fit.
         watch: charged with the driver's phases.
+        division: how vectors are cut among the ranks.
 
     Attributes:
         counters: of each rank, when they have finished.
@@ -57,6 +59,7 @@ class Conversation:
         checkpoints: Checkpoints,
         progress: Progress,
         watch: Stopwatch,
+        division: Division | None = None,
     ):
         self.settings, self.server, self.attempt = settings, server, attempt
         self.checkpoints, self.progress, self.watch = checkpoints, progress, watch
@@ -65,6 +68,7 @@ class Conversation:
         self.V = layout.V
         self._cuts = slices(layout.V, world)
         self._parts = settings.method.parts(layout.P, layout.V, world)
+        self.division = division or slices_of(layout, settings)
         self._replaceable = settings.method.replaceable(world)
         self._signs: list[Sign] = []
         self._where: dict[int, tuple[str, int]] = {}
@@ -204,9 +208,9 @@ class Conversation:
             "epoch": start.epoch, "step": start.step, "iteration": start.iteration, "learning_rate": self.progress.rate,
             "untold": start.untold, "resume": resume,
         }  # fmt: skip
-        part = self._parts[rank]
-        arrays = {"params": start.params[part], "state": start.state, "sums": start.sums}
-        arrays |= {f"slot/{i}": s[part] for i, s in enumerate(start.slots)}
+        own = self.division.own
+        arrays = {"params": own(rank, start.params), "state": start.state, "sums": start.sums}
+        arrays |= {f"slot/{i}": own(rank, s) for i, s in enumerate(start.slots)}
         arrays |= {f"{KEPT}{name}": array for name, array in self._kept_of(rank, start.kept)}
         self._to(rank, "start", fields, arrays)
 
@@ -304,7 +308,7 @@ class Conversation:
     def _vectors(self, parts: dict[int, Message]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         vectors = []
         for name in ("params", *(f"slot/{i}" for i in range(len(self.progress.job.source.slots)))):
-            vectors.append(np.concatenate([parts[r].arrays[name] for r in sorted(parts)]))
+            vectors.append(self.division.join([parts[r].arrays[name] for r in sorted(parts)]))
         return vectors[0], tuple(vectors[1:])
 
     def _on_epoch_end(self, ends: dict[int, Message]) -> None:
@@ -321,12 +325,13 @@ class Conversation:
             fields["checkpoint"] = progress.checkpoint_pays() or decision.weights is not None
             progress.rate = progress.begin_epoch(epoch + 1, progress.rate)
         fields["learning_rate"] = progress.rate
-        arrays = None
-        if decision.weights is not None:
-            params, state = decision.weights
-            arrays = {"params": np.asarray(params, np.float32), "state": np.asarray(state, np.float32)}
         progress.epoch_started = progress.asked = time.perf_counter()
-        self._broadcast("decision", fields, arrays)
+        if decision.weights is None:
+            self._broadcast("decision", fields)
+            return
+        params, state = (np.asarray(a, np.float32) for a in decision.weights)
+        for rank in range(self.settings.world_size):
+            self._to(rank, "decision", fields, {"params": self.division.whole(rank, params), "state": state})
 
     def _weights(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         """Parameters, states and slots, while the workers wait at an epoch's end."""

@@ -6,13 +6,16 @@ It knows no Spark: a `Launcher` carries the task to the workers, as a Spark job 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .checkpoint import Checkpoint, Checkpoints
 from .conversation import Conversation, Failed
+from .division import Division, slices_of
 from .errors import RetriesExhausted
 from .faults import may_retry
 from .launcher import Launcher
@@ -39,6 +42,7 @@ class Driver:
         retries: attempts that may fail one after another without a new checkpoint between them.
         watch: charged with the driver's phases.
         address: of the server as workers reach it. threads, cache: see `Task`.
+        division: how vectors are cut among the ranks of these settings; None: as `settings.method.parts` says.
     """
 
     def __init__(
@@ -54,11 +58,13 @@ class Driver:
         address: tuple[str, int] | None = None,
         threads: int = 0,
         cache: bool = False,
+        division: Callable[[Settings], Division] | None = None,
     ):
         self.job, self.settings, self.server, self.launcher = job, settings, server, launcher
         self.checkpoints, self.hooks, self.retries = checkpoints, hooks, retries
         self.watch = watch or Stopwatch()
         self.address, self.threads, self.cache = address or server.address, threads, cache
+        self.division = division or functools.partial(slices_of, job.source.layout)
         self.progress = Progress(job, hooks, settings.world_size)
         self.counters: list[dict[str, Any]] = []
 
@@ -155,7 +161,10 @@ class Driver:
         task = Task(told, self.address, self.server.secret, generation, self.threads, self.cache)
         attempt = self.launcher.launch(task)
         try:
-            conversation = Conversation(settings, self.server, attempt, self.checkpoints, progress, self.watch)
+            division = self.division(settings)
+            conversation = Conversation(
+                settings, self.server, attempt, self.checkpoints, progress, self.watch, division
+            )
             final = conversation.run(start)
             self.counters = conversation.counters
             return final

@@ -139,7 +139,8 @@ def _stores(settings: Settings, rank: int) -> tuple[ShardStore, ShardStore | Non
     tables = [(settings.table, settings.owners, "training")]
     if settings.validation is not None:
         tables.append((settings.validation, settings.validation_owners, "validation"))
-    owned = [(t, shards_of(owners, rank), f"{name} data on rank {rank}") for t, owners, name in tables]
+    group = rank // settings.method.sharers
+    owned = [(t, shards_of(owners, group), f"{name} data on rank {rank}") for t, owners, name in tables]
     sizes = [sum(t.bytes[s] for s in shards) for t, shards, _ in owned]
     cap = settings.memory_cap_bytes
     caps = [None if cap is None else cap * size // max(sum(sizes), 1) for size in sizes]

@@ -50,14 +50,10 @@ def train(
     table = None if validation is None else validation.table
     settings = strategy.settings(job, data.table, table, layout.world_size, faults)
     watch.lap("scheduling")
-    program = job.source.export(
-        train_rows=settings.train_sizes,
-        test_rows=settings.test_sizes,
-        lengths=lengths_of(job.source.inputs, data),
-        tables=settings.method.by_rows,
-    )
+    prepared = strategy.prepare(job, settings, lengths_of(job.source.inputs, data))
     watch.lap("compile")
-    placed = place(data, validation, settings.owners, settings.validation_owners, layout.world_size)
+    sharers = settings.method.sharers
+    placed = place(data, validation, settings.owners, settings.validation_owners, layout.world_size, sharers)
     bind, advertised = addresses(context)
     with (
         tempfile.TemporaryDirectory(prefix="kerasoft-fit-") as scratch,
@@ -69,9 +65,11 @@ def train(
         else:
             checkpoints = Checkpoints(HadoopFolder(context, strategy.checkpoint), fit)
         barrier = not settings.method.replaceable(layout.world_size)
-        launcher = SparkLauncher(context, placed, program.to_bytes(), layout, barrier)
+        launcher = SparkLauncher(context, placed, prepared.programs, layout, barrier)
         if layout.warning:
             hooks.on_event(Event("warning", layout.warning))
+        for text in prepared.remarks:
+            hooks.on_event(Event("strategy", text))
         try:
             driver = Driver(
                 job,
@@ -85,6 +83,7 @@ def train(
                 address=(advertised, server.address[1]),
                 threads=layout.cores if strategy.deterministic else layout.cpus,
                 cache=True,
+                division=prepared.division,
             )
             return driver.run()
         finally:
@@ -174,20 +173,30 @@ def _row_shapes(record: Record) -> dict[str, tuple[int, ...]]:
 
 
 def place(
-    data: Any, validation: Any | None, owners: Sequence[int], validation_owners: Sequence[int], world_size: int
+    data: Any,
+    validation: Any | None,
+    owners: Sequence[int],
+    validation_owners: Sequence[int],
+    world_size: int,
+    sharers: int = 1,
 ) -> Any:
     """An RDD of `world_size` partitions; partition r holds ``(r, (data set, shard, sequence, block))`` of rank r.
 
     One shuffle. A repeated attempt reads its files again; those of a lost executor are computed anew from `data`.
+
+    Args:
+        owners, validation_owners: by shard the rank, or the group of `sharers` ranks, which all get it.
     """
-    rdd = data.rdd.map(functools.partial(_tagged, TRAINING, tuple(owners)))
+    rdd = data.rdd.flatMap(functools.partial(_tagged, TRAINING, tuple(owners), sharers))
     if validation is not None:
-        rdd = rdd.union(validation.rdd.map(functools.partial(_tagged, VALIDATION, tuple(validation_owners))))
+        tagged = functools.partial(_tagged, VALIDATION, tuple(validation_owners), sharers)
+        rdd = rdd.union(validation.rdd.flatMap(tagged))
     return rdd.partitionBy(world_size, _itself)
 
 
-def _tagged(which: int, owners: Sequence[int], record: Record) -> tuple[int, tuple]:
-    return owners[record[0]], (which, *record)
+def _tagged(which: int, owners: Sequence[int], sharers: int, record: Record) -> list[tuple[int, tuple]]:
+    first = owners[record[0]] * sharers
+    return [(first + i, (which, *record)) for i in range(sharers)]
 
 
 def _itself(rank: int) -> int:
@@ -197,19 +206,13 @@ def _itself(rank: int) -> int:
 # --- on an executor ------------------------------------------------------------------------------------------------------
 
 
-def run_partition(task: Task, program: Any, records: Iterable[tuple[int, tuple]]) -> Iterator[None]:
+def run_partition(task: Task, programs: Any, records: Iterable[tuple[int, tuple]]) -> Iterator[None]:
     """The task of one rank; nothing comes back through Spark."""
     from pyspark import TaskContext
 
     rank = TaskContext.get().partitionId()  # type: ignore[union-attr]
-    run_rank(task, rank, functools.partial(_load_program, program), (r for _, r in records))
+    run_rank(task, rank, lambda: task.settings.method.program(rank, programs.value), (r for _, r in records))
     return iter(())
-
-
-def _load_program(program: Any) -> Any:
-    from kerasoft.compiler.program import StepProgram
-
-    return StepProgram.from_bytes(program.value)
 
 
 # --- on the driver -------------------------------------------------------------------------------------------------------
@@ -218,14 +221,14 @@ def _load_program(program: Any) -> Any:
 class SparkLauncher:
     """Starts the ranks of an attempt as one job: a barrier stage, or one whose tasks Spark runs again by themselves."""
 
-    def __init__(self, context: Any, placed: Any, program: bytes, layout: Layout, barrier: bool = True):
+    def __init__(self, context: Any, placed: Any, programs: Sequence[bytes], layout: Layout, barrier: bool = True):
         self.context, self.layout, self._barrier = context, layout, barrier
         self._placed, self._profile = placed, layout.profile()
-        self._program = context.broadcast(program)
+        self._programs = context.broadcast(tuple(programs))
 
     def launch(self, task: Task) -> SparkAttempt:
         ranks = self._placed.barrier() if self._barrier else self._placed
-        job = ranks.mapPartitions(functools.partial(run_partition, task, self._program))
+        job = ranks.mapPartitions(functools.partial(run_partition, task, self._programs))
         if self._profile is not None:
             job = job.withResources(self._profile)
         return SparkAttempt(self.context, job, f"kerasoft-{task.secret.hex()[:12]}-{task.generation}")
@@ -256,7 +259,7 @@ class SparkLauncher:
             time.sleep(0.1)
 
     def close(self) -> None:
-        self._program.unpersist()
+        self._programs.unpersist()
 
 
 class SparkAttempt:

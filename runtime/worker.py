@@ -89,6 +89,21 @@ class Method:
             elements=params,
         )
 
+    @property
+    def sharers(self) -> int:
+        """How many ranks, neighbours, hold the same rows: each shard is placed on all of them."""
+        return 1
+
+    def sizes(self, rows: tuple[int, ...]) -> tuple[int, ...]:
+        """The row numbers of calls, from those that would do; each at least as large, ascending."""
+        return rows
+
+    def program(self, rank: int, programs: Sequence[bytes]) -> Any:
+        """What `rank` runs, out of what the driver shipped."""
+        from kerasoft.compiler.program import StepProgram
+
+        return StepProgram.from_bytes(programs[0])
+
     def parts(self, params: int, vector: int, world_size: int) -> list[slice]:
         """The slice of the parameters (of `params` elements) that each rank keeps; `vector` is V of the layout."""
         return [slice(min(s.start, params), min(s.stop, params)) for s in slices(vector, world_size)]
@@ -113,7 +128,7 @@ class Settings:
 
     Attributes:
         table, validation: of the training and validation data (None: no validation).
-        owners, validation_owners: the rank of each shard.
+        owners, validation_owners: the rank of each shard; with sharers, the number of the group of them.
         world_size: number of ranks.
         batch_size, steps_per_epoch, shuffle, seed: as in `kerasoft.runtime.loop.TrainJob`.
         epochs: one past the last epoch. validates: epochs followed by a validation.
@@ -158,8 +173,8 @@ class Settings:
     faults: Script = Script()
 
     def bounds(self) -> tuple[int, ...]:
-        """Rank r owns the training shards ``bounds[r] .. bounds[r + 1] - 1``."""
-        return bounds_of(self.owners, self.world_size)
+        """Rank r (or group r of sharers) owns the training shards ``bounds[r] .. bounds[r + 1] - 1``."""
+        return bounds_of(self.owners, self.world_size // self.method.sharers)
 
 
 def bounds_of(owners: Sequence[int], world_size: int) -> tuple[int, ...]:

@@ -115,6 +115,7 @@ class Collective(abc.ABC):
         timeout_s: seconds without any progress of a peer before `PeerFrozen`; may be changed between calls.
         counters: `Counters`.
         remark: a sentence for the user about how it goes about its work, or "".
+        who: this rank's number in the fit, which errors name; `rank` where the group is the whole fit.
     """
 
     transport = "?"
@@ -122,6 +123,7 @@ class Collective(abc.ABC):
 
     def __init__(self, rank: int, world_size: int, timeout_s: float = 30.0):
         self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s
+        self.who = rank
         self.counters = Counters()
         self.step = -1
         self._buffers: dict[Any, np.ndarray] = {}
@@ -239,10 +241,10 @@ class Collective(abc.ABC):
     def _checked(self, vector: np.ndarray, elements: int | None = None) -> np.ndarray:
         if vector.dtype != np.float32 or vector.ndim != 1 or not vector.flags.c_contiguous:
             raise ValueError(
-                f"a collective takes a contiguous float32 vector, got {vector.dtype}{list(vector.shape)} on rank {self.rank}."
+                f"a collective takes a contiguous float32 vector, got {vector.dtype}{list(vector.shape)} on rank {self.who}."
             )
         if elements is not None and vector.size != elements:
-            raise ValueError(f"rank {self.rank} should give {elements} elements, got {vector.size}.")
+            raise ValueError(f"rank {self.who} should give {elements} elements, got {vector.size}.")
         return vector
 
 

@@ -185,7 +185,7 @@ class Exchange(Collective):
         watch = Stopwatch()
         vector = np.ascontiguousarray(vector)
         if vector.dtype not in (np.float32, np.float64):
-            raise ValueError(f"all_reduce_small takes float32 or float64, got {vector.dtype} on rank {self.rank}.")
+            raise ValueError(f"all_reduce_small takes float32 or float64, got {vector.dtype} on rank {self.who}.")
         data = wire.byte_view(vector)
         parts = [vector] * self.world_size
         for other in self._others:
@@ -256,8 +256,8 @@ class Exchange(Collective):
                         moved = True
                         lane.moved_at = 0.0
                         if before < 0 <= lane.got:
-                            notes[lane.link.peer.rank] = self._check_header(lane, kind)
-                            silent.discard(lane.link.peer.rank)
+                            notes[lane.link.place] = self._check_header(lane, kind)
+                            silent.discard(lane.link.place)
                 elif lane.broken:
                     self._lost(lane, kind)
                 if not lane.out_left and lane.got >= lane.want:
@@ -329,16 +329,14 @@ class Exchange(Collective):
         if (header.kind, header.sequence, header.body_bytes) != (kind, self.sequence, lane.want):
             raise WireError(
                 f"{lane.link.peer} sent {PHASES.get(header.kind, header.kind)} number {header.sequence} of "
-                f"{header.body_bytes} bytes (step {header.step}) where rank {self.rank} expected {PHASES[kind]} number "
+                f"{header.body_bytes} bytes (step {header.step}) where rank {self.who} expected {PHASES[kind]} number "
                 f"{self.sequence} of {lane.want} bytes (step {self.step}): the ranks do not run the same program."
             )
         return header.note
 
     def _living(self, kind: int) -> None:
         if self._closed:
-            raise PeerAborted(
-                f"rank {self.rank} has left the group.", rank=self.rank, step=self.step, phase=PHASES[kind]
-            )
+            raise PeerAborted(f"rank {self.who} has left the group.", rank=self.who, step=self.step, phase=PHASES[kind])
 
     # --- failures ---------------------------------------------------------------------------------------------
 
@@ -353,14 +351,14 @@ class Exchange(Collective):
             except OSError:
                 pass
         raise PeerLost(
-            f"{peer} closed its connection while rank {self.rank} waited for it in {PHASES[kind]} of step {self.step}: "
+            f"{peer} closed its connection while rank {self.who} waited for it in {PHASES[kind]} of step {self.step}: "
             "its process or its host died.",
             **blame(peer, self.step, PHASES[kind]),
         )
 
     def _frozen(self, link: Link, kind: int) -> None:
         raise PeerFrozen(
-            f"{link.peer} made no progress for {self.timeout_s:g} s while rank {self.rank} waited for it in "
+            f"{link.peer} made no progress for {self.timeout_s:g} s while rank {self.who} waited for it in "
             f"{PHASES[kind]} of step {self.step}: it hangs, is stopped, or its host cannot be reached. "
             "If a step may take that long, raise timeout_s.",
             **blame(link.peer, self.step, PHASES[kind]),
@@ -370,22 +368,23 @@ class Exchange(Collective):
         """Raises what a peer that gives up has said: whose fault, and what kind."""
         culprit, reason = divmod(note, len(REASONS))
         error = REASONS[reason]
-        if culprit == self.rank or culprit == link.peer.rank or culprit not in self._lanes:
+        others = {lane.link.peer.rank: lane.link.peer for lane in self._lanes.values()}
+        if culprit == self.who or culprit == link.peer.rank or culprit not in others:
             raise PeerAborted(
-                f"{link.peer} left the group while rank {self.rank} was in {PHASES[kind]} of step {self.step}.",
+                f"{link.peer} left the group while rank {self.who} was in {PHASES[kind]} of step {self.step}.",
                 **blame(link.peer, self.step, PHASES[kind]),
             )
-        peer = self._lanes[culprit].link.peer
+        peer = others[culprit]
         words = {PeerAborted: "left the group", PeerLost: "died", PeerFrozen: "made no progress"}[error]
         raise error(
-            f"{peer} {words}, says rank {link.peer.rank}, while rank {self.rank} was in {PHASES[kind]} of step {self.step}.",
+            f"{peer} {words}, says rank {link.peer.rank}, while rank {self.who} was in {PHASES[kind]} of step {self.step}.",
             **blame(peer, self.step, PHASES[kind]),
         )
 
     def abort(self, error: BaseException | None = None) -> None:
         if self._closed:
             return
-        culprit = error.rank if isinstance(error, WorkerLost) and error.rank >= 0 else self.rank
+        culprit = error.rank if isinstance(error, WorkerLost) and error.rank >= 0 else self.who
         code = next((code for code, kind in REASONS.items() if isinstance(error, kind)), 0)
         frame = wire.HEADER.pack(wire.MAGIC, ABORT, 0, self.sequence, self.step, culprit * len(REASONS) + code, 0, 0)
         for lane in self._lanes.values():
@@ -417,7 +416,7 @@ class Exchange(Collective):
         nodes = self._plans[key]
         if sorted(partials) != sorted(nodes[self.rank]):
             raise ValueError(
-                f"rank {self.rank} owns the shards {key[self.rank]}..{key[self.rank + 1] - 1} and should give the nodes "
+                f"rank {self.who} owns the shards {key[self.rank]}..{key[self.rank + 1] - 1} and should give the nodes "
                 f"{nodes[self.rank]}, got {sorted(partials)}."
             )
         return nodes

@@ -56,7 +56,34 @@ def connect(
     if listener is None:
         raise ValueError("connect needs the listener whose address is in the table.")
     links = connect_all(table, rank, secret, generation, timeout_s, listener, transports)
+    return collective_of(
+        rank, links, timeout_s, transports=transports, wire_dtype=wire_dtype, exact_from=exact_from,
+        topology=topology, elements=elements, groups=groups,
+    )  # fmt: skip
+
+
+def collective_of(
+    rank: int,
+    links: Mapping[int, Link],
+    timeout_s: float = 30.0,
+    *,
+    who: int | None = None,
+    transports: Sequence[str] = TRANSPORTS,
+    wire_dtype: str = "float32",
+    exact_from: int | None = None,
+    topology: str = "direct",
+    elements: int = 1 << 20,
+    groups: Sequence[int] | None = None,
+) -> Collective:
+    """The collective over links that are there, by the others' numbers in the group; further arguments as `connect`.
+
+    Args:
+        rank: this rank's number in the group. who: its number in the fit, if that differs.
+    """
+    if not links:
+        return Solo(timeout_s)
     exchange = Exchange(rank, links, timeout_s, wire_dtype, exact_from)
+    exchange.who = rank if who is None else who
     if "shm" not in transports or topology not in ("direct", "auto"):
         return exchange if topology == "direct" else _routed(exchange, links, topology, elements, groups)
     try:
@@ -65,7 +92,9 @@ def connect(
         exchange.abort(error)
         raise
     if descriptor is not None:
-        return SharedMemory(rank, links, descriptor, timeout_s)
+        shared = SharedMemory(rank, links, descriptor, timeout_s)
+        shared.who = exchange.who
+        return shared
     return exchange if topology == "direct" else _routed(exchange, links, topology, elements, groups)
 
 
@@ -74,7 +103,9 @@ def _routed(
 ) -> Routed:
     """The same group by a schedule; leaves it in good order when measuring fails."""
     try:
-        return Routed(exchange.rank, links, exchange.timeout_s, topology, elements, groups)
+        routed = Routed(exchange.rank, links, exchange.timeout_s, topology, elements, groups)
+        routed.who = exchange.who
+        return routed
     except DistributedError as error:
         exchange.abort(error)
         raise

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,16 @@ MAX_STRANGERS = 64
 
 @dataclass
 class Link:
-    """A connection to one peer."""
+    """A connection to one peer; `place` is the peer's number in the group that uses it, if not its rank."""
 
     peer: Peer
     sock: socket.socket
     transport: str
+    place: int = -1
+
+    def __post_init__(self) -> None:
+        if self.place < 0:
+            self.place = self.peer.rank
 
 
 class PeerListener:
@@ -141,8 +146,9 @@ def connect_all(
     timeout_s: float,
     listener: PeerListener,
     transports: Sequence[str],
+    partners: Container[int] | None = None,
 ) -> dict[int, Link]:
-    """A link to every other rank of `table`; closes `listener`.
+    """A link to every other rank of `table`, or to those in `partners`; closes `listener`.
 
     Raises:
         PeerLost: a rank takes no connections: it died since it said hello.
@@ -153,9 +159,10 @@ def connect_all(
     deadline = wire.Deadline(timeout_s)
     try:
         listener.start(secret, generation, rank, len(table))
-        for peer in table[:rank]:
+        wanted = [p for p in table if p.rank != rank and (partners is None or p.rank in partners)]
+        for peer in [p for p in wanted if p.rank < rank]:
             links[peer.rank] = _dial(peer, rank, secret, generation, deadline, transports, timeout_s)
-        missing = {peer.rank for peer in table[rank + 1 :]}
+        missing = {peer.rank for peer in wanted if peer.rank > rank}
         while missing:
             try:
                 other, sock, transport = listener.take(max(0.01, deadline.left()))

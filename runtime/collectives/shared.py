@@ -291,7 +291,7 @@ class SharedMemory(Exchange):
         if vector.nbytes > SMALL_BYTES:
             return super().all_reduce_small(vector)
         if vector.dtype not in (np.float32, np.float64):
-            raise ValueError(f"all_reduce_small takes float32 or float64, got {vector.dtype} on rank {self.rank}.")
+            raise ValueError(f"all_reduce_small takes float32 or float64, got {vector.dtype} on rank {self.who}.")
         watch = Stopwatch()
         views = self._few(vector.shape, vector.dtype)
         views[self.rank][...] = vector

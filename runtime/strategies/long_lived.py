@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from ..collectives.topology import NAMES
+from ..division import Division, slices_of
 from ..faults import Script
 from ..loop import Hooks, TrainJob, TrainResult
 from ..shards import Plan, ShardTable, assign, ladder
 from ..worker import Method, Settings
 from .strategy import Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A fit, compiled.
+
+    Attributes:
+        programs: bytes; which of them a rank runs is its method's to say.
+        division: of the driver's vectors, for given settings.
+        remarks: sentences for the user.
+    """
+
+    programs: tuple[bytes, ...]
+    division: Callable[[Settings], Division]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -75,6 +93,20 @@ class LongLived(Strategy):
         """
         return Method()
 
+    def prepare(self, job: TrainJob, settings: Settings, lengths: Mapping[str, int]) -> Prepared:
+        """What the workers run, and how the driver's vectors are cut among them.
+
+        Args:
+            lengths: numbers for variable sizes of the inputs.
+        """
+        program = job.source.export(
+            train_rows=settings.train_sizes,
+            test_rows=settings.test_sizes,
+            lengths=lengths,
+            tables=settings.method.by_rows,
+        )
+        return Prepared((program.to_bytes(),), functools.partial(slices_of, job.source.layout))
+
     def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
         from ..spark import train
 
@@ -89,16 +121,17 @@ class LongLived(Strategy):
         faults: Script | None = None,
     ) -> Settings:
         """What the workers of this fit are told: a pure function, the same plan on every attempt."""
-        flags = job.source.flags
+        flags, method = job.source.flags, self.method(job, table, validation)
+        groups = world_size // method.sharers
         one_by_one = self.deterministic or flags.couples_rows or self.shard_by_shard
-        owners = assign(table.rows, world_size)
+        owners = assign(table.rows, groups)
         counts = Plan(table.rows, job.batch_size, job.steps_per_epoch).row_counts(None if one_by_one else owners)
         validation_owners: tuple[int, ...] = ()
         test_counts = []
         validates: frozenset[int] = frozenset()
         if validation is not None:
             validates = frozenset(e for e in range(job.initial_epoch, job.epochs) if job.validates_after(e))
-            validation_owners = assign(validation.rows, world_size)
+            validation_owners = assign(validation.rows, groups)
             plan = Plan(validation.rows, job.batch_size)
             test_counts = plan.row_counts(None if one_by_one else validation_owners)
         return Settings(
@@ -114,8 +147,8 @@ class LongLived(Strategy):
             epochs=job.epochs,
             validates=validates,
             validation_batch_size=job.batch_size,
-            train_sizes=ladder(counts, flags.exact_rows),
-            test_sizes=ladder(test_counts, flags.exact_rows),
+            train_sizes=method.sizes(ladder(counts, flags.exact_rows)),
+            test_sizes=method.sizes(ladder(test_counts, flags.exact_rows)),
             one_by_one=one_by_one,
             deterministic=self.deterministic,
             wire_dtype=self.wire_dtype,
@@ -124,5 +157,5 @@ class LongLived(Strategy):
             memory_cap_bytes=self.memory_cap_bytes,
             faults=faults or Script(),
             topology=self.topology,
-            method=self.method(job, table, validation),
+            method=method,
         )

@@ -136,8 +136,8 @@ class Recorder:
 class ThreadLauncher:
     """Ranks as threads of this process."""
 
-    def __init__(self, program, data, validation=None):
-        self.program, self.data, self.validation = program, data, validation
+    def __init__(self, programs, data, validation=None):
+        self.programs, self.data, self.validation = programs, data, validation
         self.recovered = 0
 
     def launch(self, task):
@@ -166,10 +166,10 @@ class Threads:
             (1, self.launcher.validation, settings.validation_owners),
         ):
             for shard, blocks in enumerate(data or ()):
-                if owners[shard] == rank:
+                if owners[shard] == rank // settings.method.sharers:
                     records += [(which, shard, q, b) for q, b in enumerate(blocks)]
         try:
-            run_rank(self.task, rank, lambda: self.launcher.program, iter(records))
+            run_rank(self.task, rank, lambda: settings.method.program(rank, self.launcher.programs), iter(records))
         except BaseException as error:
             self.errors.append(error)
 
@@ -229,14 +229,13 @@ def fit_in_threads(source, data, world_size, strategy=None, validation=None, hoo
         job, table, table_of(validation) if validation else None, world_size, Script(tuple(faults))
     )
     settings = dataclasses.replace(settings, **settings_more)
-    program = source.export(
-        train_rows=settings.train_sizes, test_rows=settings.test_sizes, tables=settings.method.by_rows
-    )
+    prepared = strategy.prepare(job, settings, {})
     hooks = hooks or Recorder()
     with tempfile.TemporaryDirectory() as scratch, ControlServer(new_secret(), "127.0.0.1", frozen_s=5) as server:
         fit = identity(source, table.rows, table.fingerprints, job, settings.method.identity())
         checkpoints = Checkpoints(LocalFolder(folder or scratch), fit, temporary=folder is None)
-        launcher = ThreadLauncher(program, data, validation)
-        driver = Driver(job, settings, server, launcher, checkpoints, hooks, retries=2)
+        launcher = ThreadLauncher(prepared.programs, data, validation)
+        division = prepared.division
+        driver = Driver(job, settings, server, launcher, checkpoints, hooks, retries=2, division=division)
         result = driver.run()
     return result, hooks, driver

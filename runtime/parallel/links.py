@@ -1,0 +1,95 @@
+"""What a part's call asks of the other ranks: the `links` that `kerasoft.compiler.parallel` runs instructions with."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..collectives import ALIGNMENT, Collective
+from ..reports import Stopwatch
+from .groups import Groups
+
+MICROBATCHES, MESSAGES = 1 << 16, 1 << 16  # of a step; of a microbatch from one rank to another
+
+
+class Links:
+    """The links of one rank; `of(a)` gives those of microbatch a.
+
+    Args:
+        groups: this rank's.
+        watch: charged with "compute" before, and by `charge` after each exchange.
+    """
+
+    def __init__(self, groups: Groups, watch: Stopwatch, charge: Callable[[], None]):
+        self.groups, self.watch, self.charge = groups, watch, charge
+        self._step = 0
+        self._counts: collections.Counter[tuple[str, int, int]] = collections.Counter()
+
+    def of(self, microbatch: int) -> MicrobatchLinks:
+        return MicrobatchLinks(self, microbatch)
+
+    def end_step(self) -> None:
+        """Messages are counted anew."""
+        self._step += 1
+        self._counts.clear()
+
+    def number(self, direction: str, other: int, microbatch: int) -> int:
+        """Of the next message of this microbatch: sender and receiver count alike, as they run the same instructions."""
+        key = (direction, other, microbatch)
+        count = self._counts[key]
+        self._counts[key] += 1
+        return (self._step % (1 << 31) * MICROBATCHES + microbatch) * MESSAGES + count
+
+    def group(self, axis: str) -> Collective:
+        return self.groups.data if axis == "data" else self.groups.model
+
+
+class MicrobatchLinks:
+    """See `Links`."""
+
+    def __init__(self, links: Links, microbatch: int):
+        self._all, self._microbatch = links, microbatch
+
+    def sum(self, axis: str, vector: Any) -> np.ndarray:
+        """float32[n], the sum over the ranks of "model" or "data"; the same bits on all of them."""
+        mine = np.ascontiguousarray(vector, np.float32)
+        self._all.watch.lap("compute")
+        total = np.array(self._all.group(axis).all_reduce(mine))
+        self._all.charge()
+        return total
+
+    def gather(self, axis: str, value: Any) -> np.ndarray:
+        """[ranks, *shape] of `value`, in the order of ranks."""
+        mine = np.ascontiguousarray(value)
+        self._all.watch.lap("compute")
+        group = self._all.group(axis)
+        data = mine.reshape(-1).view(np.uint8)
+        unit = 4 * ALIGNMENT
+        padded = np.zeros(-(-max(data.size, 1) // unit) * unit, np.uint8)
+        padded[: data.size] = data
+        words = padded.view(np.float32)
+        vector = group.all_gather(words, words.size * group.world_size, exact=True).vector
+        rows = np.ascontiguousarray(vector).view(np.uint8).reshape(group.world_size, -1)[:, : data.size]
+        found = np.ascontiguousarray(rows).view(mine.dtype).reshape(group.world_size, *mine.shape)
+        self._all.charge()
+        return found
+
+    def send(self, to: int, arrays: Sequence[Any]) -> None:
+        """Sets arrays on their way to part `to`; they must not change any more."""
+        ready = [np.asarray(a) for a in arrays]
+        self._all.watch.lap("compute")
+        assert self._all.groups.channels is not None
+        self._all.groups.channels.send(to, self._all.number("to", to, self._microbatch), ready)
+        self._all.charge()
+
+    def receive(self, source: int, types: Sequence[Any]) -> list[np.ndarray]:
+        """The next arrays of this microbatch from part `source`."""
+        self._all.watch.lap("compute")
+        assert self._all.groups.channels is not None
+        number = self._all.number("from", source, self._microbatch)
+        arrays = self._all.groups.channels.receive(source, number, types)
+        self._all.charge()
+        return arrays
