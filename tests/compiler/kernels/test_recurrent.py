@@ -234,6 +234,52 @@ def test_conv_lstm_of_any_sizes(sizes, axes, masked, outputs):
         np.testing.assert_allclose(mine, exact, rtol=3e-5, atol=3e-5 * max(1, np.abs(exact).max()))
 
 
+def _states_of_images(spatial, filters, steps, spoilt):
+    rng = np.random.default_rng(0)
+    shapes = [
+        (2, steps, *spatial, 4 * filters),
+        (2, *spatial, filters),
+        (2, *spatial, filters),
+        (3, 3, filters, 4 * filters),
+    ]
+    arrays = [(rng.normal(size=s) * 0.3).astype(np.float32) for s in shapes]
+    for array, index, value in spoilt:
+        arrays[array][index] = value
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("spatial", "filters"), [((5, 19), 17), ((1, 4), 1), ((3, 67), 5)], ids=["ragged", "one tile", "many tiles"]
+)
+def test_conv_lstm_of_transformed_lines(spatial, filters):
+    arrays = _states_of_images(spatial, filters, 3, [])
+    mask = np.array([[True, False, True], [True, True, True]])
+    made = jax.jit(function(_conv_graph(arrays, mask, (0, 1, 2)), lowerer=Chooser()))(*arrays, mask)
+    for mine, exact in zip(made, _conv_loops(arrays, mask, (0, 1, 2)), strict=True):
+        np.testing.assert_allclose(mine, exact, rtol=3e-5, atol=3e-5 * max(1, np.abs(exact).max()))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        [(1, (0, 2, 5, 1), np.nan)],
+        [(1, (1, 0, 0, 0), np.inf), (1, (0, 4, 10, 1), -np.inf)],
+        [(3, (1, 1, 0, 2), np.nan)],
+    ],
+    ids=["NaN", "infinities", "kernel"],
+)
+def test_numbers_that_are_not_finite_go_no_further_than_their_window(spoilt, monkeypatch):
+    """Transformed lines would spread them over tiles: the plain sums of XLA say where they belong."""
+    arrays = _states_of_images((5, 11), 2, 2, spoilt)
+    graph = _conv_graph(arrays, None, (0, 1, 2))
+    native = jax.jit(function(graph, lowerer=Chooser()))(*arrays)
+    monkeypatch.setenv("KERASOFT_KERNELS", "*=xla")
+    plain = jax.jit(function(graph, lowerer=Chooser()))(*arrays)
+    for mine, theirs in zip(native[:3], plain[:3], strict=True):
+        np.testing.assert_array_equal(np.isnan(mine), np.isnan(theirs))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
 # --- in programs --------------------------------------------------------------------------------------------------
 
 
