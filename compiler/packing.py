@@ -91,7 +91,7 @@ def pack_step(
         if n.op.name == "input":
             return arrays[n.attrs["name"]]
         home, start = homes[n.attrs["name"]]
-        return _slice(arrays[home], n.shape, start).astype(n.dtype)
+        return slice_of(arrays[home], n.shape, start).astype(n.dtype)
 
     extra = _train_extras(graph, layout) if kind == "train" else ()
 
@@ -181,7 +181,7 @@ def _ordered(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (first.index(name) if name in first else len(first), name)))
 
 
-def _slice(array: Any, shape: tuple[int, ...], start: int) -> Any:
+def slice_of(array: Any, shape: tuple[int, ...], start: int) -> Any:
     """The part of a vector that holds a variable of this shape; or the array itself if it is the variable."""
     if array.shape == shape:
         return array
@@ -194,12 +194,12 @@ def _train_extras(graph: Graph, layout: Layout) -> tuple[str, ...]:
 
 
 def _finish_train(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
-    parts = [_flat(outs.get(f"grad/{e.name}"), e) for e in layout.params]
+    parts = [flat(outs.get(f"grad/{e.name}"), e) for e in layout.params]
     return join([*parts, *_states(layout, outs, arrays), *_sums(layout, outs)])
 
 
 def _finish_pieces(pieces: Pieces, layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
-    gradients = {e.name: _flat(outs.get(f"grad/{e.name}"), e) for e in layout.params}
+    gradients = {e.name: flat(outs.get(f"grad/{e.name}"), e) for e in layout.params}
     return pieces.gather(gradients, join), join(_states(layout, outs, arrays)), join(_sums(layout, outs))
 
 
@@ -208,7 +208,7 @@ def _states(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) 
     parts = []
     for e in layout.states:
         if f"state/{e.name}" in outs:
-            parts.append(_flat(outs[f"state/{e.name}"], e))
+            parts.append(flat(outs[f"state/{e.name}"], e))
         else:
             start = e.offset - layout.P
             parts.append(jax.lax.slice(arrays["state"], (start,), (start + e.size,)) * arrays["share"])
@@ -216,7 +216,7 @@ def _states(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) 
 
 
 def _sums(layout: Layout, outs: Mapping[str, Any]) -> list[Any]:
-    return [_flat(outs.get(f"sum/{e.name}"), e) for e in layout.sums]
+    return [flat(outs.get(f"sum/{e.name}"), e) for e in layout.sums]
 
 
 def _finish_test(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
@@ -227,7 +227,7 @@ def _finish_predict(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str
     return tuple(outs.values())
 
 
-def _flat(value: Any, entry: Entry) -> Any:
+def flat(value: Any, entry: Entry) -> Any:
     if value is None:
         return jnp.zeros(entry.size, jnp.float32)
     return jnp.ravel(value).astype(jnp.float32)

@@ -5,20 +5,17 @@ A `StepProgram` needs none of the user's code where it runs: it holds StableHLO,
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import hashlib
 import platform
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax import export as jax_export
 
-from . import wireformat
+from . import executables, wireformat
 from .allocator import keep_memory
 from .compile_cache import cache_hits, compilations, use_compile_cache
 from .errors import ProgramError, ShapeError
@@ -38,8 +35,6 @@ __all__ = [
     "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
     "UpdateArgs", "ProgramError", "by_rows", "cache_hits", "compilations", "native_libraries", "pin_threads", "threads", "use_compile_cache",
 ]  # fmt: skip
-
-_export_lock = threading.Lock()
 
 
 def native_libraries() -> dict[str, str]:
@@ -182,14 +177,10 @@ def _export(kind: str, rows: int, packed: Sequence[PackedStage], options, stages
             carry, out = stage.function(arrays[:count], arrays[count : count + carried], reduced)
             return (*carry, *out) if isinstance(out, tuple) else (*carry, out)
 
-        flat.__name__ = flat.__qualname__ = f"{kind}_{k}"
         avals = [*stage.types, *stage.carried]
         if stage.reduced is not None:
             avals.append(jax.ShapeDtypeStruct((stage.reduced,), "float32"))
-        with _export_lock, jax._src.config.traceback_in_locations_limit(0):  # no paths of this machine inside
-            ours = [jax_export.DisabledSafetyCheck.custom_call(name) for name in bridge.targets()]
-            jitted = jax.jit(flat, keep_unused=True)
-            exported = jax_export.export(jitted, platforms=["cpu"], disabled_checks=ours)(*avals)
+        blob = executables.export(f"{kind}_{k}", flat, avals)
         following = packed[k + 1] if k + 1 < len(packed) else None
         stages.append(
             {
@@ -203,7 +194,7 @@ def _export(kind: str, rows: int, packed: Sequence[PackedStage], options, stages
                 "options": options,
             }
         )
-        blobs.append(bytes(exported.serialize()))
+        blobs.append(blob)
 
 
 class StepProgram:
@@ -290,7 +281,7 @@ class StepProgram:
     def _call(self, kind: str, rows: int, n: int) -> Call:
         key = (kind, n)
         if key not in self._calls:
-            self._check_kernels()
+            self.check_kernels(self.kernels)
             stages = self._stages.get((kind, rows))
             if stages is None:
                 there = ", ".join(map(str, self.rows_of(kind))) or "none"
@@ -298,8 +289,13 @@ class StepProgram:
             self._calls[key] = Call(kind, stages, n, tuple(s.name for s in self.slots))
         return self._calls[key]
 
-    def _check_kernels(self) -> None:
-        for library in self.kernels:
+    @staticmethod
+    def check_kernels(libraries: Sequence[str]) -> None:
+        """
+        Raises:
+            ProgramError: a native library that a program calls is not here.
+        """
+        for library in libraries:
             reason = bridge.missing(library)
             if reason is not None:
                 raise ProgramError(
@@ -316,9 +312,7 @@ class _StageBytes:
     types: tuple[tuple[tuple, str], ...]
     carried: int
     single: bool
-    options: tuple[tuple[str, str], ...]
-    blob: bytes
-    digest: str
+    exported: executables.Exported
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], blob: bytes) -> _StageBytes:
@@ -327,33 +321,8 @@ class _StageBytes:
             tuple((tuple(s), str(np.dtype(d).name)) for s, d in value["types"]),
             int(value["carried"]),
             bool(value["single"]),
-            tuple(sorted(value["options"].items())),
-            blob,
-            hashlib.sha256(blob).hexdigest(),
+            executables.Exported.of(blob, value["options"]),
         )
-
-
-_executables: collections.OrderedDict[tuple, Any] = collections.OrderedDict()
-_executables_lock = threading.Lock()
-_EXECUTABLES_KEPT = 128
-
-
-def _executable(stage: _StageBytes, types: Sequence[jax.ShapeDtypeStruct]) -> Any:
-    """The compiled stage; kept for the process, so that a program read a second time does not compile again."""
-    key = (stage.digest, tuple((t.shape, t.dtype.name) for t in types), stage.options)
-    with _executables_lock:
-        if key in _executables:
-            _executables.move_to_end(key)
-            return _executables[key]
-        try:
-            exported = jax_export.deserialize(bytearray(stage.blob))
-        except Exception as error:
-            raise ProgramError(f"a stage of the StepProgram cannot be read: {error}") from error
-        lowered = jax.jit(exported.call, keep_unused=True).lower(*types)
-        _executables[key] = compiled = lowered.compile(compiler_options=dict(stage.options) or None)
-        while len(_executables) > _EXECUTABLES_KEPT:
-            _executables.popitem(last=False)
-        return compiled
 
 
 class Call:
@@ -369,7 +338,7 @@ class Call:
         self._parts = []
         for stage in stages:
             types = [jax.ShapeDtypeStruct(tuple(_bound(d, n) for d in s), dtype) for s, dtype in stage.types]
-            self._parts.append((stage, types, _executable(stage, types)))
+            self._parts.append((stage, types, stage.exported.executable(types)))
         self._getters = [[_getter(name, kind, slots) for name in stage.names] for stage in stages]
 
     def run(self, k: int, args: StepArgs | UpdateArgs, carry: tuple = (), reduced: Any = None) -> tuple[tuple, Any]:

@@ -48,7 +48,7 @@ def _install() -> None:
 def forget() -> None:
     """Lets go of all that was compiled."""
     import jax
-    from kerasoft.compiler import program
+    from kerasoft.compiler import executables
 
     jax.clear_caches()
-    program._executables.clear()
+    executables.forget()

@@ -1,0 +1,46 @@
+"""`partition`: a model's graphs and a mesh become a `Plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..program import StepSource
+from .mesh import Mesh, ParallelError
+from .pipeline import Pipeline
+from .plan import Plan
+
+
+def partition(
+    source: StepSource,
+    mesh: Mesh,
+    placement: Mapping[str, Any] | None = None,
+    rows: int = 32,
+    lengths: Mapping[str, int] | None = None,
+) -> Plan:
+    """Cuts a model for a mesh.
+
+    Args:
+        placement: what users pinned, by layer name or path: a stage (pipeline), or "split", "replicate" or an axis of
+            the layer's kernel (model). None leaves a layer to the compiler.
+        rows: of the calls that the cut is balanced for (one microbatch of one replica).
+        lengths: a number for each other unknown size of the inputs.
+
+    Raises:
+        ParallelError: the model cannot be cut like this.
+    """
+    pinned = {name: value for name, value in (placement or {}).items() if value is not None}
+    sizes = {**(lengths or {}), "b": rows}
+    if source.flags.update_mode != "sliced":
+        raise ParallelError(
+            "this optimizer updates whole vectors (constraints, Muon, Adafactor, or a step of its own), which workers that "
+            "hold parts of the model cannot; use one that works element by element, such as Adam or SGD"
+        )
+    if source.update is not None and any(n.op.name == "all_reduce" for n in source.update.nodes):
+        raise ParallelError(
+            "this optimizer needs norms over all parameters (clipnorm, global_clipnorm, LAMB, LARS), which are not summed "
+            "over the parts of a model yet; use clipvalue=, or Adam or SGD without them"
+        )
+    if mesh.pipeline > 1:
+        return Plan(source, mesh, Pipeline(source, mesh.pipeline, pinned, sizes), rows)
+    raise ParallelError(f"nothing to cut for {mesh}")
