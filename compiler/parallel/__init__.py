@@ -1,6 +1,6 @@
 """Model parallelism: a model's graphs cut into one program for each of several workers that hold parts of it."""
 
-from .instructions import Compute, Drop, Gather, GatherParams, Instruction, Receive, ScatterGrads, Send, Sum
+from .instructions import Compute, Drop, Gather, GatherParams, Instruction, Number, Receive, ScatterGrads, Send, Sum
 from .local_program import LocalCall, LocalProgram
 from .mesh import Mesh, ParallelError
 from .partition import partition
@@ -17,6 +17,7 @@ __all__ = [
     "LocalCall",
     "LocalProgram",
     "Mesh",
+    "Number",
     "ParallelError",
     "Plan",
     "Receive",

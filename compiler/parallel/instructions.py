@@ -34,6 +34,14 @@ class Compute:
 
 
 @dataclasses.dataclass(frozen=True)
+class Number:
+    """`name` becomes an int32 number."""
+
+    name: str
+    value: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Sum:
     """Each of `values` becomes its sum over the ranks along `axis` ("model" or "data"), all of them in one exchange."""
 
@@ -92,8 +100,10 @@ class Drop:
     names: tuple[str, ...]
 
 
-Instruction = Compute | Sum | Gather | Send | Receive | GatherParams | ScatterGrads | Drop
-_KINDS = {kind.__name__: kind for kind in (Compute, Sum, Gather, Send, Receive, GatherParams, ScatterGrads, Drop)}
+Instruction = Compute | Number | Sum | Gather | Send | Receive | GatherParams | ScatterGrads | Drop
+_KINDS = {
+    kind.__name__: kind for kind in (Compute, Number, Sum, Gather, Send, Receive, GatherParams, ScatterGrads, Drop)
+}
 
 
 def to_json(instruction: Instruction, blobs: list[bytes]) -> dict[str, Any]:

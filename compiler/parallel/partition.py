@@ -9,6 +9,7 @@ from ..program import StepSource
 from .mesh import Mesh, ParallelError
 from .pipeline import Pipeline
 from .plan import Plan
+from .tensors import Tensors
 
 
 def partition(
@@ -43,4 +44,6 @@ def partition(
         )
     if mesh.pipeline > 1:
         return Plan(source, mesh, Pipeline(source, mesh.pipeline, pinned, sizes), rows)
+    if mesh.model > 1:
+        return Plan(source, mesh, Tensors(source, mesh.model, pinned, sizes), rows)
     raise ParallelError(f"nothing to cut for {mesh}")

@@ -6,10 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ProgramError, ShapeError
-from .instructions import Compute, Drop, Gather, GatherParams, Instruction, Receive, ScatterGrads, Send, Sum, Types
+from .instructions import (
+    Compute,
+    Drop,
+    Gather,
+    GatherParams,
+    Instruction,
+    Number,
+    Receive,
+    ScatterGrads,
+    Send,
+    Sum,
+    Types,
+)
 
 NUMBERS = {"rows": np.float32, "share": np.float32, "iteration": np.int32}
 
@@ -53,6 +66,8 @@ def run(phase: Sequence[Instruction], environment: dict[str, Any], links: Links)
     for instruction in phase:
         if isinstance(instruction, Compute):
             _compute(instruction, environment)
+        elif isinstance(instruction, Number):
+            environment[instruction.name] = np.int32(instruction.value)
         elif isinstance(instruction, Sum):
             _sum(instruction, environment, links)
         elif isinstance(instruction, Gather):
@@ -103,5 +118,5 @@ def _sum(instruction: Sum, environment: dict[str, Any], links: Links) -> None:
     offset = 0
     for name, (shape, dtype) in zip(instruction.values, instruction.types):
         size = math.prod(shape)
-        environment[name] = total[offset : offset + size].reshape(shape).astype(dtype, copy=False)
+        environment[name] = total[offset : offset + size].reshape(shape).astype(jnp.dtype(dtype), copy=False)
         offset += size

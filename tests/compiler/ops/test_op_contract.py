@@ -845,6 +845,22 @@ row("vjp", lambda x: _once(reduce.cumprod, x), positive(b, 3), eager=False)
 row("barrier", barrier.barrier, real(b, 2), real(b, 3), want=lambda x, after: x)
 row("barrier", barrier.barrier, ints(5, b, 2), real(), want=lambda x, after: x, label="whole numbers")
 row("all_reduce", lambda x: collective.all_reduce(x), real(b, 2), want=lambda x: x)
+row("part_sum", lambda x: collective.part_sum(x), real(b, 2), want=lambda x: x, gradient=False)
+row(
+    "part_stack",
+    lambda x: collective.part_stack(x, count=2),
+    real(b, 2),
+    want=lambda x: np.stack([x, x]),
+    gradient=False,
+)
+row(
+    "part_of",
+    lambda x: collective.part_of(x, np.int32(1), axis=1, count=2),
+    real(b, 4),
+    want=lambda x: x[:, 2:],
+    gradient=False,
+)
+row("part_of", lambda x: collective.part_of(x, np.int32(1), axis=1, count=2), real(b, 3), want=lambda x: np.pad(x[:, 2:], ((0, 0), (0, 1))), gradient=False, label="filled up")  # fmt: skip
 
 
 def _once(f, x):

@@ -214,3 +214,29 @@ def neumf(users=30, items=21, width=8):
     model.compile("adam", "binary_crossentropy", metrics=["accuracy"])
     xs = [RANDOM.integers(0, n, (16, 1)).astype("int32") for n in (users, items)]
     return model, xs, RANDOM.integers(0, 2, (16, 1)).astype("float32")
+
+
+def convolutional(channels=32):
+    layers = ks.layers
+    x = inputs = ks.Input((8, 8, 3))
+    for i, strides in enumerate((1, 2, 1)):
+        x = layers.Conv2D(channels, 3, strides, padding="same", use_bias=i != 1, name=f"conv{i}")(x)
+        x = layers.BatchNormalization(name=f"norm{i}")(x) if i == 1 else x
+        x = layers.Activation("relu", name=f"relu{i}")(x)
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    x = layers.Dense(64, activation="relu", name="hidden")(layers.Flatten(name="flat")(x))
+    model = ks.Model(inputs, layers.Dense(4, name="head")(x))
+    model.compile("sgd", ks.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model, RANDOM.normal(size=(16, 8, 8, 3)).astype("float32"), RANDOM.integers(0, 4, 16).astype("int32")
+
+
+def masked(vocabulary=64, width=32):
+    """Zeros are masked, so that the loss is divided by a count of steps over all rows of the batch."""
+    layers = ks.layers
+    ids = ks.Input((6,), dtype="int32")
+    x = layers.Embedding(vocabulary, width, mask_zero=True, name="table")(ids)
+    x = layers.Dense(64, activation="tanh", name="up")(x)
+    model = ks.Model(ids, layers.Dense(40, name="head")(x))
+    model.compile("adam", ks.losses.SparseCategoricalCrossentropy(from_logits=True))
+    y = RANDOM.integers(0, 40, (16, 6)).astype("int32")
+    return model, RANDOM.integers(0, 3, (16, 6)).astype("int32") * 7, y

@@ -1,0 +1,203 @@
+"""Tensor parallelism: weights split along an axis, each worker computes with its parts.
+
+1. `weights` decides along which axis each weight is split, `spread` makes of each graph the one over parts. Both look at the
+   whole training graph before the passes, so gradients need no rules of their own.
+2. The passes run on the local graph, which is the same for all workers but for their number ("coordinate").
+3. It is cut at its sums and stacks. All of one level are exchanged together: `Compute`, `Sum` or `Gather`, `Compute`, ...
+
+Random masks come from row numbers, so everybody draws the same; states and sums are whole, and alike, everywhere.
+
+Bytes that a worker sends in a call: for each sum 2 (m-1)/m of the vector's, for each gather (m-1) times its own part's.
+
+Source: Shoeybi et al., "Megatron-LM", 2019; Xu et al., "GSPMD", 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..costs import flops
+from ..ir import Dim, Graph, Node
+from ..layout import Layout
+from ..passes import optimise
+from ..program import StepSource
+from .choices import Choices
+from .instructions import Compute, Drop, Gather, Instruction, Number, Sum
+from .local_program import LocalCall
+from .lowering import LEAVES, Lowering, vector_of
+from .parts import Part, local_layout
+from .places import CHEAP
+from .shardings import Sharding
+from .spread import COORDINATE, Spread
+from .weights import Weights
+
+AXES = {"part_sum": "model", "part_stack": "model", "all_reduce": "data"}
+
+
+class Tensors:
+    """A model whose tensors are split among workers.
+
+    Attributes:
+        shardings: of each weight, by name. parts, layouts: of each coordinate.
+    """
+
+    def __init__(self, source: StepSource, count: int, placement: Mapping[str, Any], sizes: Mapping[str, Dim]):
+        self.source, self.coordinates, self.sizes = source, count, dict(sizes)
+        self.choices = Choices(count, sizes)
+        kind = "train" if source.train is not None else "predict"
+        graph: Graph = getattr(source, kind)
+        learnt = {e.name for e in source.layout.params}
+        self.shardings: dict[str, Sharding] = Weights(graph, self.choices, placement, learnt).shardings
+        axes = {e.name: self.shardings[e.name].axis if e.name in self.shardings else None for e in source.layout.params}
+        self.parts = tuple(
+            tuple(Part(name) if axis is None else Part(name, axis, i, count) for name, axis in axes.items())
+            for i in range(count)
+        )
+        self.layouts: tuple[Layout, ...] = tuple(local_layout(source.layout, parts) for parts in self.parts)
+        self._spreads: dict[str, Spread] = {}
+        self._optimised: dict[str, Graph] = {}
+
+    def spread(self, kind: str) -> Spread:
+        if kind not in self._spreads:
+            self._spreads[kind] = Spread(getattr(self.source, kind), self.choices, self.shardings)
+        return self._spreads[kind]
+
+    def local(self, kind: str) -> Graph:
+        """The graph of one worker after the passes."""
+        if kind not in self._optimised:
+            self._optimised[kind] = optimise(self.spread(kind).graph, kind)
+        return self._optimised[kind]
+
+    def calls(self, kind: str, rows: int, lengths: Mapping[str, int]) -> tuple[list[LocalCall], set[str]]:
+        """The call of each coordinate: the same but for the first instruction."""
+        lowering = Lowering(self.local(kind), kind, self.layouts[0], {**lengths, "b": rows})
+        instructions, results = _levels(lowering)
+        calls = [
+            LocalCall(kind, rows, {"whole": (Number(COORDINATE, i), *instructions)}, results)
+            for i in range(self.coordinates)
+        ]
+        return calls, set(lowering.chooser.needs)
+
+    def operations(self) -> list[dict[str, float]]:
+        """For each coordinate, the floating-point operations of a call by layer."""
+        found: dict[str, float] = {}
+        kind = "train" if self.source.train is not None else "predict"
+        spread = self.spread(kind)
+        for n, share in spread.work.items():
+            name = (n.source or "").removeprefix("gradient of ")
+            found[name] = found.get(name, 0) + flops(n, self.sizes) * share
+        return [dict(found) for _ in range(self.coordinates)]
+
+
+def _levels(lowering: Lowering) -> tuple[tuple[Instruction, ...], tuple[str, ...]]:
+    """A graph with sums and stacks as instructions: all that a level sums is exchanged at once."""
+    order, graph, kind = lowering.order, lowering.graph, lowering.kind
+    cuts = {n: AXES[n.op.name] for n in order if n.op.name in AXES}
+    level: dict[Node, int] = {}
+    for n in order:
+        level[n] = max((level[i] + (i in cuts) for i in n.inputs), default=0)
+    last = max((level[n] + 1 for n in cuts), default=0)
+    reads: list[dict[Node, None]] = []
+    for k in range(last + 1):
+        wanted = list(graph.outputs) if k == last else [n.inputs[0] for n in cuts if level[n] == k]
+        reads.append(_read(wanted, level, cuts, k))
+    carried: list[dict[Node, None]] = [{} for _ in range(last + 1)]  # computed in a level, read in a later one
+    for k in range(last, 0, -1):  # what a carried value needs is computed where it is, so nothing more is read
+        for n in reads[k]:
+            if n not in cuts:
+                carried[level[n]][n] = None
+    for k in range(last + 1):
+        more = _read([*carried[k]], level, cuts, k)
+        reads[k] |= more
+        for n in more:
+            if n not in cuts:
+                carried[level[n]][n] = None
+    made: list[Instruction] = []
+    ends: dict[str, int] = {}
+    for k in range(last + 1):
+        summed = [n for n in cuts if level[n] == k and k < last]
+        compute = _compute(lowering, list(reads[k]), list(carried[k]), summed, k == last)
+        made.append(compute)
+        for axis in ("data", "model"):
+            vectors = [n for n in summed if cuts[n] == axis and n.op.name != "part_stack"]
+            if vectors:
+                names = tuple(lowering.names(n)[0] for n in vectors)
+                made.append(Sum(axis, names, tuple(lowering.types(n)[0] for n in vectors)))
+        for n in summed:
+            if n.op.name == "part_stack":
+                name = lowering.names(n)[0]
+                made.append(Gather("model", name, name, lowering.types(n)[0]))
+        for n in reads[k]:
+            for name in lowering.names(n):
+                ends[name] = k
+    return _dropping(made, ends), ("vector",) if kind != "predict" else tuple(graph.output_names)
+
+
+def _read(wanted: Sequence[Node], level: Mapping[Node, int], cuts: Mapping[Node, str], k: int) -> dict[Node, None]:
+    """What level `k` reads of earlier ones to compute these."""
+    found: dict[Node, None] = {}
+    seen: set[Node] = set()
+    stack = list(wanted)
+    while stack:
+        n = stack.pop()
+        if n in seen:
+            continue
+        seen.add(n)
+        if n.op.name in LEAVES or not n.inputs:
+            continue
+        if level[n] < k and (n in cuts or n.op.name not in CHEAP):
+            found[n] = None
+        else:
+            stack.extend(n.inputs)
+    return found
+
+
+def _compute(lowering: Lowering, given: list[Node], carried: list[Node], summed: list[Node], is_last: bool) -> Compute:
+    graph, layout, kind = lowering.graph, lowering.layout, lowering.kind
+    outputs = dict(zip(graph.output_names, graph.outputs))
+    wanted = [n for n in carried if n not in given]
+    if not is_last:
+
+        def to_exchange(values: Mapping[Node, Any], _: Mapping[str, Any]) -> dict[str, Any]:
+            return {lowering.names(n)[0]: values[n.inputs[0]] for n in summed}
+
+        return lowering.compute(given, wanted, to_exchange, (), [n.inputs[0] for n in summed])
+    extra = []
+    if kind == "train" and layout.S and any(f"state/{e.name}" not in outputs for e in layout.states):
+        extra = [("state", ((layout.S,), "float32")), ("share", ((), "float32"))]
+
+    def finish(values: Mapping[Node, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+        if kind == "predict":
+            return {name: values[n] for name, n in outputs.items()}
+        parts = {
+            prefix: {k.removeprefix(prefix): values[n] for k, n in outputs.items() if k.startswith(prefix)}
+            for prefix in ("grad/", "state/", "sum/")
+        }
+        if kind == "test":
+            sums = Layout.of(sums=[(e.name, e.shape) for e in layout.sums])
+            return {"vector": vector_of(sums, {}, {}, parts["sum/"])}
+        kept = arrays["state"] * arrays["share"] if extra else None
+        return {"vector": vector_of(layout, parts["grad/"], parts["state/"], parts["sum/"], kept)}
+
+    return lowering.compute(given, wanted, finish, extra, tuple(outputs.values()))
+
+
+def _dropping(made: Sequence[Instruction], ends: Mapping[str, int]) -> tuple[Instruction, ...]:
+    """With `Drop`s behind the last reader of each value."""
+    found: list[Instruction] = []
+    k = -1
+    for instruction in made:
+        found.append(instruction)
+        if isinstance(instruction, Compute):
+            k += 1
+            gone = tuple(sorted(name for name, end in ends.items() if end == k))
+            if gone:
+                found.append(Drop(gone))
+    return tuple(found)
+
+
+def collectives(call: LocalCall) -> tuple[int, int]:
+    """How many exchanges of sums, and how many gathers, a call makes among the workers that share the model."""
+    every = [i for phase in call.phases.values() for i in phase]
+    return sum(isinstance(i, Sum) and i.axis == "model" for i in every), sum(isinstance(i, Gather) for i in every)
