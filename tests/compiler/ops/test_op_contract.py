@@ -855,12 +855,12 @@ row(
 )
 row(
     "part_of",
-    lambda x: collective.part_of(x, np.int32(1), axis=1, count=2),
+    lambda x: collective.part_of(x, np.asarray(1, np.int32), axis=1, count=2),
     real(b, 4),
     want=lambda x: x[:, 2:],
     gradient=False,
 )
-row("part_of", lambda x: collective.part_of(x, np.int32(1), axis=1, count=2), real(b, 3), want=lambda x: np.pad(x[:, 2:], ((0, 0), (0, 1))), gradient=False, label="filled up")  # fmt: skip
+row("part_of", lambda x: collective.part_of(x, np.asarray(1, np.int32), axis=1, count=2), real(b, 3), want=lambda x: np.pad(x[:, 2:], ((0, 0), (0, 1))), gradient=False, label="filled up")  # fmt: skip
 
 
 def _once(f, x):
