@@ -42,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spark = session("kerasoft doctor", options.master, settings)
     try:
         from kerasoft.runtime.spark_preflight import preflight
+        from kerasoft.runtime.strategies.strategy import limits_of
 
-        report = preflight(spark.sparkContext, options.workers, need, barrier=not options.shuffle)
+        report = preflight(spark.sparkContext, limits_of(options.workers), need, barrier=not options.shuffle)
     finally:
         spark.stop()
     print(report)

@@ -12,9 +12,10 @@ import numpy as np
 from .checkpoint import Checkpoint, Checkpoints
 from .collectives import slices
 from .division import Division, slices_of
+from .elastic import Crew, Lookout
 from .errors import DistributedError, WorkerLost
 from .faults import Sign, verdict
-from .launcher import Attempt
+from .launcher import Attempt, Launcher
 from .loop import Event
 from .progress import Progress
 from .rank import HERE
@@ -41,7 +42,7 @@ class Conversation:
     Args:
         settings: of its workers.
         server: where they connect; its generation is this attempt's.
-        attempt: the workers, started.
+        attempt: the workers, started. launcher, crew: what started them, and how many they may be.
         checkpoints: where progress is kept.
         progress: of the fit.
         watch: charged with the driver's phases.
@@ -49,6 +50,7 @@ class Conversation:
 
     Attributes:
         counters: of each rank, when they have finished.
+        left: whether the workers ended for others to go on, `lookout.wanted` of them.
     """
 
     def __init__(
@@ -56,6 +58,8 @@ class Conversation:
         settings: Settings,
         server: ControlServer,
         attempt: Attempt,
+        launcher: Launcher,
+        crew: Crew,
         checkpoints: Checkpoints,
         progress: Progress,
         watch: Stopwatch,
@@ -64,6 +68,9 @@ class Conversation:
         self.settings, self.server, self.attempt = settings, server, attempt
         self.checkpoints, self.progress, self.watch = checkpoints, progress, watch
         self.counters: list[dict[str, Any]] = []
+        self.left = False
+        self.lookout = Lookout(crew, settings.world_size, launcher.room)
+        self._asked = ""  # of the workers: "leave" or "checkpoint"
         layout, world = progress.job.source.layout, settings.world_size
         self.V = layout.V
         self._cuts = slices(layout.V, world)
@@ -86,7 +93,7 @@ class Conversation:
         """
         progress = self.progress
         self._wait_formed()
-        formed = progress.told_at = progress.epoch_started = time.perf_counter()
+        formed = self._formed_at = progress.told_at = progress.epoch_started = time.perf_counter()
         try:
             self._send_start(start)
             final = self._follow()
@@ -108,6 +115,7 @@ class Conversation:
         silent = 0
         while True:
             event = self.server.next_event(0.1)
+            self._look_around()
             for since, sign in self._missing.values():
                 if time.monotonic() - since > self.settings.timeout_s:  # nobody came in its place
                     self._signs.append(sign)
@@ -132,6 +140,25 @@ class Conversation:
                 self._welcome(event.rank)
             else:
                 return event
+
+    def _look_around(self) -> None:
+        """Asks the workers to hand over when there is room for more of them, or not for all: the latter at once, the
+        former no sooner than a checkpoint would be due."""
+        lookout, progress = self.lookout, self.progress
+        if self._begun is None:
+            return
+        lookout.look()
+        if progress.stop_asked or not self.settings.method.leaves_within_epoch:
+            return
+        due = time.perf_counter() - max(progress.saved, self._formed_at) >= self.settings.checkpoint_every_s
+        asked = ""
+        if lookout.too_few:
+            asked = "checkpoint"
+        elif lookout.wanted < lookout.workers or (lookout.wanted > lookout.workers and due):
+            asked = "leave"
+        if asked and asked != self._asked:
+            self._to(0, "adjust", {asked: True})
+        self._asked = asked
 
     def _goes_on_without(self, event: Message) -> bool:
         """Whether another process will take the place of the rank that is gone, and nobody need begin anew."""
@@ -256,8 +283,9 @@ class Conversation:
                     ends = {}
             elif message.kind == "finished":
                 finals[message.rank] = message
-                add(self.progress.worker_seconds[message.rank], message.fields["times"])
+                self.progress.worked(message.rank, message.fields["times"])
         self.progress.told_at = time.perf_counter()
+        self.left = finals[0].fields["left"]
         self.counters = [finals[r].fields["counters"] for r in sorted(finals)]
         peaks = [c["peak_bytes"] for c in self.counters]
         text = f"peak resident memory of the workers: {', '.join(f'{p / (1 << 20):,.0f} MB' for p in peaks)}"
@@ -319,13 +347,16 @@ class Conversation:
         fields: dict[str, Any] = {
             "stop": decision.stop or progress.stop_asked or epoch + 1 >= epochs or ends[0].fields["stop"],
             "checkpoint": False,
+            "leave": False,
         }
         if not fields["stop"]:
             self._hook_states[epoch + 1, 0] = progress.hooks.save_state()
+            fields["leave"] = self.lookout.wanted != self.lookout.workers
             fields["checkpoint"] = progress.checkpoint_pays() or decision.weights is not None
             progress.rate = progress.begin_epoch(epoch + 1, progress.rate)
         fields["learning_rate"] = progress.rate
         progress.epoch_started = progress.asked = time.perf_counter()
+        self._asked = ""
         if decision.weights is None:
             self._broadcast("decision", fields)
             return

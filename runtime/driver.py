@@ -16,7 +16,8 @@ import numpy as np
 from .checkpoint import Checkpoint, Checkpoints
 from .conversation import Conversation, Failed
 from .division import Division, slices_of
-from .errors import RetriesExhausted
+from .elastic import Crew
+from .errors import DistributedError, RetriesExhausted
 from .faults import may_retry
 from .launcher import Launcher
 from .loop import Event, Hooks, TrainJob, TrainResult
@@ -43,6 +44,8 @@ class Driver:
         watch: charged with the driver's phases.
         address: of the server as workers reach it. threads, cache: see `Task`.
         division: how vectors are cut among the ranks of these settings; None: as `settings.method.parts` says.
+        crew: limits of the number of workers; None = always as many as in `settings`.
+        plan: the settings for another number of workers, where `crew` allows that.
     """
 
     def __init__(
@@ -59,13 +62,17 @@ class Driver:
         threads: int = 0,
         cache: bool = False,
         division: Callable[[Settings], Division] | None = None,
+        crew: Crew | None = None,
+        plan: Callable[[int], Settings] | None = None,
     ):
         self.job, self.settings, self.server, self.launcher = job, settings, server, launcher
         self.checkpoints, self.hooks, self.retries = checkpoints, hooks, retries
         self.watch = watch or Stopwatch()
         self.address, self.threads, self.cache = address or server.address, threads, cache
         self.division = division or functools.partial(slices_of, job.source.layout)
-        self.progress = Progress(job, hooks, settings.world_size)
+        self.crew, self.plan = crew or Crew(settings.world_size, settings.world_size), plan
+        self.progress = Progress(job, hooks)
+        self._handed: Checkpoint | None = None  # where the last group of workers left
         self.counters: list[dict[str, Any]] = []
 
     def run(self) -> TrainResult:
@@ -75,42 +82,22 @@ class Driver:
             TrainingFailed, DataChanged: the user's to mend; not retried.
             RetriesExhausted: workers kept being lost; names the last loss.
         """
-        resumed = self._resume()
+        at = self._resume()
         generation, failures = 0, 0
         while True:
             committed = self.progress.committed
             try:
-                final = self._attempt(generation, resumed)
-                break
+                at, wanted = self._attempt(generation, at)
+                if not wanted:
+                    break
+                self._handed, failures = at, 0
+                self._regroup(wanted, at)
             except Failed as failed:
-                loss = failed.error
-            self.watch.lap("recovery")
-            if not may_retry(loss):
-                raise loss
-            failures = 1 if self.progress.committed > committed else failures + 1
-            details = {k: getattr(loss, k) for k in ("rank", "host", "pid", "step", "phase")}
-            self.hooks.on_event(Event("worker_lost", str(loss), details))
-            if failures > self.retries:
-                raise RetriesExhausted(
-                    f"{failures} attempts in a row ended without progress; the last: {loss}"
-                ) from loss
+                failures = 1 if self.progress.committed > committed else failures + 1
+                at = self._recover(failed.error, failures, generation + 1)
             generation += 1
-            time.sleep(BACKOFF_S[min(failures - 1, len(BACKOFF_S) - 1)])
-            self.launcher.recover(self.settings.world_size)
-            found, damaged = self.checkpoints.latest()
-            for text in damaged:
-                self.hooks.on_event(Event("warning", text))
-            resumed = found or self._start()
-            self.hooks.on_event(
-                Event(
-                    "retrying",
-                    f"attempt {generation + 1}: going on from epoch {resumed.epoch + 1}, step {resumed.step + 1}",
-                    {"generation": generation, "epoch": resumed.epoch, "step": resumed.step},
-                )
-            )
-            self.watch.lap("recovery")
         if not self.checkpoints.temporary:
-            self.checkpoints.commit(dataclasses.replace(final, finished=True))
+            self.checkpoints.commit(dataclasses.replace(at, finished=True))
             self.watch.lap("checkpoint")
         seconds = self.watch.take()
         seconds.pop("training")  # the workers say what they did in it
@@ -122,7 +109,48 @@ class Driver:
             self.progress.steps,
             self.progress.rows,
         )
-        return TrainResult(final.params, final.state, final.slots, final.iteration, report)
+        return TrainResult(at.params, at.state, at.slots, at.iteration, report)
+
+    def _recover(self, loss: DistributedError, failures: int, generation: int) -> Checkpoint:
+        """Where the next attempt goes on from, when it can start.
+
+        Raises:
+            DistributedError: another attempt would not help, or there were too many.
+        """
+        self.watch.lap("recovery")
+        if not may_retry(loss):
+            raise loss
+        details = {k: getattr(loss, k) for k in ("rank", "host", "pid", "step", "phase")}
+        self.hooks.on_event(Event("worker_lost", str(loss), details))
+        if failures > self.retries:
+            raise RetriesExhausted(f"{failures} attempts in a row ended without progress; the last: {loss}") from loss
+        time.sleep(BACKOFF_S[min(failures - 1, len(BACKOFF_S) - 1)])
+        found, damaged = self.checkpoints.latest()
+        for text in damaged:
+            self.hooks.on_event(Event("warning", text))
+        at = found or self._start()
+        if self._handed is not None and (self._handed.epoch, self._handed.step) > (at.epoch, at.step):
+            at = self._handed
+        self._regroup(self.settings.world_size, at)
+        text = f"attempt {generation + 1}: going on from epoch {at.epoch + 1}, step {at.step + 1}"
+        details = {"generation": generation, "epoch": at.epoch, "step": at.step}
+        self.hooks.on_event(Event("retrying", text, details))
+        self.watch.lap("recovery")
+        return at
+
+    def _regroup(self, wanted: int, at: Checkpoint) -> None:
+        """Waits for room, and plans for as many workers as there is, `wanted` if possible."""
+        before = self.settings.world_size
+        began = time.perf_counter()
+        workers = self.launcher.gather(self.crew, wanted)
+        if workers == before:
+            return
+        assert self.plan is not None
+        self.settings = dataclasses.replace(self.plan(workers), seed=self.settings.seed)
+        text = f"{before} workers hand over to {workers} before epoch {at.epoch + 1}, step {at.step + 1}"
+        details = {"workers": workers, "before": before, "epoch": at.epoch, "step": at.step}
+        self.hooks.on_event(Event("regrouped", text, {**details, "waited_s": time.perf_counter() - began}))
+        self.watch.lap("scheduling")
 
     def _start(self) -> Checkpoint:
         """The state that the front-end gave."""
@@ -147,11 +175,11 @@ class Driver:
         self.hooks.on_event(Event("resumed", text, {"epoch": found.epoch, "step": found.step}))
         return found
 
-    def _attempt(self, generation: int, start: Checkpoint) -> Checkpoint:
-        """One attempt from `start`; returns the end state."""
+    def _attempt(self, generation: int, start: Checkpoint) -> tuple[Checkpoint, int]:
+        """One attempt from `start`; the end state, and how many workers should go on from there: 0 at the fit's end."""
         settings, progress = self.settings, self.progress
         if start.epoch >= self.job.epochs:
-            return start
+            return start, 0
         rate = progress.begin_epoch(start.epoch, start.learning_rate)
         progress.rate = start.learning_rate if start.step else rate  # a callback may have changed it within the epoch
         self.watch.lap("callbacks")
@@ -161,13 +189,13 @@ class Driver:
         task = Task(told, self.address, self.server.secret, generation, self.threads, self.cache)
         attempt = self.launcher.launch(task)
         try:
-            division = self.division(settings)
             conversation = Conversation(
-                settings, self.server, attempt, self.checkpoints, progress, self.watch, division
-            )
-            final = conversation.run(start)
+                settings, self.server, attempt, self.launcher, self.crew, self.checkpoints, progress, self.watch,
+                self.division(settings),
+            )  # fmt: skip
+            end = conversation.run(start)
             self.counters = conversation.counters
-            return final
+            return end, conversation.lookout.wanted if conversation.left else 0
         finally:
             self.server.disconnect()
             attempt.end()

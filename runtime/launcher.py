@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from .elastic import Crew
 from .rank import Task
 
 
@@ -27,9 +28,13 @@ class Launcher(Protocol):
     def launch(self, task: Task) -> Attempt:
         """Starts all ranks."""
 
-    def recover(self, world_size: int) -> None:
-        """Waits until so many ranks can be started again.
+    def room(self) -> int:
+        """Ranks that could run at once, those that do included. Asked only where their number may change."""
+
+    def gather(self, crew: Crew, wanted: int) -> int:
+        """Waits until `wanted` ranks can be started, and if they do not come soon until `crew.fewest` can; how many to
+        start.
 
         Raises:
-            ClusterError: they do not come.
+            ClusterError: not even those come.
         """

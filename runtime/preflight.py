@@ -123,19 +123,24 @@ class Report:
             raise ClusterError("the cluster cannot run this fit:\n" + "\n".join(f"- {line}" for line in self.failures))
 
 
-def check_configuration(conf: Mapping[str, str], slots: int, workers: int | None, report: Report) -> None:
+def check_configuration(conf: Mapping[str, str], slots: int, fewest: int, report: Report) -> None:
     """Slots against workers, dynamic allocation and memory settings.
 
     Args:
         conf: Spark's configuration.
         slots: tasks that can run at once (one for each executor when a rank takes the whole executor).
-        workers: asked for; None = all slots.
+        fewest: workers that there must be.
     """
-    if _true(conf.get("spark.dynamicAllocation.enabled")):
-        report.failures.append(
-            "dynamic allocation is on, which Spark does not allow for barrier stages [SPARK-24942]. "
-            "Start with --conf spark.dynamicAllocation.enabled=false, or use strategy=ShuffleAllReduce()."
+    on_demand = _true(conf.get("spark.dynamicAllocation.enabled"))
+    if on_demand:
+        report.passed.append(
+            "dynamic allocation is on: workers run without a barrier [SPARK-24942], and more executors are asked for"
         )
+        each = int(conf.get("spark.executor.cores", "1")) // int(conf.get("spark.task.cpus", "1"))
+        if conf.get("spark.dynamicAllocation.maxExecutors"):
+            slots = int(conf["spark.dynamicAllocation.maxExecutors"]) * max(each, 1)
+        else:
+            slots = max(slots, fewest)
     else:
         report.passed.append("dynamic allocation is off")
     if slots < 1:
@@ -143,13 +148,13 @@ def check_configuration(conf: Mapping[str, str], slots: int, workers: int | None
             "no executor has registered with the driver. Start workers, or check spark.executor.memory and "
             "spark.executor.cores against what the workers offer."
         )
-    elif workers is not None and workers > slots:
+    elif fewest > slots:
         report.failures.append(
-            f"{workers} workers were asked for and {slots} can run at once. "
+            f"{fewest} workers were asked for and {slots} can run at once. "
             f"Use AllReduce(workers={slots}) or less, or add executors (--num-executors, spark.cores.max)."
         )
     else:
-        report.passed.append(f"{workers or slots} of {slots} slots are used")
+        report.passed.append(f"at least {fewest} of {slots} slots are used")
     limit = conf.get("spark.executor.pyspark.memory")
     if limit and parse_bytes(limit, "m") < LEAST_ADDRESS_SPACE:
         report.failures.append(
@@ -216,9 +221,12 @@ def check_kernels(driver: Sequence[str], hosts: Sequence[HostFacts], report: Rep
         report.passed.append("the same kernels (" + ", ".join(driver) + ") on every worker")
 
 
-def check_memory(conf: Mapping[str, str], hosts: Sequence[HostFacts], need: MemoryNeed, report: Report) -> None:
-    """The estimate against what each worker may use; the rule and its numbers are in the report."""
-    world_size = max(len(hosts), 1)
+def check_memory(
+    conf: Mapping[str, str], hosts: Sequence[HostFacts], need: MemoryNeed, report: Report, workers: int | None = None
+) -> None:
+    """The estimate against what each of `workers` (None: one for each of `hosts`) may use; the rule and its numbers are in
+    the report."""
+    world_size = workers or max(len(hosts), 1)
     total, rule = estimate(need, world_size)
     report.passed.append(f"memory per worker, estimated: {rule}")
     overhead = conf.get("spark.executor.memoryOverhead")

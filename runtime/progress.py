@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Progress:
         epoch_started, told_at: `time.perf_counter` when the epoch began, and when workers last told what they had done.
     """
 
-    def __init__(self, job: TrainJob, hooks: Hooks, world_size: int):
+    def __init__(self, job: TrainJob, hooks: Hooks):
         self.job, self.hooks = job, hooks
         self.rate = job.learning_rate
         self.reported = (-1, -1)
@@ -40,7 +40,7 @@ class Progress:
         self.asked = self.saved = -1e9
         self.save_cost_s = 0.0
         self.steps = self.rows = 0
-        self.worker_seconds: list[dict[str, float]] = [{} for _ in range(world_size)]
+        self.worker_seconds: list[dict[str, float]] = []
         self.training_s = self.epoch_started = self.told_at = 0.0
         self._rates: dict[int, float] = {}  # epoch -> learning rate it began with
         self._decisions: dict[int, Decision] = {}  # epoch -> what the hooks said at its end
@@ -50,6 +50,12 @@ class Progress:
         if epoch not in self._rates:
             self._rates[epoch] = rate_to_begin_with(self.hooks.on_epoch_begin(epoch), rate)
         return self._rates[epoch]
+
+    def worked(self, rank: int, times: Mapping[str, float]) -> None:
+        """Adds what a worker tells of its seconds by phase."""
+        while len(self.worker_seconds) <= rank:
+            self.worker_seconds.append({})
+        add(self.worker_seconds[rank], times)
 
     def on_steps(self, message: Message) -> Decision | None:
         """What the hooks say to steps they had not heard of; None if there is nothing to tell the workers."""
@@ -84,7 +90,7 @@ class Progress:
         """
         epoch = ends[0].fields["epoch"]
         for rank, message in ends.items():
-            add(self.worker_seconds[rank], message.fields["times"])
+            self.worked(rank, message.fields["times"])
         self.told_at = time.perf_counter()
         if epoch not in self._decisions:
             self._decisions[epoch] = self._ask_hooks(ends, settings, functools.cache(pull))

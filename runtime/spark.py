@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import socket
 import tempfile
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 from .checkpoint import Checkpoints, LocalFolder, identity
 from .driver import Driver
+from .elastic import Crew
 from .errors import ClusterError
 from .faults import Script
 from .loop import Event, Hooks, TrainJob, TrainResult
@@ -22,7 +24,9 @@ from .reports import Stopwatch
 from .shards import Record
 from .spark_files import HadoopFolder
 from .spark_preflight import configuration, executor_cores, executor_count
+from .spark_room import REPLACEMENT_S, Demand, allocates, room
 from .wire import new_secret
+from .worker import Settings
 
 RECOVERY_TIMEOUT_S = 180.0
 
@@ -41,19 +45,24 @@ def train(
         faults: failures on purpose, for tests.
 
     Raises:
-        ClusterError: too few slots, or dynamic allocation.
+        ClusterError: too few slots.
         TrainingFailed, DataChanged, RetriesExhausted, CheckpointError: see `kerasoft.runtime.errors`.
     """
     watch = Stopwatch()
     context = data.rdd.context
-    layout = Layout(context, strategy.ranks, sum(n > 0 for n in data.table.rows) + strategy.ranks_without_rows)
+    layout = Layout(context, strategy.limits, sum(n > 0 for n in data.table.rows) + strategy.ranks_without_rows)
     table = None if validation is None else validation.table
-    settings = strategy.settings(job, data.table, table, layout.world_size, faults)
+
+    def plan(workers: int) -> Settings:
+        return strategy.settings(job, data.table, table, workers, faults)
+
+    launcher = SparkLauncher(context, layout, Shipping(strategy, job, data, validation))
+    if layout.on_demand:
+        layout.world_size = launcher.gather(layout.crew, layout.world_size)
+    settings = plan(layout.world_size)
     watch.lap("scheduling")
-    prepared = strategy.prepare(job, settings, lengths_of(job.source.inputs, data))
+    prepared = launcher.shipping.prepared(settings)
     watch.lap("compile")
-    sharers = settings.method.sharers
-    placed = place(data, validation, settings.owners, settings.validation_owners, layout.world_size, sharers)
     bind, advertised = addresses(context)
     with (
         tempfile.TemporaryDirectory(prefix="kerasoft-fit-") as scratch,
@@ -64,8 +73,6 @@ def train(
             checkpoints = Checkpoints(LocalFolder(scratch), fit, temporary=True)
         else:
             checkpoints = Checkpoints(HadoopFolder(context, strategy.checkpoint), fit)
-        barrier = not settings.method.replaceable(layout.world_size)
-        launcher = SparkLauncher(context, placed, prepared.programs, layout, barrier)
         if layout.warning:
             hooks.on_event(Event("warning", layout.warning))
         for text in prepared.remarks:
@@ -83,7 +90,9 @@ def train(
                 address=(advertised, server.address[1]),
                 threads=layout.cores if strategy.deterministic else layout.cpus,
                 cache=True,
-                division=prepared.division,
+                crew=layout.crew,
+                plan=plan,
+                division=lambda settings: launcher.shipping.prepared(settings).division(settings),
             )
             return driver.run()
         finally:
@@ -93,19 +102,28 @@ def train(
 class Layout:
     """How ranks lie on executors.
 
-    One rank on each executor with all its cores; more ranks than executors share their cores.
+    One rank on each executor with all its cores; more ranks than executors share their cores. Where executors come on demand
+    (dynamic allocation) a rank is a task slot.
+
+    Args:
+        limits: fewest and most ranks; most None: one for each executor, however many there are.
+        shards: ranks that find work.
 
     Attributes:
-        world_size: ranks.
+        crew: the limits as numbers.
+        world_size: ranks to begin with.
+        on_demand: whether Spark allocates executors as tasks wait for them; it then refuses barrier stages.
         cpus: cores of each rank. cores: of an executor.
         slots: ranks that could run at once.
         warning: what the user should know, or "".
 
     Raises:
-        ClusterError: too few slots, or dynamic allocation; says what to change.
+        ClusterError: too few slots; says what to change.
     """
 
-    def __init__(self, context: Any, workers: int | None, shards: int):
+    def __init__(self, context: Any, limits: tuple[int, int | None], shards: int):
+        fewest, most = limits
+        self.on_demand = allocates(context)
         executors, cores = max(executor_count(context), 1), executor_cores(context)
         conf = configuration(context)
         self.cores = cores
@@ -113,17 +131,19 @@ class Layout:
         if self.is_local:
             self.cpus, self.slots = 1, cores
         else:
-            ranks_each = -(-(workers or executors) // executors)
-            self.cpus = max(int(conf.get("spark.task.cpus", "1")), cores // ranks_each, 1)
+            ranks_each = -(-fewest // executors)
+            taken = int(conf.get("spark.task.cpus", "1"))
+            self.cpus = taken if self.on_demand else max(taken, cores // ranks_each, 1)
             self.slots = executors * max(cores // self.cpus, 1)
         report = Report()
-        check_configuration(conf, self.slots, workers, report)
+        check_configuration(conf, self.slots, fewest, report)
         report.require()
-        self.world_size = workers or max(1, min(self.slots, shards))
+        self.crew = Crew(fewest, max(fewest, min(shards, math.inf if most is None else most)))  # type: ignore[arg-type]
+        self.world_size = self.crew.size(self.slots)
         self.warning = ""
-        if workers is not None and workers > shards:
+        if fewest > shards:
             self.warning = (
-                f"{workers} workers share {shards} shards with rows: {workers - shards} of them have none. "
+                f"{fewest} workers share {shards} shards with rows: {fewest - shards} of them have none. "
                 + ("Give AllReduce(shards=...) a larger number, or repartition the data.")
             )
         self._needs_profile = not self.is_local and self.cpus != int(conf.get("spark.task.cpus", "1"))
@@ -218,48 +238,96 @@ def run_partition(task: Task, programs: Any, records: Iterable[tuple[int, tuple]
 # --- on the driver -------------------------------------------------------------------------------------------------------
 
 
-class SparkLauncher:
-    """Starts the ranks of an attempt as one job: a barrier stage, or one whose tasks Spark runs again by themselves."""
+class Shipping:
+    """What the workers of a group need besides their task: the programs, broadcast, and an RDD with each rank's rows.
 
-    def __init__(self, context: Any, placed: Any, programs: Sequence[bytes], layout: Layout, barrier: bool = True):
-        self.context, self.layout, self._barrier = context, layout, barrier
-        self._placed, self._profile = placed, layout.profile()
-        self._programs = context.broadcast(tuple(programs))
+    Kept for each plan that has occurred, as groups of the same size come again.
+    """
 
-    def launch(self, task: Task) -> SparkAttempt:
-        ranks = self._placed.barrier() if self._barrier else self._placed
-        job = ranks.mapPartitions(functools.partial(run_partition, task, self._programs))
-        if self._profile is not None:
-            job = job.withResources(self._profile)
-        return SparkAttempt(self.context, job, f"kerasoft-{task.secret.hex()[:12]}-{task.generation}")
+    def __init__(self, strategy: Any, job: TrainJob, data: Any, validation: Any | None):
+        self._strategy, self._job, self._data, self._validation = strategy, job, data, validation
+        self._prepared: dict[tuple, Any] = {}
+        self._programs: dict[tuple, Any] = {}
+        self._placed: dict[tuple, Any] = {}
+        self._lengths: dict[str, int] | None = None
 
-    def slots(self) -> int:
-        """Ranks that could start now."""
-        scala = self.context._jsc.sc()
-        if self._profile is None:
-            profile = scala.resourceProfileManager().defaultResourceProfile()
-        else:
-            profile = self._profile._java_resource_profile
-        return int(scala.maxNumConcurrentTasks(profile))
+    def prepared(self, settings: Settings) -> Any:
+        """What the strategy has its workers run (`kerasoft.runtime.strategies.long_lived.Prepared`)."""
+        key = (settings.train_sizes, settings.test_sizes)
+        if key not in self._prepared:
+            if self._lengths is None:
+                self._lengths = lengths_of(self._job.source.inputs, self._data)
+            self._prepared[key] = self._strategy.prepare(self._job, settings, self._lengths)
+        return self._prepared[key]
 
-    def recover(self, world_size: int) -> None:
-        """Waits for executors that replace the lost ones.
+    def programs(self, settings: Settings) -> Any:
+        """Its programs, broadcast."""
+        key = (settings.train_sizes, settings.test_sizes)
+        if key not in self._programs:
+            self._programs[key] = self._data.rdd.context.broadcast(self.prepared(settings).programs)
+        return self._programs[key]
 
-        Raises:
-            ClusterError: they do not come.
-        """
-        deadline = time.monotonic() + RECOVERY_TIMEOUT_S
-        while (slots := self.slots()) < world_size:
-            if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"{world_size} workers need {world_size} task slots, but {RECOVERY_TIMEOUT_S:g} s after the loss of a "
-                    f"worker there are {slots}. Free or add executors and call fit again (with the same checkpoint folder "
-                    "it goes on where it stopped), or ask for fewer workers."
-                )
-            time.sleep(0.1)
+    def placed(self, settings: Settings) -> Any:
+        """As `place` gives it."""
+        key = (settings.owners, settings.validation_owners, settings.world_size, settings.method.sharers)
+        if key not in self._placed:
+            self._placed[key] = place(self._data, self._validation, *key)
+        return self._placed[key]
 
     def close(self) -> None:
-        self._programs.unpersist()
+        for programs in self._programs.values():
+            programs.unpersist()
+
+
+class SparkLauncher:
+    """Starts the ranks of an attempt as one job: a barrier stage, or one whose tasks Spark runs again by themselves, where
+    ranks are replaceable or executors come on demand."""
+
+    def __init__(self, context: Any, layout: Layout, shipping: Shipping):
+        self.context, self.layout, self.shipping = context, layout, shipping
+        self._profile = layout.profile()
+        self._demand = Demand(context)
+
+    def launch(self, task: Task) -> SparkAttempt:
+        self._demand.end()
+        settings = task.settings
+        ranks, programs = self.shipping.placed(settings), self.shipping.programs(settings)
+        if not self.layout.on_demand and not settings.method.replaceable(settings.world_size):
+            ranks = ranks.barrier()
+        job = ranks.mapPartitions(functools.partial(run_partition, task, programs))
+        if self._profile is not None:
+            job = job.withResources(self._profile)
+        self._running = settings.world_size
+        return SparkAttempt(self.context, job, f"kerasoft-{task.secret.hex()[:12]}-{task.generation}")
+
+    def room(self) -> int:
+        if self.layout.on_demand:
+            self._demand.ask(self.layout.crew.most - self._running)
+        return room(self.context, self._profile)
+
+    def gather(self, crew: Crew, wanted: int) -> int:
+        if self.layout.on_demand:
+            self._demand.ask(crew.most)
+        began = time.monotonic()
+        try:
+            while True:
+                there = room(self.context, self._profile)
+                waited_s = time.monotonic() - began
+                if there >= wanted or (there >= crew.fewest and waited_s > REPLACEMENT_S):
+                    return crew.size(there)
+                if waited_s > RECOVERY_TIMEOUT_S:
+                    raise ClusterError(
+                        f"{crew.fewest} workers need {crew.fewest} task slots, but after {RECOVERY_TIMEOUT_S:g} s there "
+                        f"are {there}. Free or add executors and call fit again (with the same checkpoint folder it goes "
+                        "on where it stopped), or ask for fewer workers."
+                    )
+                time.sleep(0.1)
+        finally:
+            self._demand.end()
+
+    def close(self) -> None:
+        self._demand.end()
+        self.shipping.close()
 
 
 class SparkAttempt:

@@ -5,21 +5,23 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from .errors import ClusterError
 from .preflight import HostFacts, MemoryNeed, Report, check_configuration, check_kernels, check_memory, check_versions
+from .spark_room import allocates, room
 
 PACKAGES = ("kerasoft", "jax", "jaxlib", "numpy")
 
 
-def preflight(context: Any, workers: int | None = None, need: MemoryNeed | None = None, barrier: bool = True) -> Report:
+def preflight(
+    context: Any, limits: tuple[int, int | None] = (1, None), need: MemoryNeed | None = None, barrier: bool = True
+) -> Report:
     """Everything that can be known before data is touched.
 
     Args:
         context: the SparkContext.
-        workers: ranks asked for; None = one for each slot.
+        limits: fewest and most ranks; most None = one for each executor.
         need: what a worker will hold; None leaves memory out.
         barrier: whether the strategy needs barrier stages (`ShuffleAllReduce` does not).
 
@@ -29,13 +31,11 @@ def preflight(context: Any, workers: int | None = None, need: MemoryNeed | None 
     report = Report()
     conf = configuration(context)
     slots = slots_of(context)
-    check_configuration(
-        conf if barrier else {**conf, "spark.dynamicAllocation.enabled": "false"}, slots, workers, report
-    )
+    check_configuration(conf, slots, limits[0], report)
     if report.failures:
         return report
     try:
-        hosts = probe(context, workers or slots, barrier)
+        hosts = probe(context, max(room(context), 1), barrier and not allocates(context))
     except ClusterError as error:
         report.failures.append(str(error))
         return report
@@ -43,7 +43,8 @@ def preflight(context: Any, workers: int | None = None, need: MemoryNeed | None 
     check_versions(versions(), hosts, report)
     check_kernels(native_kernels(), hosts, report)
     if need is not None:
-        check_memory(conf, hosts, need, report)
+        fewest, most = limits
+        check_memory(conf, hosts, need, report, fewest if fewest == most else None)
     return report
 
 
@@ -66,6 +67,7 @@ def executor_count(context: Any, wait_s: float = 30.0) -> int:
     if str(context.master).startswith("local") and not str(context.master).startswith("local-cluster"):
         return 1
     tracker = context._jsc.sc().statusTracker()
+    wait_s = 0.0 if allocates(context) else wait_s
     deadline = time.monotonic() + wait_s
     while True:
         count = len(tracker.getExecutorInfos()) - 1  # the driver is listed too
@@ -104,12 +106,16 @@ def native_kernels() -> tuple[str, ...]:
     return tuple(said for name, said in native_libraries().items() if said.startswith(f"{name}-"))
 
 
-def probe(context: Any, workers: int, barrier: bool = True) -> list[HostFacts]:
-    """Asks `workers` tasks for the facts of their hosts, by one job that needs nothing of ours.
+def probe(context: Any, tasks: int, barrier: bool = True) -> list[HostFacts]:
+    """Asks `tasks` tasks for the facts of their hosts, by one job that needs nothing of ours; one answer an executor.
+
+    With as many tasks as slots every executor is asked; without a barrier they wait a little for one another.
 
     Raises:
         ClusterError: the tasks could not run; says why.
     """
+
+    local = str(context.master).startswith("local") and not str(context.master).startswith("local-cluster")
 
     def look(index: int, _: Any) -> Any:
         # Nested, so that it is shipped by value: a worker without kerasoft must be able to say so.
@@ -118,6 +124,7 @@ def probe(context: Any, workers: int, barrier: bool = True) -> list[HostFacts]:
         import os
         import platform as machine
         import socket
+        import time
 
         found = {"python": machine.python_version()}
         for name in ("kerasoft", "jax", "jaxlib", "numpy"):
@@ -144,21 +151,23 @@ def probe(context: Any, workers: int, barrier: bool = True) -> list[HostFacts]:
             kernels = importlib.import_module("kerasoft.compiler.program").native_libraries()
         except Exception:
             kernels = {}
-        yield (index, socket.gethostname(), found, cores, free, cpu, kernels)
+        if not barrier:
+            time.sleep(0.5)
+        # The parent is the daemon that starts an executor's Python processes: one for each executor.
+        yield (index, socket.gethostname(), found, cores, free, cpu, kernels), index if local else os.getppid()
 
-    tasks = context.parallelize(range(workers), workers)
+    numbers = context.parallelize(range(tasks), tasks)
     try:
         if barrier:
-            rows = tasks.barrier().mapPartitionsWithIndex(look).collect()
+            answers = numbers.barrier().mapPartitionsWithIndex(look).collect()
         else:
-            rows = tasks.mapPartitionsWithIndex(look).collect()
+            answers = numbers.mapPartitionsWithIndex(look).collect()
     except Exception as error:
         raise ClusterError(_reason(str(error))) from error
-    return [_fact(row) for row in sorted(rows)]
-
-
-def _fact(row: tuple[int, str, Mapping[str, str], int, int, str, Mapping[str, str]]) -> HostFacts:
-    return HostFacts(*row)
+    executors: dict[tuple[str, int], HostFacts] = {}
+    for row, parent in sorted(answers, key=lambda answer: answer[0][0]):
+        executors.setdefault((row[1], parent), HostFacts(*row))
+    return list(executors.values())
 
 
 def _reason(text: str) -> str:

@@ -25,7 +25,7 @@ from .step import DistributedStep
 from .store import ShardStore
 from .wire import Message
 
-CHECKPOINT, STOP, RATE = 1, 2, 4  # bits of rank 0's note
+CHECKPOINT, STOP, RATE, LEAVE = 1, 2, 4, 8  # bits of rank 0's note
 KEPT = "kept/"  # before the names of what a method keeps in a checkpoint besides parameters, slots and states
 _KEYS = 256  # random keys made at a time
 
@@ -111,6 +111,11 @@ class Method:
     def replaceable(self, world_size: int) -> tuple[int, ...]:
         """The ranks that another process may take the place of while the others go on; they run without a barrier."""
         return ()
+
+    @property
+    def leaves_within_epoch(self) -> bool:
+        """Whether a group of workers can hand over to another one between any two meetings; else at an epoch's end."""
+        return True
 
     @property
     def by_rows(self) -> tuple[str, ...]:
@@ -236,12 +241,13 @@ class Trainer:
         self.learning_rate = 0.0
         self.sums = np.zeros(program.layout.M, np.float64)
         self.stopping = False
+        self.leaving = False  # others go on from here
         self.phase_totals: dict[str, float] = {}
 
     # --- from and to the driver --------------------------------------------------------------------------------------
 
     def run(self, start: Message, control: Any, collective: Any) -> None:
-        """From the state in `start` to the end of the fit."""
+        """From the state in `start` to the end of the fit, or to where another group of workers takes over."""
         self.control, self.collective = control, collective
         slots = [start.arrays[f"slot/{i}"] for i in range(len(self.step.program.slots))]
         self.watch.take()
@@ -258,14 +264,24 @@ class Trainer:
         self.sums[:] = start.arrays["sums"]
         self._saved_s = time.monotonic()
         self.watch.lap("sync")
-        while self.epoch < self.settings.epochs and not self.stopping:
+        while self.epoch < self.settings.epochs and not self.stopping and not self.leaving:
             self._epoch_begin()
             self._steps()
-            self._epoch_end()
+            if not self.leaving:
+                self._epoch_end()
+        self._finish({})
+
+    def _finish(self, counters: Mapping[str, Any]) -> None:
+        """The last word: this rank's slices, and what it kept if others go on from them."""
+        if self.rank == 0:
+            self._flush_reports()
         self.watch.lap("other")
+        arrays = self._checkpoint_arrays()
+        if self.leaving:
+            arrays |= self._kept_arrays()
         self._take_times()
-        more = {"times": self.phase_totals, "counters": self._counters()}
-        self._send("finished", self._checkpoint_fields(), self._checkpoint_arrays(), **more)
+        more = {"times": self.phase_totals, "counters": {**self._counters(), **counters}, "left": self.leaving}
+        self._send("finished", self._checkpoint_fields(), arrays, **more)
 
     def _send(self, kind: str, fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None, **more: Any):
         self.control.send(kind, {**fields, **more}, arrays)
@@ -305,10 +321,13 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self.watch.lap("other")
-        kept = {f"{KEPT}{name}": array for name, array in self.step.kept().items()}
+        kept = self._kept_arrays()
         self._send("checkpoint", self._checkpoint_fields(), {**self._checkpoint_arrays(), **kept})
         self._saved_s = time.monotonic()
         self.watch.lap("checkpoint")
+
+    def _kept_arrays(self) -> dict[str, np.ndarray]:
+        return {f"{KEPT}{name}": array for name, array in self.step.kept().items()}
 
     def _decision(self) -> Message:
         """The driver's decision. Wishes for slices are served; a wish that came too late for the epoch is in it."""
@@ -330,7 +349,7 @@ class Trainer:
         batch = next(feed, None)
         first, keys = step.iteration, np.zeros((0, 2), np.uint32)
         rate, bits = 0.0, 0
-        while batch is not None and not bits & STOP:
+        while batch is not None and not bits & (STOP | LEAVE):
             settings.faults.at(self.rank, self.epoch, batch.step, "step")
             if step.iteration - first >= len(keys):
                 first, keys = step.iteration, step_keys(settings.seed, step.iteration, _KEYS)
@@ -351,10 +370,15 @@ class Trainer:
                 if bits & RATE:
                     self.learning_rate = rate
             self._take_sums(sums, bits & CHECKPOINT)
-            if bits & CHECKPOINT:
+            if bits & STOP:
+                bits &= ~LEAVE
+            if bits & CHECKPOINT and not bits & LEAVE:
                 self._checkpoint()
                 bits &= ~CHECKPOINT
             batch = following
+        self.leaving = bool(bits & LEAVE)
+        if self.leaving:
+            return
         self._take_sums(step.end_epoch(self.learning_rate), 0)
         self.stopping = bool(bits & STOP)
 
@@ -381,6 +405,10 @@ class Trainer:
             if message.kind == "adjust":
                 if message.fields.get("stop"):
                     bits |= STOP
+                if message.fields.get("checkpoint") and not last:
+                    bits |= CHECKPOINT
+                if message.fields.get("leave") and not last:  # at an epoch's end the driver asks again
+                    bits |= LEAVE
                 if message.fields.get("learning_rate") is not None:
                     bits, rate = bits | RATE, message.fields["learning_rate"]
         return pack_note(bits, rate)
@@ -441,7 +469,8 @@ class Trainer:
         self.epoch, self.done = self.epoch + 1, 0
         self.sums[:] = 0
         self.watch.lap("callbacks")
-        if decision.fields["checkpoint"]:
+        self.leaving = decision.fields["leave"]
+        if decision.fields["checkpoint"] and not self.leaving:
             self._checkpoint()
 
     def _validate(self) -> tuple[np.ndarray, np.ndarray]:

@@ -88,6 +88,10 @@ class Served(Method):
             table, rank, secret, generation, servers, workers, listener, self.store, settings.transports, settings.timeout_s
         )  # fmt: skip
 
+    @property
+    def leaves_within_epoch(self) -> bool:
+        return False
+
     def replaceable(self, world_size: int) -> tuple[int, ...]:
         """The ranks that another process may take the place of while the others go on."""
         return self.workers_of(world_size) if self.apart else ()

@@ -71,13 +71,10 @@ class ServedTrainer(Trainer):
             self._take_over()
         self._begin_epoch()
         self.watch.lap("sync")
-        while self.epoch < self.settings.epochs and not self.stopping:
+        while self.epoch < self.settings.epochs and not self.stopping and not self.leaving:
             self._work() if group.links is not None else self._serve()
             self._epoch_end()
-        self.watch.lap("other")
-        self._take_times()
-        more = {"times": self.phase_totals, "counters": {**self._counters(), "most_ahead": self._most_ahead}}
-        self._send("finished", self._checkpoint_fields(), self._checkpoint_arrays(), **more)
+        self._finish({"most_ahead": self._most_ahead})
 
     def _take_over(self) -> None:
         """Goes on in the place of a worker that was lost: the servers know how far it had come."""
@@ -340,9 +337,10 @@ class ServedTrainer(Trainer):
             weights = (np.array(decision.arrays["params"][cut]), np.array(decision.arrays["state"]))
         if self.group.port is not None:
             self.group.port.act(lambda s: s.replace(weights))
-        if decision.fields["checkpoint"]:
+        self.leaving = decision.fields["leave"]
+        if decision.fields["checkpoint"] and not self.leaving:
             self.watch.lap("other")
             self._send("checkpoint", self._checkpoint_fields(), self._checkpoint_arrays())
             self.watch.lap("checkpoint")
-        if not self.stopping:
+        if not self.stopping and not self.leaving:
             self._begin_epoch()

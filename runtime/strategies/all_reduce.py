@@ -14,6 +14,7 @@ from ..loop import TrainJob
 from ..shards import ShardTable
 from ..worker import Method
 from .long_lived import LongLived
+from .strategy import Workers
 
 
 @dataclasses.dataclass
@@ -51,7 +52,7 @@ class AllReduce(LongLived):
     section 3.3, without its two Spark jobs an iteration. Double buffering: ChainerMN (T. Akiba et al., 2017).
     """
 
-    workers: int | None = None
+    workers: Workers = None
     shards: int | None = None
     deterministic: bool = False
     checkpoint: str | None = None

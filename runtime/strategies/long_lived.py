@@ -13,7 +13,7 @@ from ..faults import Script
 from ..loop import Hooks, TrainJob, TrainResult
 from ..shards import Plan, ShardTable, assign, ladder
 from ..worker import Method, Settings
-from .strategy import Strategy
+from .strategy import Strategy, Workers, check_workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,9 @@ class LongLived(Strategy):
     A strategy of this kind says what its workers do by `method`.
 
     Args:
-        workers: ranks; None = one for each executor.
+        workers: ranks. A number: always as many. (fewest, most): one for each executor within these limits; when executors
+            come or go, the group hands over to one of another size, at an epoch's end or where a checkpoint is due (at once
+            if an executor is being decommissioned). None: (1, None), as many as there are executors and shards with rows.
         shards: logical shards of the data; None = its own partitions. Results depend on the shards, not the workers.
         deterministic: the same bits for any number of workers: each shard's part alone, summed in a fixed tree.
         checkpoint: folder on any file system that Spark reaches, from which a new driver resumes in mid-epoch. None: a
@@ -56,7 +58,7 @@ class LongLived(Strategy):
     """
 
     shard_by_shard: ClassVar[bool] = False  # a call for each shard even if not deterministic
-    workers: int | None = dataclasses.field(default=None, kw_only=True)
+    workers: Workers = dataclasses.field(default=None, kw_only=True)
     shards: int | None = dataclasses.field(default=None, kw_only=True)
     deterministic: bool = dataclasses.field(default=False, kw_only=True)
     checkpoint: str | None = dataclasses.field(default=None, kw_only=True)
@@ -69,10 +71,9 @@ class LongLived(Strategy):
 
     def __post_init__(self) -> None:
         who = type(self).__name__
-        for name in ("workers", "shards"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{who}: {name} needs a whole number of at least 1 or None, got {value!r}")
+        check_workers(who, self.workers)
+        if self.shards is not None and (not isinstance(self.shards, int) or self.shards < 1):
+            raise ValueError(f"{who}: shards needs a whole number of at least 1 or None, got {self.shards!r}")
         if self.wire_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"{who}: wire_dtype needs 'float32' or 'bfloat16', got {self.wire_dtype!r}")
         if self.topology not in ("auto", *NAMES):

@@ -47,7 +47,7 @@ class ParameterServer(LongLived):
         store: see above.
         staleness: clocks that a worker may be ahead of the slowest.
         folder: of the store "file".
-        workers: W; None = the executors that are left.
+        workers: W, as in `LongLived`; None = the executors that are left.
         shards, deterministic, checkpoint, timeout_s, checkpoint_every_s, retries, memory_cap_bytes: as in `LongLived`.
 
     Source: M. Li et al., Scaling Distributed Machine Learning with the Parameter Server (2014); the replaceable workers and the
@@ -80,8 +80,9 @@ class ParameterServer(LongLived):
             )
 
     @property
-    def ranks(self) -> int | None:
-        return None if self.workers is None else self.servers + self.workers
+    def limits(self) -> tuple[int, int | None]:
+        fewest, most = super().limits
+        return self.servers + fewest, None if most is None else self.servers + most
 
     @property
     def ranks_without_rows(self) -> int:

@@ -7,23 +7,53 @@ from typing import Any, ClassVar
 
 from ..loop import Hooks, TrainJob, TrainResult
 
+Workers = int | tuple[int, int | None] | None
+
+
+def limits_of(workers: Workers) -> tuple[int, int | None]:
+    """Fewest and most.
+
+    >>> limits_of(None), limits_of(3), limits_of((2, 8)), limits_of((2, None))
+    ((1, None), (3, 3), (2, 8), (2, None))
+    """
+    if workers is None:
+        return 1, None
+    return (workers, workers) if isinstance(workers, int) else workers
+
+
+def check_workers(who: str, workers: Any) -> None:
+    """Raises `ValueError` unless `workers` is what `Strategy` says."""
+    whole = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
+    pair = (
+        isinstance(workers, tuple)
+        and len(workers) == 2
+        and isinstance(workers[0], int)
+        and workers[0] >= 1
+        and (workers[1] is None or (isinstance(workers[1], int) and workers[1] >= workers[0]))
+    )
+    if not (workers is None or whole or pair):
+        raise ValueError(
+            f"{who}: workers needs a whole number of at least 1, two of them (fewest, most), or None, got {workers!r}"
+        )
+
 
 class Strategy(abc.ABC):
     """A way of training on a cluster: plain settings, checked when made, and `fit`.
 
     Attributes:
-        workers: ranks; None = one for each executor.
+        workers: ranks: a number; (fewest, most), between which they follow the number of executors, most None without
+            limit; None = one for each executor, however many there are.
         shards: logical shards that the data is cut into; None = its own partitions.
     """
 
-    workers: int | None
+    workers: Workers
     shards: int | None
     needs_barrier: ClassVar[bool] = True  # all ranks run at the same time
 
     @property
-    def ranks(self) -> int | None:
-        """Processes that run at the same time; None = one for each executor."""
-        return self.workers
+    def limits(self) -> tuple[int, int | None]:
+        """Fewest and most processes that run at the same time; most None = one for each executor."""
+        return limits_of(self.workers)
 
     @property
     def ranks_without_rows(self) -> int:
@@ -54,7 +84,7 @@ class Strategy(abc.ABC):
         """
         from ..spark_preflight import preflight
 
-        report = preflight(context, self.ranks, barrier=self.needs_barrier)
+        report = preflight(context, self.limits, barrier=self.needs_barrier)
         report.require()
         return report
 
@@ -77,7 +107,9 @@ class Strategy(abc.ABC):
         from ..preflight import MemoryNeed, check_memory
 
         cap = getattr(self, "memory_cap_bytes", None)
-        more = self.more_vectors(slots, self.workers or max(len(report.hosts), 1))
+        fewest, most = self.limits
+        workers = fewest if fewest == most else max(len(report.hosts), fewest)
+        more = self.more_vectors(slots, max(workers - self.ranks_without_rows, 1))
         need = MemoryNeed(params, vector, slots, data_bytes, step_bytes, cap, more)
-        check_memory(report.conf, report.hosts, need, report)
+        check_memory(report.conf, report.hosts, need, report, workers)
         report.require()

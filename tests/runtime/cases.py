@@ -134,22 +134,31 @@ class Recorder:
 
 
 class ThreadLauncher:
-    """Ranks as threads of this process."""
+    """Ranks as threads of this process.
 
-    def __init__(self, programs, data, validation=None):
-        self.programs, self.data, self.validation = programs, data, validation
+
+    Args:
+        programs: by the settings that a group has. rooms: how many ranks could run, asked whenever the driver looks.
+    """
+
+    def __init__(self, programs, data, validation=None, rooms=lambda: 99):
+        self.programs, self.data, self.validation, self.room = programs, data, validation, rooms
         self.recovered = 0
+        self.groups = []  # workers of each
 
     def launch(self, task):
+        self.groups.append(task.settings.world_size)
         return Threads(self, task)
 
-    def recover(self, world_size):
+    def gather(self, crew, wanted):
         self.recovered += 1
+        return crew.size(min(wanted, self.room()))
 
 
 class Threads:
     def __init__(self, launcher, task):
         self.launcher, self.task, self.errors = launcher, task, []
+        self.programs = launcher.programs(task.settings)
         self.threads = [
             threading.Thread(target=self.rank, args=(r,), daemon=True) for r in range(task.settings.world_size)
         ]
@@ -169,7 +178,7 @@ class Threads:
                 if owners[shard] == rank // settings.method.sharers:
                     records += [(which, shard, q, b) for q, b in enumerate(blocks)]
         try:
-            run_rank(self.task, rank, lambda: settings.method.program(rank, self.launcher.programs), iter(records))
+            run_rank(self.task, rank, lambda: settings.method.program(rank, self.programs), iter(records))
         except BaseException as error:
             self.errors.append(error)
 
@@ -207,13 +216,14 @@ def digest(result):
 
 
 def fit_in_threads(source, data, world_size, strategy=None, validation=None, hooks=None, faults=(), folder=None, **job):
-    """A whole fit with ranks as threads; returns (TrainResult, hooks, Driver)."""
+    """A whole fit with ranks as threads; returns (TrainResult, hooks, Driver). `rooms`: see `ThreadLauncher`."""
     import dataclasses
     import tempfile
 
     from kerasoft.runtime import AllReduce
     from kerasoft.runtime.checkpoint import Checkpoints, LocalFolder, identity
     from kerasoft.runtime.driver import Driver
+    from kerasoft.runtime.elastic import Crew
     from kerasoft.runtime.faults import Script
     from kerasoft.runtime.rendezvous import ControlServer
     from kerasoft.runtime.shards import table_of
@@ -223,19 +233,32 @@ def fit_in_threads(source, data, world_size, strategy=None, validation=None, hoo
     settings_more = {"checkpoint_every_steps": every, "report_every_s": 0.0}
     settings_more |= {"transports": job.pop("transports")} if "transports" in job else {}
     table = job.pop("table", None) or table_of(data)
-    job = job_of(source, **job)
     strategy = strategy or AllReduce(timeout_s=5)
-    settings = strategy.settings(
-        job, table, table_of(validation) if validation else None, world_size, Script(tuple(faults))
-    )
-    settings = dataclasses.replace(settings, **settings_more)
-    prepared = strategy.prepare(job, settings, {})
+    tested = table_of(validation) if validation else None
+    rooms = job.pop("rooms", None)
+    job = job_of(source, **job)
+
+    def plan(workers):
+        made = strategy.settings(job, table, tested, workers, Script(tuple(faults)))
+        return dataclasses.replace(made, **settings_more)
+
+    made = {}
+
+    def prepared(settings):
+        key = (settings.train_sizes, settings.test_sizes)
+        return made[key] if key in made else made.setdefault(key, strategy.prepare(job, settings, {}))
+
+    settings = plan(world_size)
     hooks = hooks or Recorder()
     with tempfile.TemporaryDirectory() as scratch, ControlServer(new_secret(), "127.0.0.1", frozen_s=5) as server:
         fit = identity(source, table.rows, table.fingerprints, job, settings.method.identity())
         checkpoints = Checkpoints(LocalFolder(folder or scratch), fit, temporary=folder is None)
-        launcher = ThreadLauncher(prepared.programs, data, validation)
-        division = prepared.division
-        driver = Driver(job, settings, server, launcher, checkpoints, hooks, retries=2, division=division)
+        launcher = ThreadLauncher(lambda s: prepared(s).programs, data, validation, rooms or (lambda: world_size))
+        fewest, most = strategy.limits
+        crew = Crew(fewest, most or len(data)) if rooms else None
+        driver = Driver(
+            job, settings, server, launcher, checkpoints, hooks, retries=2, crew=crew, plan=plan,
+            division=lambda s: prepared(s).division(s),
+        )  # fmt: skip
         result = driver.run()
     return result, hooks, driver

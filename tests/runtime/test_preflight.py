@@ -13,9 +13,9 @@ def host(rank=0, name="node-1", memory=8 << 30, cpu="EPYC", **versions):
     return HostFacts(rank, name, {**DRIVER, **versions}, 2, memory, cpu)
 
 
-def configuration(conf, slots=2, workers=None):
+def configuration(conf, slots=2, fewest=1):
     report = Report()
-    preflight.check_configuration(conf, slots, workers, report)
+    preflight.check_configuration(conf, slots, fewest, report)
     return report
 
 
@@ -30,8 +30,13 @@ def test_a_good_cluster_passes():
 @pytest.mark.parametrize(
     "conf, slots, workers, text",
     [
-        ({"spark.dynamicAllocation.enabled": "true"}, 2, None, "use strategy=ShuffleAllReduce()"),
-        ({}, 0, None, "no executor has registered with the driver"),
+        (
+            {"spark.dynamicAllocation.enabled": "true", "spark.dynamicAllocation.maxExecutors": "2"},
+            1,
+            3,
+            "3 workers were asked for and 2 can run at once",
+        ),
+        ({}, 0, 1, "no executor has registered with the driver"),
         ({}, 2, 3, "3 workers were asked for and 2 can run at once. Use AllReduce(workers=2) or less"),
         ({"spark.executor.pyspark.memory": "1g"}, 2, 2, "Unset it, or give at least 2g"),
     ],
