@@ -154,7 +154,7 @@ def check_configuration(conf: Mapping[str, str], slots: int, fewest: int, report
             f"Use AllReduce(workers={slots}) or less, or add executors (--num-executors, spark.cores.max)."
         )
     else:
-        report.passed.append(f"at least {fewest} of {slots} slots are used")
+        report.passed.append(f"{slots} slots, at least {fewest} needed")
     limit = conf.get("spark.executor.pyspark.memory")
     if limit and parse_bytes(limit, "m") < LEAST_ADDRESS_SPACE:
         report.failures.append(
