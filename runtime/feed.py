@@ -36,11 +36,12 @@ class Call:
 
 @dataclasses.dataclass
 class Step:
-    """One step of an epoch: its calls on this worker and the rows of the global batch."""
+    """One step of an epoch: its calls on this worker and the rows of the global batch; `extra` after those of the plan."""
 
     step: int
     rows: int
     calls: list[Call]
+    extra: bool = False
 
 
 class Feed:
@@ -91,6 +92,18 @@ class Feed:
                 rows = np.arange(a, min(a + batch_size, self.plan.rows[s]))
                 yield self._call(turn % _RING, 0, [(s, rows)])
                 turn += 1
+
+    def calls_of(self, row_ids: np.ndarray) -> Iterator[Call]:
+        """Calls with given rows of this worker's, by their ordinals; in any order, they come sorted by shard."""
+        shards = np.searchsorted(np.array(self._offsets), row_ids, side="right") - 1
+        for group, owned in enumerate(self._groups):
+            parts = []
+            for s in owned:
+                index = row_ids[shards == s].astype(np.int64) - self._offsets[s]
+                if len(index):
+                    parts.append((s, index))
+            if parts:
+                yield self._call(0, group, parts)
 
     def empty(self, size: int) -> Call:
         """A call of `size` rows with padding only, zeros throughout."""

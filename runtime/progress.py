@@ -110,11 +110,12 @@ class Progress:
         counts: dict[str, float] = {}
         for message in ends.values():
             add(counts, message.fields.get("counts", {}))
+        dropped = round(counts.get("dropped_rows", 0))
         return self.hooks.on_epoch_end(
             EpochEnd(
                 epoch=first.fields["epoch"],
                 steps=first.fields["step"],
-                rows=min(first.fields["step"] * settings.batch_size, settings.table.total),
+                rows=min(first.fields["step"] * settings.batch_size, settings.table.total) - dropped,
                 sums=first.arrays["sums"],
                 validation_sums=validation,
                 times=times,

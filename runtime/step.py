@@ -185,6 +185,14 @@ class DistributedStep:
         """Whether the ranks exchange something, and so notes, in the epoch's step `step`."""
         return True
 
+    def more(self, feed: Feed, done: int) -> Step | None:
+        """A further step, the epoch's `done`-th, when those of the plan are through; None at the epoch's end."""
+        return None
+
+    def counts(self) -> dict[str, float]:
+        """This worker's share of what the epoch's logs count besides, from its last call on."""
+        return {}
+
     def end_epoch(self, learning_rate: float) -> np.ndarray:
         """Finishes what the epoch's steps left open; the sums float32[k, M] of those not given yet."""
         return np.zeros((0, self.M), np.float32)

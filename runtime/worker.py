@@ -346,7 +346,7 @@ class Trainer:
     def _steps(self) -> None:
         settings, step = self.settings, self.step
         feed = self.feed.epoch(self.epoch, self.done)
-        batch = next(feed, None)
+        batch = next(feed, None) or step.more(self.feed, self.done)
         first, keys = step.iteration, np.zeros((0, 2), np.uint32)
         rate, bits = 0.0, 0
         while batch is not None and not bits & (STOP | LEAVE):
@@ -375,7 +375,7 @@ class Trainer:
             if bits & CHECKPOINT and not bits & LEAVE:
                 self._checkpoint()
                 bits &= ~CHECKPOINT
-            batch = following
+            batch = following or step.more(self.feed, self.done)
         self.leaving = bool(bits & LEAVE)
         if self.leaving:
             return
@@ -457,6 +457,7 @@ class Trainer:
                 "iteration": self.step.iteration,
                 "times": totals,
                 "stop": self.step.converged,
+                "counts": self.step.counts(),
             },
             arrays,
         )

@@ -10,7 +10,9 @@ from ..by_rows import ByRows
 from ..collectives.compression import Compression, compression_of
 from ..compressed import Compressed
 from ..double_buffering import DoubleBuffering
+from ..dropping import Dropping
 from ..loop import TrainJob
+from ..servers.method import sums_in
 from ..shards import ShardTable
 from ..worker import Method
 from .long_lived import LongLived
@@ -48,8 +50,17 @@ class AllReduce(LongLived):
             stale: its parameters lack the last update. Same bytes; hides the exchange behind the compute. Not together
             with `compression`. The last step of an epoch waits for its sums.
 
+        drop_percentage: of a worker's rows in a step, between 0 (wait for everybody) and 1: so many may be left out when the
+            worker takes longer than 1.5 times what is usual. Each worker then computes its rows in four calls and looks at
+            the clock in between. The mean is one over the rows that took part. Which rows are late depends on time, so not
+            together with `deterministic`; nor with `compression`, `double_buffering`, or models whose gradient needs sums over
+            workers.
+        requeue: late rows are trained in further steps at the end of the same epoch, so that every row comes exactly once;
+            if False, they are left out until the next epoch. Logs (history, TensorBoard) count them as ``requeued_rows`` or
+            ``dropped_rows``, exactly.
+
     Source: the parameter manager of Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019),
-    section 3.3, without its two Spark jobs an iteration. Double buffering: ChainerMN (T. Akiba et al., 2017).
+    section 3.3, without its two Spark jobs an iteration; `drop_percentage` there drops the slowest tasks for good. Double buffering: ChainerMN (T. Akiba et al., 2017).
     """
 
     workers: Workers = None
@@ -61,8 +72,18 @@ class AllReduce(LongLived):
     compression: str | Compression | None = dataclasses.field(default=None, kw_only=True)
     double_buffering: bool = dataclasses.field(default=False, kw_only=True)
 
+    drop_percentage: float = dataclasses.field(default=0.0, kw_only=True)
+    requeue: bool = dataclasses.field(default=True, kw_only=True)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.drop_percentage < 1:
+            raise ValueError(
+                f"AllReduce: drop_percentage needs a share of rows from 0 to below 1, got {self.drop_percentage!r}"
+            )
+        others = ("deterministic", "compression", "double_buffering")
+        if self.drop_percentage and (both := [name for name in others if getattr(self, name)]):
+            raise ValueError(f"AllReduce: drop_percentage and {both[0]} cannot be had together; leave one of them out")
         if compression_of(self.compression) is not None and self.double_buffering:
             raise ValueError(
                 "AllReduce: compression and double_buffering cannot be had together; leave one of them out"
@@ -70,12 +91,23 @@ class AllReduce(LongLived):
 
     def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> Method:
         compression = compression_of(self.compression)
+        if self.drop_percentage:
+            return self._dropping(job)
         if self.double_buffering:
             return DoubleBuffering()
         if compression is not None:
             return Compressed(compression)
         tables = by_rows(job.source, job.batch_size) if self.wire_dtype == "float32" else ()
         return ByRows(tables) if tables else Method()
+
+    def _dropping(self, job: TrainJob) -> Dropping:
+        flags = job.source.flags
+        if sums_in(job.source.train):
+            raise ValueError(
+                "AllReduce: drop_percentage needs a loss without sums over all workers within a step (masks, weights that are "
+                "averaged over, synchronized batch normalisation), as late workers would take no part in them"
+            )
+        return Dropping(self.drop_percentage, self.requeue, cut=not (flags.couples_rows or flags.exact_rows))
 
     def more_vectors(self, slots: int, workers: int) -> int:
         """Compressed: whole slots, a residual (for each shard if deterministic), the sum. Double buffering: two vectors."""
