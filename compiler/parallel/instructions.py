@@ -79,18 +79,22 @@ class Receive:
 
 @dataclasses.dataclass(frozen=True)
 class GatherParams:
-    """Zero stage 3: "params/<group>" becomes the group's whole vector of `size` elements, gathered from all slices."""
+    """Zero stage 3: "params/<group>" becomes the group's `size` parameters, of which everybody holds [start, stop) of its own
+    "params"."""
 
     group: int
+    start: int
+    stop: int
     size: int
 
 
 @dataclasses.dataclass(frozen=True)
 class ScatterGrads:
-    """Zero stage 3: "grads/<group>" of `size` elements is summed over ranks; each keeps its slice."""
+    """Zero stage 3: "grads/<group>", as long as all slices of `slice_size`, is summed over the workers; "slice/<group>" becomes
+    the own slice."""
 
     group: int
-    size: int
+    slice_size: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ class LocalProgram:
     Attributes:
         coordinate: which; coordinates: of how many.
         layout: params are this coordinate's parts; states and sums those of the whole model.
-        variables: int32[len(layout.params)], the index of each local param in the whole model's layout.
+        runs: for local parameters one after another, the index of their variable in the whole model's layout, and how many.
         update: as in `StepProgram`. inputs, outputs, slots, flags, lengths, kernels, tables: the same.
         train_rows, test_rows, predict_rows: numbers of rows that it was made for.
         fingerprint: SHA-256 of the bytes, in hex.
@@ -69,7 +69,7 @@ class LocalProgram:
         try:
             self.step = StepProgram.from_bytes(blobs[0])
             self.coordinate, self.coordinates = int(header["coordinate"]), int(header["coordinates"])
-            self.variables = np.array(header["variables"], np.int32)
+            self.runs = [(int(variable), int(count)) for variable, count in header["runs"]]
             self._calls: dict[tuple[str, int], LocalCall] = {}
             for described in header["calls"]:
                 kind, rows = str(described["kind"]), int(described["rows"])
@@ -128,7 +128,7 @@ class LocalProgram:
 
     def segments(self) -> np.ndarray:
         """int32[P_local]: for each local parameter the index of its variable in the whole model's layout."""
-        return np.repeat(self.variables, [e.size for e in self.layout.params])
+        return np.repeat(np.array([v for v, _ in self.runs], np.int32), [count for _, count in self.runs])
 
     def reads(self, kind: str) -> tuple[str, ...]:
         """The arrays of a batch that this coordinate's calls of `kind` read."""
@@ -157,7 +157,7 @@ def write(
     step: StepProgram,
     coordinate: int,
     coordinates: int,
-    variables: Sequence[int],
+    runs: Sequence[tuple[int, int]],
     calls: Sequence[LocalCall],
     kernels: Sequence[str],
     lengths: Mapping[str, int],
@@ -179,7 +179,7 @@ def write(
         "format": FORMAT,
         "coordinate": coordinate,
         "coordinates": coordinates,
-        "variables": list(map(int, variables)),
+        "runs": [list(run) for run in runs],
         "calls": described,
         "kernels": sorted(kernels),
         "lengths": dict(lengths),

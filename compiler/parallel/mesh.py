@@ -13,26 +13,27 @@ class ParallelError(CompilerError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """The workers of one replica; one of the three ways is taken.
+    """The workers that share one copy of a model; one of the three ways is taken.
 
     Attributes:
         model: workers among which tensors are split (1: none are).
         pipeline: stages, a worker each (1: no pipeline).
-        zero: 3 if parameters are kept in slices by the data-parallel workers themselves, else 0.
+        zero: 3 if parameters are kept in slices by the data-parallel workers themselves, else 0. slices: how many workers.
 
     Raises:
         ParallelError: more than one way at once, or numbers that are no numbers of workers.
 
-    >>> Mesh(pipeline=4).coordinates, Mesh(zero=3).coordinates
-    (4, 1)
+    >>> Mesh(pipeline=4).coordinates, Mesh(zero=3, slices=2).coordinates
+    (4, 2)
     """
 
     model: int = 1
     pipeline: int = 1
     zero: int = 0
+    slices: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("model", "pipeline"):
+        for name in ("model", "pipeline", "slices"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ParallelError(f"{name}= is a number of workers, 1 or more; got {value!r}")
@@ -47,4 +48,4 @@ class Mesh:
     @property
     def coordinates(self) -> int:
         """Workers of one replica, each with a program of its own."""
-        return self.model * self.pipeline
+        return self.slices if self.zero else self.model * self.pipeline

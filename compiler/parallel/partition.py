@@ -9,6 +9,8 @@ from ..program import StepSource
 from .mesh import Mesh, ParallelError
 from .pipeline import Pipeline
 from .plan import Plan
+from .slices import Slices
+from .stages import measured
 from .tensors import Tensors
 
 
@@ -18,6 +20,7 @@ def partition(
     placement: Mapping[str, Any] | None = None,
     rows: int = 32,
     lengths: Mapping[str, int] | None = None,
+    measure: bool = False,
 ) -> Plan:
     """Cuts a model for a mesh.
 
@@ -26,6 +29,8 @@ def partition(
             the layer's kernel (model). None leaves a layer to the compiler.
         rows: of the calls that the cut is balanced for (one microbatch of one replica).
         lengths: a number for each other unknown size of the inputs.
+        measure: balance a pipeline by times measured now, in a step of the whole model in this process, not by counted
+            operations and bytes.
 
     Raises:
         ParallelError: the model cannot be cut like this.
@@ -43,7 +48,10 @@ def partition(
             "over the parts of a model yet; use clipvalue=, or Adam or SGD without them"
         )
     if mesh.pipeline > 1:
-        return Plan(source, mesh, Pipeline(source, mesh.pipeline, pinned, sizes), rows)
+        cost = measured(source, rows, lengths) if measure else None
+        return Plan(source, mesh, Pipeline(source, mesh.pipeline, pinned, sizes, cost), rows)
     if mesh.model > 1:
         return Plan(source, mesh, Tensors(source, mesh.model, pinned, sizes), rows)
+    if mesh.zero:
+        return Plan(source, mesh, Slices(source, mesh.slices, sizes), rows)
     raise ParallelError(f"nothing to cut for {mesh}")

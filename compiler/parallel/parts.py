@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..layout import Layout
+from ..program import StepSource
 from .mesh import ParallelError
 
 
@@ -65,6 +66,36 @@ def local_layout(layout: Layout, parts: Sequence[Part]) -> Layout:
         [(e.name, e.shape) for e in layout.states],
         [(e.name, e.shape) for e in layout.sums],
     )
+
+
+class Parted:
+    """A cut in which each coordinate holds parts of weights.
+
+    Attributes:
+        source: the whole model. parts: of each coordinate. layouts: of each.
+    """
+
+    working_bytes = 0  # besides weights, gradients and slots
+    source: StepSource
+    parts: tuple[tuple[Part, ...], ...]
+    layouts: tuple[Layout, ...]
+
+    def localise(self, coordinate: int, vector: np.ndarray) -> np.ndarray:
+        return localise(self.source.layout, self.parts[coordinate], vector)
+
+    def globalise(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
+        return globalise(self.source.layout, self.parts, vectors)
+
+    def runs(self, coordinate: int) -> list[tuple[int, int]]:
+        """Index of a variable of the whole model, and how many local elements of it follow, one after another."""
+        index = {e.name: i for i, e in enumerate(self.source.layout.params)}
+        return [(index[e.name], e.size) for e in self.layouts[coordinate].params]
+
+    def held(self, coordinate: int) -> list[tuple[str, int, str]]:
+        """Each weight that a coordinate holds: its name, how many elements, and which part."""
+        sizes = {e.name: e.size for e in self.layouts[coordinate].params}
+        said = lambda p: "" if p.axis is None else f"axis {p.axis}, part {p.index + 1} of {p.count}"  # noqa: E731
+        return [(p.name, sizes[p.name], said(p)) for p in self.parts[coordinate]]
 
 
 def localise(layout: Layout, parts: Sequence[Part], vector: np.ndarray) -> np.ndarray:

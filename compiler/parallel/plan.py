@@ -11,22 +11,33 @@ import numpy as np
 from ..costs import readable
 from ..layout import Layout
 from ..program import StepSource
-from . import parts as parts_module
 from .local_program import LocalCall, LocalProgram, write
 from .mesh import Mesh
-from .parts import Part
 
 
 class Cut(Protocol):
     """One way of cutting a model.
 
     Attributes:
-        coordinates: workers of one replica. parts: the weights of each. layouts: of each.
+        coordinates: workers of one replica. layouts: of each.
+        working_bytes: that a worker needs besides its parameters, gradients and slots.
     """
 
     coordinates: int
-    parts: tuple[tuple[Part, ...], ...]
     layouts: tuple[Layout, ...]
+    working_bytes: int
+
+    def localise(self, coordinate: int, vector: np.ndarray) -> np.ndarray:
+        """float32[P] -> float32[P_local]"""
+
+    def globalise(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
+        """The other way round, from all coordinates."""
+
+    def runs(self, coordinate: int) -> list[tuple[int, int]]:
+        """Index of a variable of the whole model, and how many local elements of it follow, one after another."""
+
+    def held(self, coordinate: int) -> list[tuple[str, int, str]]:
+        """Each weight that a coordinate holds: its name, how many elements, and which part."""
 
     def calls(self, kind: str, rows: int, lengths: Mapping[str, int]) -> tuple[list[LocalCall], set[str]]:
         """The call of each coordinate, and the native libraries that they need."""
@@ -59,11 +70,11 @@ class Plan:
 
     def localise(self, coordinate: int, vector: Any) -> np.ndarray:
         """float32[P_local]: a coordinate's part of float32[P], parameters or a slot."""
-        return parts_module.localise(self.source.layout, self.cut.parts[coordinate], vector)
+        return self.cut.localise(coordinate, vector)
 
     def globalise(self, vectors: Sequence[Any]) -> np.ndarray:
         """float32[P] from the parts of all coordinates."""
-        return parts_module.globalise(self.source.layout, self.cut.parts, vectors)
+        return self.cut.globalise(vectors)
 
     def memory(self, coordinate: int, replicas: int = 1) -> int:
         """Bytes that a worker needs for weights, gradients and its slice of the slots; activations are not in it.
@@ -73,7 +84,7 @@ class Plan:
         """
         layout = self.layouts[coordinate]
         own = -(-layout.P // replicas) * (1 + len(self.source.slots))
-        return 4 * (2 * layout.V + own)
+        return 4 * (2 * layout.V + own) + self.cut.working_bytes
 
     def export(
         self,
@@ -91,46 +102,37 @@ class Plan:
                 needs |= wanted
                 for held, call in zip(calls, made, strict=True):
                     held.append(call)
-        index = {e.name: i for i, e in enumerate(self.source.layout.params)}
         programs = []
         for i, held in enumerate(calls):
             local = dataclasses.replace(
                 self.source, layout=self.layouts[i], train=None, test=None, predict=None, idle={}, whole={}
             )
-            variables = [index[e.name] for e in self.layouts[i].params]
-            programs.append(
-                write(local.export(), i, self.coordinates, variables, held, sorted(needs), dict(lengths or {}))
-            )
+            runs = self.cut.runs(i)
+            programs.append(write(local.export(), i, self.coordinates, runs, held, sorted(needs), dict(lengths or {})))
         return tuple(programs)
 
     def describe(self) -> str:
         """A table of the layers: where they are, how their weights are cut, parameters, floating-point operations."""
         lines = [f"{_said(self.mesh)}, balanced for {self.rows} rows"]
-        shapes = {e.name: e.shape for e in self.source.layout.params}
-        for i, (held, work) in enumerate(zip(self.cut.parts, self.cut.operations())):
-            layers: dict[str, list[Part]] = {name: [] for name in work if name}
-            for part in held:
-                layers.setdefault(part.name.rsplit("/", 1)[0], []).append(part)
-            total = sum(work.values())
-            count = self.layouts[i].P
+        for i, work in enumerate(self.cut.operations()):
+            layers: dict[str, list[tuple[str, int, str]]] = {name: [] for name in work if name}
+            for name, size, part in self.cut.held(i):
+                layer, _, own = name.rpartition("/")
+                layers.setdefault(layer, []).append((own, size, part))
             lines.append(
-                f"coordinate {i}: {readable(count)} parameters, {readable(total, 'flop')}, "
+                f"coordinate {i}: {readable(self.layouts[i].P)} parameters, {readable(sum(work.values()), 'flop')}, "
                 f"{readable(self.memory(i), 'B')} of weights, gradients and slots"
             )
-            for name, parts in layers.items():
-                size = sum(int(np.prod(p.shape(shapes[p.name]))) for p in parts)
-                cut = ", ".join(
-                    f"{p.name.rsplit('/', 1)[-1]} axis {p.axis}, part {p.index + 1} of {p.count}"
-                    for p in parts
-                    if p.axis is not None
-                )
-                lines.append(
-                    f"  {name:40} {readable(size):>8}  {readable(work.get(name, 0), 'flop'):>12}  {cut}".rstrip()
-                )
+            for layer, parts in layers.items():
+                cut = "; ".join(f"{own} {part}" for own, _, part in parts if part)
+                size, flop = readable(sum(size for _, size, _ in parts)), readable(work.get(layer, 0), "flop")
+                lines.append(f"  {layer:40} {size:>8}  {flop:>12}  {cut}".rstrip())
         return "\n".join(lines)
 
 
 def _said(mesh: Mesh) -> str:
     if mesh.pipeline > 1:
         return f"a pipeline of {mesh.pipeline} stages"
-    return f"tensors split among {mesh.model} workers" if mesh.model > 1 else "parameters in slices"
+    if mesh.model > 1:
+        return f"tensors split among {mesh.model} workers"
+    return f"parameters in slices, on {mesh.slices} workers"

@@ -46,11 +46,8 @@ class Links(Protocol):
     def receive(self, source: int, types: Types) -> Sequence[np.ndarray]:
         """From a coordinate of the same replica, of these shapes and dtypes."""
 
-    def gather_params(self, group: int, size: int) -> np.ndarray:
-        """float32[size], a group's whole vector of parameters (zero stage 3)."""
-
-    def scatter_grads(self, group: int, vector: np.ndarray) -> None:
-        """Sums a group's gradients over the data's ranks and keeps the own slice (zero stage 3)."""
+    def scatter(self, axis: str, vector: np.ndarray) -> np.ndarray:
+        """float32[n * ranks] -> float32[n]: the own part, in the order of ranks, of the sum over the ranks along `axis`."""
 
 
 def run(phase: Sequence[Instruction], environment: dict[str, Any], links: Links) -> None:
@@ -79,11 +76,12 @@ def run(phase: Sequence[Instruction], environment: dict[str, Any], links: Links)
             arrays = links.receive(instruction.source, instruction.types)
             environment.update(zip(instruction.values, arrays, strict=True))
         elif isinstance(instruction, GatherParams):
-            group = instruction.group
-            environment[f"params/{group}"] = links.gather_params(group, instruction.size)
+            own = np.asarray(environment["params"])[instruction.start : instruction.stop]
+            whole = np.asarray(links.gather("model", own)).reshape(-1)
+            environment[f"params/{instruction.group}"] = whole[: instruction.size]
         elif isinstance(instruction, ScatterGrads):
-            group = instruction.group
-            links.scatter_grads(group, np.asarray(environment.pop(f"grads/{group}")))
+            vector = np.asarray(environment.pop(f"grads/{instruction.group}"))
+            environment[f"slice/{instruction.group}"] = links.scatter("model", vector)
         elif isinstance(instruction, Drop):
             for name in instruction.names:
                 environment.pop(name, None)

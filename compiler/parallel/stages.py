@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..costs import bound_type, bytes_moved, flops, size_bytes
+from ..costs import FREE, bound_type, bytes_moved, flops, size_bytes
+from ..explain import explain
 from ..ir import Dim, Node
+from ..program import StepSource
 from .mesh import ParallelError
 from .places import Kinds, backward_places, forward_places
 
@@ -111,3 +113,14 @@ def cuts(line: Line, stages: int, least: Sequence[int], latest: Sequence[int]) -
         end = int(start[end])
         found.append(end)
     return found[::-1]
+
+
+def measured(source: StepSource, rows: int, lengths: Mapping[str, int] | None = None) -> Cost:
+    """Seconds of a node as it ran here in a whole step of `rows` rows (`explain`); nodes of one kernel share its time."""
+    part = explain(source, "train" if source.train is not None else "predict", rows, lengths, measure=True).parts[0]
+    found: dict[Node, float] = {}
+    for region in part.regions:
+        busy = [n for n in region.nodes if n.op.name not in FREE] or list(region.nodes)
+        for n in busy:
+            found[n] = found.get(n, 0.0) + region.seconds / len(busy)
+    return lambda n: found.get(n, 0.0)

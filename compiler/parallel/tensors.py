@@ -26,7 +26,7 @@ from .choices import Choices
 from .instructions import Compute, Drop, Gather, Instruction, Number, Sum
 from .local_program import LocalCall
 from .lowering import LEAVES, Lowering, vector_of
-from .parts import Part, local_layout
+from .parts import Part, Parted, local_layout
 from .places import CHEAP
 from .shardings import Sharding
 from .spread import COORDINATE, Spread
@@ -35,7 +35,7 @@ from .weights import Weights
 AXES = {"part_sum": "model", "part_stack": "model", "all_reduce": "data"}
 
 
-class Tensors:
+class Tensors(Parted):
     """A model whose tensors are split among workers.
 
     Attributes:

@@ -12,7 +12,7 @@ from tests.compiler.parallel import together
 
 @pytest.fixture(scope="module")
 def programs():
-    model = ks.Sequential([ks.Input((3,)), ks.layers.Dense(4, name="a"), ks.layers.Dense(2, name="b")])
+    model = ks.Sequential([ks.Input((3,), name="in"), ks.layers.Dense(4, name="a"), ks.layers.Dense(2, name="b")])
     model.compile(ks.optimizers.SGD(momentum=0.9), "mse")
     x = np.zeros((4, 3), np.float32)
     source, _, _ = together.source_of(model, x, x[:, :2], 4)
@@ -29,7 +29,7 @@ def test_bytes_come_back(programs):
 
 
 def test_only_what_a_coordinate_reads_is_read(programs):
-    assert programs[0].reads("train") == ("x/input_layer",)
+    assert programs[0].reads("train") == ("x/in",)
     assert programs[1].reads("train") == ("y/b",)
 
 
@@ -62,10 +62,10 @@ def test_what_is_no_local_program_is_refused(programs):
 def test_wrong_arguments_are_named(programs):
     phase = programs[0].train(4).phases["forward"]
     given = {"params": np.zeros(16, np.float32), "state": np.zeros(0, np.float32), "valid": np.ones(4, np.float32)}
-    with pytest.raises(ShapeError, match="needs 'x/input_layer', got nothing"):
+    with pytest.raises(ShapeError, match="needs 'x/in', got nothing"):
         run(phase, dict(given), None)
-    with pytest.raises(ShapeError, match=r"x/input_layer needs float32\[4, 3\], got float32\[5, 3\]"):
-        run(phase, {**given, "x/input_layer": np.zeros((5, 3), np.float32)}, None)
+    with pytest.raises(ShapeError, match=r"x/in needs float32\[4, 3\], got float32\[5, 3\]"):
+        run(phase, {**given, "x/in": np.zeros((5, 3), np.float32)}, None)
 
 
 def test_instructions_that_move_values():

@@ -74,6 +74,27 @@ def test_stages_are_balanced_by_cost():
     assert stage_of(wide) == {"d0": 0, **{f"d{i}": 1 for i in range(1, 6)}}  # one large layer beside five small ones
 
 
+def test_stages_are_balanced_by_measured_times(monkeypatch):
+    """A layer that took as long as all others has a stage to itself, whatever was counted."""
+    import types
+
+    from kerasoft.compiler.parallel import stages
+
+    source = sequential([256] * 6)
+
+    def explain(source, kind, rows, lengths, measure):
+        assert (kind, rows, measure) == ("train", 256, True)
+        took = lambda n: 1.0 if (n.source or "").endswith("d4") else 0.1  # noqa: E731
+        nodes = [n for n in source.optimised("train").nodes if n.inputs]
+        return types.SimpleNamespace(
+            parts=[types.SimpleNamespace(regions=[types.SimpleNamespace(nodes=(n,), seconds=took(n)) for n in nodes])]
+        )
+
+    monkeypatch.setattr(stages, "explain", explain)
+    found = stage_of(partition(source, Mesh(pipeline=3), rows=256, measure=True))
+    assert [name for name, stage in found.items() if stage == found["d4"]] == ["d4"]
+
+
 @pytest.mark.parametrize(
     ("pins", "stages", "said"),
     (

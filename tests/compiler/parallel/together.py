@@ -48,6 +48,10 @@ class MemoryLinks:
         self.hub.log.append(("gather", self.index, array.size))
         return np.stack(self._meet(array))
 
+    def scatter(self, axis, vector):
+        self.hub.log.append(("scatter", self.index, vector.size))
+        return sum(self._meet(vector)).reshape(self.hub.count, -1)[self.index]
+
     def send(self, to, arrays):
         self.hub.log.append(("send", self.index, sum(a.size for a in arrays)))
         self.hub.queues[self.index, to].put([np.array(a) for a in arrays])
@@ -66,7 +70,7 @@ class MemoryLinks:
 def call(plan, programs, kind, rows, params, microbatches):
     """One call of all coordinates for each of `microbatches` (arguments by name): their summed results, and the hub.
 
-    Every coordinate gets only the arrays that its program says that it reads.
+    `microbatches` may be a function that gives those of a coordinate. Every coordinate gets only the arrays that its program says that it reads.
     """
     hub = Hub(plan.coordinates)
     results, errors = [None] * plan.coordinates, []
@@ -77,7 +81,8 @@ def call(plan, programs, kind, rows, params, microbatches):
             local = getattr(program, kind)(rows)
             links = MemoryLinks(hub, i)
             names = {spec.name for spec in program.inputs} - set(program.reads(kind))
-            own = [{k: v for k, v in given.items() if k not in names} for given in microbatches]
+            chosen = microbatches(i) if callable(microbatches) else microbatches
+            own = [{k: v for k, v in given.items() if k not in names} for given in chosen]
             environments = [{**given, "params": plan.localise(i, params)} for given in own]
             for phase in local.phases.values():
                 for environment in environments:
