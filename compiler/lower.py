@@ -1,4 +1,4 @@
-"""Lowering: a graph becomes a JAX function, whole or cut into stages at its `all_reduce` nodes."""
+"""Lowering: a graph becomes a JAX function, whole or cut into stages, at its `all_reduce` nodes or its outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .errors import CompilerError, ShapeError
-from .ir import Dim, Graph, Node, bind, inner_graphs, is_static, walk
+from .ir import Dim, Graph, Node, TensorType, bind, inner_graphs, is_static, walk
 
 
 def sizes_of(nodes: Sequence[Node], arrays: Sequence[Any]) -> dict[str, Dim]:
@@ -87,19 +87,21 @@ def function(graph: Graph, bound: Sequence[Node] | None = None, lowerer: Lowerer
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One part of a graph cut at its `all_reduce` nodes.
+    """One part of a graph cut at its `all_reduce` nodes, or where some of its outputs are ready.
 
     Attributes:
         carried_in: nodes computed by earlier stages that this one or a later one reads.
         reduced_in: `all_reduce` nodes whose sums this stage is the first to read, in flat order.
         carried_out: what the next stage gets.
         reduce: the nodes whose values are summed over replicas after this stage, in flat order; empty in the last.
+        gives: the graph's outputs that this stage gives, if nothing is summed after it.
     """
 
     carried_in: tuple[Node, ...]
     reduced_in: tuple[Node, ...]
     carried_out: tuple[Node, ...]
-    reduce: tuple[Node, ...]
+    reduce: tuple[Node, ...] = ()
+    gives: tuple[Node, ...] = ()
 
 
 def split_stages(graph: Graph) -> list[Stage]:
@@ -144,9 +146,52 @@ def split_stages(graph: Graph) -> list[Stage]:
             reduced_in=sums[k - 1] if k else (),
             carried_out=carries[k + 1],
             reduce=sums[k] if k < last else (),
+            gives=() if k < last else graph.outputs,
         )
         for k in range(last + 1)
     ]
+
+
+def split_at_outputs(graph: Graph, groups: Sequence[Sequence[str]]) -> list[Stage]:
+    """The graph cut into one stage for each group of its outputs; a stage computes what those before it did not need.
+
+    Nothing is summed between these stages: each can be set going as soon as the one before is.
+
+    Args:
+        groups: names of outputs; each output is in one of them.
+
+    Raises:
+        CompilerError: the graph holds an `all_reduce`, or a value of several arrays would pass a cut.
+    """
+    if any(m.op.name == "all_reduce" for m in walk(graph)):
+        raise CompilerError("a graph with sums over replicas is cut at them, and cannot be cut at its outputs too")
+    outputs = dict(zip(graph.output_names, graph.outputs))
+    gives = [tuple(outputs[name] for name in names) for names in groups]
+    level = {n: len(groups) - 1 for n in graph.nodes}
+    for k in reversed(range(len(groups))):
+        level.update(dict.fromkeys(gives[k], k))
+    for n in reversed(graph.nodes):
+        for i in n.inputs:
+            level[i] = min(level[i], level[n])
+    for n in graph.nodes:
+        if n.op.name == "item":
+            level[n] = level[n.inputs[0]]  # an array can be carried on, what it is taken from cannot
+    final_use = {n: level[n] for n in graph.nodes}
+    for n in graph.nodes:
+        for i in n.inputs:
+            final_use[i] = max(final_use[i], level[n])
+    for k, given in enumerate(gives):
+        for n in given:
+            final_use[n] = max(final_use[n], k)
+    inner = [n for n in graph.nodes if n.op.name not in ("input", "param", "constant")]
+    carries: list[tuple[Node, ...]] = [()]
+    for k in range(1, len(groups)):
+        carries.append(tuple(n for n in inner if level[n] < k <= final_use[n]))
+        for n in carries[-1]:
+            if not isinstance(n.type, TensorType):
+                raise CompilerError(f"{n!r} is several arrays and would pass from one stage to the next")
+    carries.append(())
+    return [Stage(carries[k], (), carries[k + 1], gives=given) for k, given in enumerate(gives)]
 
 
 def stage_leaves(graph: Graph, stages: Sequence[Stage], k: int) -> list[Node]:
@@ -169,11 +214,10 @@ def stage_function(
         lowerer: see `evaluate`.
 
     The function takes an array for each node of `stage_leaves`, what the stage before carried out, and the sums as one
-    float32 vector (None for k = 0). It gives what the next stage needs and a float32 vector to be summed over
-    replicas; the last stage gives ``()`` and the tuple of the graph's outputs.
+    float32 vector (None if there are none). It gives what the next stage needs, and a float32 vector to be summed over
+    replicas or, where nothing is to be summed, the tuple of the outputs that it `gives`.
     """
     stage = stages[k]
-    final = k == len(stages) - 1
     wanted = _wanted(graph, stages, k)
     order = graph.nodes
 
@@ -187,8 +231,8 @@ def stage_function(
             known[n] = reduced[offset : offset + size].reshape(shape).astype(n.dtype)
             offset += size
         known = evaluate(_needed(order, wanted, known), known, sizes, lowerer)
-        if final:
-            return (), tuple(known[o] for o in graph.outputs)
+        if not stage.reduce:
+            return tuple(known[n] for n in stage.carried_out), tuple(known[o] for o in stage.gives)
         flat = [jnp.ravel(known[n.inputs[0]]).astype(jnp.float32) for n in stage.reduce]
         return tuple(known[n] for n in stage.carried_out), jnp.concatenate(flat)
 
@@ -196,9 +240,8 @@ def stage_function(
 
 
 def _wanted(graph: Graph, stages: Sequence[Stage], k: int) -> tuple[Node, ...]:
-    if k == len(stages) - 1:
-        return graph.outputs
-    return (*stages[k].carried_out, *(n.inputs[0] for n in stages[k].reduce))
+    stage = stages[k]
+    return (*stage.carried_out, *stage.gives, *(n.inputs[0] for n in stage.reduce))
 
 
 def _needed(order: Sequence[Node], wanted: Sequence[Node], known: Container[Node]) -> list[Node]:

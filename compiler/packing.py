@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from .errors import ProgramError
 from .ir import Dim, Graph, Node, TensorType, bind, is_static
 from .layout import Entry, Layout, SlotSpec
-from .lower import Lowerer, by_xla, split_stages, stage_function, stage_leaves
+from .lower import Lowerer, Stage, by_xla, split_at_outputs, split_stages, stage_function, stage_leaves
 from .pieces import Pieces
 
 CONTROL = ("valid", "row_id", "key", "rows", "share", "iteration")  # inputs of a step graph that are no batch arrays
+Range = tuple[int, int]
 UPDATE_INPUTS = ("param", "gradient", "segment", "learning_rate", "iteration")
 
 
@@ -30,7 +31,7 @@ class PackedStage:
             update, `UPDATE_INPUTS` and "slot/<name>").
         types: their types, in order.
         carried: types of what the stage before hands over.
-        reduced: length of the vector of sums that it takes; None for the first stage.
+        reduced: length of the vector of sums that it takes; None if nothing is summed before it.
         function: ``function(arrays, carried, reduced) -> (carried_out, vector | outputs)``.
     """
 
@@ -73,8 +74,7 @@ def pack_step(
     """
     finish: Callable = {"train": _finish_train, "test": _finish_test, "predict": _finish_predict}[kind]
     _check_names(graph, kind, layout, further)
-    outside = {"state": ((layout.S,), "float32"), "share": ((), "float32")}
-    homes = {e.name: ("state", e.offset - layout.P) for e in layout.states}
+    outside, homes = _homes(layout)
     if pieces is None:
         outside["params"] = ((layout.P,), "float32")
         homes |= {e.name: ("params", e.offset) for e in layout.params}
@@ -83,23 +83,63 @@ def pack_step(
         homes |= {e.name: pieces.home(e.name) for e in layout.params}
         if kind == "train":
             finish = functools.partial(_finish_pieces, pieces)
-
-    def leaf_names(n: Node) -> str:
-        return n.attrs["name"] if n.op.name == "input" else homes[n.attrs["name"]][0]
-
-    def value(n: Node, arrays: Mapping[str, Any]) -> Any:
-        if n.op.name == "input":
-            return arrays[n.attrs["name"]]
-        home, start = homes[n.attrs["name"]]
-        return slice_of(arrays[home], n.shape, start).astype(n.dtype)
-
     extra = _train_extras(graph, layout) if kind == "train" else ()
 
     def finished(outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
         whole = finish(layout, outs, arrays)
         return (whole, *(outs[name] for name in further)) if further else whole
 
-    return _pack(graph, sizes, leaf_names, value, outside, extra, finished, lowerer)
+    stages = split_stages(graph)
+    finishes = [*(None for _ in stages[1:]), (extra, finished)]
+    return _pack(graph, stages, sizes, *_readers(homes), outside, finishes, lowerer)
+
+
+def bucket_ranges(layout: Layout, count: int) -> tuple[Range, ...]:
+    """At most `count` ranges of the flat vector of about equal numbers of parameters; none cuts a variable.
+
+    The backward pass meets the layers from the last to the first. So the end of the vector comes first: the last layers'
+    gradients, with states and sums, which need the forward pass only.
+
+    >>> layout = Layout.of(params={"first": (6,), "second": (6,), "head": (2,)}, sums={"loss": ()})
+    >>> bucket_ranges(layout, 2), bucket_ranges(layout, 9)
+    (((6, 15), (0, 6)), ((12, 15), (6, 12), (0, 6)))
+    """
+    starts = [e.offset for e in layout.params if 0 < e.offset < layout.P]
+    cuts = {min(starts, key=lambda s: abs(s - layout.P * k / count)) for k in range(1, count) if starts}
+    ends = [0, *sorted(cuts), layout.V]
+    return tuple(zip(ends[:-1], ends[1:]))[::-1]
+
+
+def bucket_stages(graph: Graph, layout: Layout, ranges: Sequence[Range]) -> list[Stage]:
+    """A train graph cut where it has all of a range's outputs.
+
+    Raises:
+        CompilerError: it cannot be cut like that (`lower.split_at_outputs`).
+    """
+    held = [_outputs(_held(layout, r)) for r in ranges]
+    return split_at_outputs(graph, [[n for n in graph.output_names if n in names] for names in held])
+
+
+def pack_buckets(
+    graph: Graph, layout: Layout, sizes: Mapping[str, Dim], ranges: Sequence[Range], lowerer: Lowerer = by_xla
+) -> list[PackedStage]:
+    """A train graph as one stage for each range of the flat vector, which gives float32[stop - start].
+
+    Args:
+        ranges: of `bucket_ranges`.
+
+    Raises:
+        ProgramError: as `pack_step`.
+        CompilerError: the graph cannot be cut like that (`lower.split_at_outputs`).
+    """
+    _check_names(graph, "train", layout, ())
+    outside, homes = _homes(layout)
+    outside["params"] = ((layout.P,), "float32")
+    homes |= {e.name: ("params", e.offset) for e in layout.params}
+    stages = bucket_stages(graph, layout, ranges)
+    held = [_held(layout, r) for r in ranges]
+    finishes = [(_train_extras(graph, h), functools.partial(_finish_range, layout.P, h)) for h in held]
+    return _pack(graph, stages, sizes, *_readers(homes), outside, finishes, lowerer)
 
 
 def pack_update(
@@ -134,44 +174,72 @@ def pack_update(
         return tuple(values[o] if o in values else arrays[o] for o in outs)
 
     named = lambda n, arrays: arrays[n.attrs["name"]]  # noqa: E731
-    return _pack(graph, sizes, lambda n: n.attrs["name"], named, outside, kept, finish, lowerer)
+    stages = split_stages(graph)
+    finishes = [*(None for _ in stages[1:]), (kept, finish)]
+    return _pack(graph, stages, sizes, lambda n: n.attrs["name"], named, outside, finishes, lowerer)
 
 
-def _pack(graph, sizes, leaf_name, value, outside, extra, finish, lowerer=by_xla) -> list[PackedStage]:
-    """`graph` in stages, with arguments by name.
+def _homes(layout: Layout) -> tuple[dict[str, tuple], dict[str, tuple[str, int]]]:
+    """Arguments of a step that are no inputs of its graph; and of the states, the argument and place of each."""
+    outside = {"state": ((layout.S,), "float32"), "share": ((), "float32")}
+    return outside, {e.name: ("state", e.offset - layout.P) for e in layout.states}
+
+
+def _readers(homes: Mapping[str, tuple[str, int]]) -> tuple[Callable, Callable]:
+    """Which argument holds a leaf; and the leaf's array, out of the arguments by name."""
+
+    def leaf_name(n: Node) -> str:
+        return n.attrs["name"] if n.op.name == "input" else homes[n.attrs["name"]][0]
+
+    def value(n: Node, arrays: Mapping[str, Any]) -> Any:
+        if n.op.name == "input":
+            return arrays[n.attrs["name"]]
+        home, start = homes[n.attrs["name"]]
+        return slice_of(arrays[home], n.shape, start).astype(n.dtype)
+
+    return leaf_name, value
+
+
+def _pack(
+    graph, stages: Sequence[Stage], sizes, leaf_name, value, outside, finishes, lowerer=by_xla
+) -> list[PackedStage]:
+    """`graph` in these stages, with arguments by name.
 
     Args:
         leaf_name: which argument holds a leaf; value: the leaf's array, out of the arguments by name.
         outside: shape and dtype of arguments that are no inputs of the graph.
-        extra: arguments that `finish` reads; finish: ``finish(outputs by name, arguments by name)``.
+        finishes: for each stage that gives outputs, the further arguments that ``finish`` reads, and
+            ``finish(outputs by name, arguments by name)``; None for others.
     """
-    stages = split_stages(graph)
     inputs = {n.attrs["name"]: n for n in graph.inputs}
     types = {name: (bind(n.shape, sizes), n.dtype) for name, n in inputs.items()} | outside
     packed: list[PackedStage] = []
     carried: tuple[jax.ShapeDtypeStruct, ...] = ()
     reduced = None
-    for k in range(len(stages)):
+    for k, finishing in enumerate(finishes):
         leaves = stage_leaves(graph, stages, k)
-        last = k == len(stages) - 1
-        names = _ordered({leaf_name(n) for n in leaves} | set(extra if last else ()))
-        function = _stage(graph, stages, k, sizes, leaves, names, value, finish if last else None, lowerer)
+        names = _ordered({leaf_name(n) for n in leaves} | set(finishing[0] if finishing else ()))
+        function = _stage(graph, stages, k, sizes, leaves, names, value, finishing and finishing[1], lowerer)
         avals = tuple(jax.ShapeDtypeStruct(*types[name]) for name in names)
         packed.append(PackedStage(names, avals, carried, reduced, function))
-        if not last:
+        if k < len(stages) - 1:
             vector = None if reduced is None else jax.ShapeDtypeStruct((reduced,), "float32")
             carried, sums = jax.eval_shape(function, avals, carried, vector)
-            reduced = sums.shape[0]
+            reduced = sums.shape[0] if stages[k].reduce else None
     return packed
 
 
 def _stage(graph, stages, k, sizes, leaves, names, value, finish, lowerer) -> Callable:
     inner = stage_function(graph, stages, k, sizes, lowerer)
+    gives, outputs = stages[k].gives, tuple(zip(graph.output_names, graph.outputs))
 
     def function(arrays, carried, reduced):
         named = dict(zip(names, arrays))
         carried, out = inner({n: value(n, named) for n in leaves}, carried, reduced)
-        return carried, (out if finish is None else finish(dict(zip(graph.output_names, out)), named))
+        if finish is None:
+            return carried, out
+        values = dict(zip(gives, out))
+        return carried, finish({name: values[n] for name, n in outputs if n in values}, named)
 
     return function
 
@@ -194,23 +262,44 @@ def _train_extras(graph: Graph, layout: Layout) -> tuple[str, ...]:
 
 
 def _finish_train(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
+    return _finish_range(layout.P, layout, outs, arrays)
+
+
+def _finish_range(first_state: int, layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
+    """`_finish_train` for the entries of a part of a layout, whose states begin at `first_state`."""
     parts = [flat(outs.get(f"grad/{e.name}"), e) for e in layout.params]
-    return join([*parts, *_states(layout, outs, arrays), *_sums(layout, outs)])
+    return join([*parts, *_states(layout.states, first_state, outs, arrays), *_sums(layout, outs)])
+
+
+def _held(layout: Layout, span: Range) -> Layout:
+    """The entries inside a range of the flat vector, at their places in the whole one."""
+    parts = (layout.params, layout.states, layout.sums)
+    return Layout(*(tuple(e for e in part if span[0] <= e.offset < span[1]) for part in parts))
+
+
+def _outputs(layout: Layout) -> set[str]:
+    """What a train graph may call its outputs."""
+    kinds = (("grad", layout.params), ("state", layout.states), ("sum", layout.sums))
+    return {f"{kind}/{e.name}" for kind, entries in kinds for e in entries}
 
 
 def _finish_pieces(pieces: Pieces, layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> Any:
     gradients = {e.name: flat(outs.get(f"grad/{e.name}"), e) for e in layout.params}
-    return pieces.gather(gradients, join), join(_states(layout, outs, arrays)), join(_sums(layout, outs))
+    return (
+        pieces.gather(gradients, join),
+        join(_states(layout.states, layout.P, outs, arrays)),
+        join(_sums(layout, outs)),
+    )
 
 
-def _states(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Any]:
+def _states(entries: Sequence[Entry], first: int, outs: Mapping[str, Any], arrays: Mapping[str, Any]) -> list[Any]:
     """New values of the states; those that the graph does not set, times this replica's share."""
     parts = []
-    for e in layout.states:
+    for e in entries:
         if f"state/{e.name}" in outs:
             parts.append(flat(outs[f"state/{e.name}"], e))
         else:
-            start = e.offset - layout.P
+            start = e.offset - first
             parts.append(jax.lax.slice(arrays["state"], (start,), (start + e.size,)) * arrays["share"])
     return parts
 

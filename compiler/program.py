@@ -18,14 +18,14 @@ import numpy as np
 from . import executables, wireformat
 from .allocator import keep_memory
 from .compile_cache import cache_hits, compilations, use_compile_cache
-from .errors import ProgramError, ShapeError
+from .errors import CompilerError, ProgramError, ShapeError
 from .ir import Graph, bind, symbol
 from .kernels import bridge
 from .kernels.choice import Chooser
 from .layout import Entry, Flags, InputSpec, Layout, SlotSpec, StepArgs, UpdateArgs
 from .local import LocalStep
 from .options import compiler_options
-from .packing import PackedStage, pack_step, pack_update, unknown_sizes
+from .packing import PackedStage, bucket_ranges, bucket_stages, pack_buckets, pack_step, pack_update, unknown_sizes
 from .passes import optimise
 from .row_program import RowCalls, by_rows
 from .rows import IdleRule, Table, find_tables
@@ -98,6 +98,20 @@ class StepSource:
         """The slots at the start of training, for `size` elements (all P by default)."""
         return tuple(np.full(self.layout.P if size is None else size, s.fill, np.float32) for s in self.slots)
 
+    def buckets(self, count: int) -> tuple[tuple[int, int], ...]:
+        """At most `count` ranges of the flat vector in which the gradient can be given, in the order in which they are ready.
+
+        () if it cannot be cut: sums over replicas stand inside, or there is one variable only.
+        """
+        if count < 2 or self.train is None:
+            return ()
+        ranges = bucket_ranges(self.layout, count)
+        try:
+            bucket_stages(self.optimised("train"), self.layout, ranges)
+        except CompilerError:
+            return ()
+        return ranges if len(ranges) > 1 else ()
+
     def export(
         self,
         train_rows: Sequence[int] = (),
@@ -105,6 +119,7 @@ class StepSource:
         predict_rows: Sequence[int] = (),
         lengths: Mapping[str, int] | None = None,
         tables: Sequence[str] = (),
+        buckets: int = 1,
     ) -> StepProgram:
         """The program for these row counts.
 
@@ -112,6 +127,8 @@ class StepSource:
             train_rows, test_rows, predict_rows: numbers of rows that a call will be made for.
             lengths: a number for each other unknown size of the inputs, e.g. ``{"n1": 40}``.
             tables: names of tables that are updated by rows: in place of "train" there are the calls of `row_program`.
+            buckets: at most so many parts of the gradient are given one after another, as they are ready: in place of "train"
+                there is "buckets". A graph that cannot be cut keeps "train". Not together with `tables`.
 
         Raises:
             ProgramError: an unknown size without a number; a graph that does not fit the layout.
@@ -128,6 +145,7 @@ class StepSource:
             for kind, packed, options in of_tables.shared():
                 _export(kind, 0, packed, options, stages, blobs)
             train_rows = ()
+        ranges = self.buckets(buckets) if train_rows else ()
         for kind, counts in (("train", train_rows), ("test", test_rows), ("predict", predict_rows)):
             for rows in dict.fromkeys(int(r) for r in counts):
                 graph = self.optimised(kind)
@@ -141,8 +159,12 @@ class StepSource:
                 if rows < 1:
                     raise ProgramError(f"{kind}: a call needs at least one row, got {rows}")
                 chooser = Chooser(graph, sizes)
-                packed = pack_step(graph, kind, self.layout, sizes, chooser)
-                _export(kind, rows, packed, chooser.options, stages, blobs)
+                if ranges and kind == "train":
+                    packed = pack_buckets(graph, self.layout, sizes, ranges, chooser)
+                    _export("buckets", rows, packed, chooser.options, stages, blobs)
+                else:
+                    packed = pack_step(graph, kind, self.layout, sizes, chooser)
+                    _export(kind, rows, packed, chooser.options, stages, blobs)
                 needs |= chooser.needs
         if self.update is not None:
             graph = self.optimised("update")
@@ -159,6 +181,7 @@ class StepSource:
             "stages": stages,
             "kernels": sorted(needs),
             "tables": of_tables.described if of_tables is not None else [],
+            "buckets": [list(r) for r in ranges],
         }
         return StepProgram.from_bytes(wireformat.write(header, blobs))
 
@@ -190,7 +213,8 @@ def _export(kind: str, rows: int, packed: Sequence[PackedStage], options, stages
                 "names": list(stage.names),
                 "types": [[[_size(d) for d in t.shape], t.dtype.name] for t in avals],
                 "carried": len(following.carried) if following else 0,
-                "single": kind in ("train", "test") or following is not None,
+                "reduced": stage.reduced is not None,
+                "single": kind in ("train", "test", "buckets") or following is not None,
                 "options": options,
             }
         )
@@ -206,6 +230,8 @@ class StepProgram:
         lengths: the numbers given for variable sizes.
         kernels: the native libraries that it calls.
         tables: what `row_program.RowCalls` says of tables that are updated by rows.
+        buckets: ranges of the flat vector that the stages of `part("buckets", rows)` give, in their order; () if there is
+            "train" instead.
         fingerprint: SHA-256 of the bytes, in hex.
     """
 
@@ -222,6 +248,7 @@ class StepProgram:
             self.lengths: dict[str, int] = dict(header["lengths"])
             self.kernels: tuple[str, ...] = tuple(header["kernels"])
             self.tables: tuple[dict[str, Any], ...] = tuple(header.get("tables", ()))
+            self.buckets = tuple((int(a), int(b)) for a, b in header.get("buckets", ()))
             self._stages: dict[tuple[str, int], list[_StageBytes]] = {}
             for described, blob in zip(header["stages"], blobs, strict=True):
                 stages = self._stages.setdefault((described["kind"], described["rows"]), [])
@@ -311,6 +338,7 @@ class _StageBytes:
     names: tuple[str, ...]
     types: tuple[tuple[tuple, str], ...]
     carried: int
+    reduced: bool
     single: bool
     exported: executables.Exported
 
@@ -320,6 +348,7 @@ class _StageBytes:
             tuple(value["names"]),
             tuple((tuple(s), str(np.dtype(d).name)) for s, d in value["types"]),
             int(value["carried"]),
+            bool(value["reduced"]),
             bool(value["single"]),
             executables.Exported.of(blob, value["options"]),
         )
@@ -347,11 +376,12 @@ class Call:
         Args:
             args: the call's arguments, the same for all stages.
             carry: what stage k - 1 gave; () for k = 0.
-            reduced: float32 vector, the sum over replicas of what stage k - 1 gave; None for k = 0.
+            reduced: float32 vector, the sum over replicas of what stage k - 1 gave; None for k = 0 and between buckets.
 
         Returns:
             ``(carry, out)``: out is the vector to be summed over replicas (k < stages - 1), or the result: float32[V]
-            (train), float32[M] (test), a tuple of arrays (predict), ``(param, *slots)`` (update).
+            (train), float32[M] (test), a tuple of arrays (predict), ``(param, *slots)`` (update). Of "buckets" every stage
+            gives a part of the result.
 
         Raises:
             ShapeError: an array of another shape or dtype than the program was exported for.
@@ -359,7 +389,7 @@ class Call:
         stage, types, executable = self._parts[k]
         arrays = [get(args) for get in self._getters[k]]
         arrays += carry
-        if k:
+        if stage.reduced:
             arrays.append(reduced)
         try:
             out = executable(*arrays)

@@ -347,16 +347,31 @@ class DistributedStep:
 
     def _apply(self, gradient: np.ndarray, learning_rate: float, iteration: int) -> None:
         """The optimiser on this rank's slice (or on the whole vectors)."""
+        self._master, self._slots = self._updated(
+            self.update, self._master, gradient, self._slots, self._segment, learning_rate, iteration
+        )
+
+    def _updated(
+        self,
+        update: Any,
+        master: Any,
+        gradient: np.ndarray,
+        slots: tuple[Any, ...],
+        segment: np.ndarray,
+        learning_rate: float,
+        iteration: int,
+    ) -> tuple[np.ndarray, tuple[Any, ...]]:
+        """Parameters and slots after the update call, of n elements each."""
         args = Arguments(
-            param=self._master,
+            param=master,
             gradient=gradient,
-            slots=self._slots,
-            segment=self._segment,
+            slots=slots,
+            segment=segment,
             learning_rate=np.float32(learning_rate),
             iteration=np.int32(iteration),
         )
-        carry, out = self.update.run(0, args, (), None)
-        for k in range(1, self.update.stages):
+        carry, out = update.run(0, args, (), None)
+        for k in range(1, update.stages):
             total = np.asarray(out) if self.replicated else self.collective.all_reduce_small(np.asarray(out))
-            carry, out = self.update.run(k, args, carry, total)
-        self._master, self._slots = np.asarray(out[0]), tuple(out[1:])
+            carry, out = update.run(k, args, carry, total)
+        return np.asarray(out[0]), tuple(out[1:])

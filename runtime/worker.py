@@ -122,6 +122,11 @@ class Method:
         """Names of the tables that are updated by rows; the program must be exported for them."""
         return ()
 
+    @property
+    def buckets(self) -> int:
+        """Parts in which the program's gradient call must give its result."""
+        return 1
+
     def identity(self) -> dict[str, Any]:
         """What must be the same when a fit is resumed from a checkpoint: JSON values."""
         return {}

@@ -114,12 +114,15 @@ class Collective(abc.ABC):
         transport: "solo", "shm", or what connects the peers: "unix", "tcp", "unix+tcp".
         timeout_s: seconds without any progress of a peer before `PeerFrozen`; may be changed between calls.
         counters: `Counters`.
+        exact_from: elements of a vector from here on are never rounded on the wire, None = there are none; may be changed
+            between calls, by all ranks alike.
         remark: a sentence for the user about how it goes about its work, or "".
         who: this rank's number in the fit, which errors name; `rank` where the group is the whole fit.
     """
 
     transport = "?"
     remark = ""
+    exact_from: int | None = None
 
     def __init__(self, rank: int, world_size: int, timeout_s: float = 30.0):
         self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s

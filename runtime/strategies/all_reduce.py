@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 
 from kerasoft.compiler.program import by_rows
 
+from ..buckets import Buckets, by_buckets
 from ..by_rows import ByRows
 from ..collectives.compression import Compression, compression_of
 from ..compressed import Compressed
@@ -14,8 +17,8 @@ from ..dropping import Dropping
 from ..loop import TrainJob
 from ..servers.method import sums_in
 from ..shards import ShardTable
-from ..worker import Method
-from .long_lived import LongLived
+from ..worker import Method, Settings
+from .long_lived import LongLived, Prepared
 from .strategy import Workers
 
 
@@ -50,17 +53,22 @@ class AllReduce(LongLived):
             stale: its parameters lack the last update. Same bytes; hides the exchange behind the compute. Not together
             with `compression`. The last step of an epoch waits for its sums.
 
+        buckets: at most so many parts of the gradient travel one after another, the last layers' while the first layers' are
+            still computed; 1 = all at once. Same bytes, same weights; a model with sums over workers inside its gradient
+            (synchronised batch normalisation) has one. Tables then travel whole. Not together with the two others.
+
         drop_percentage: of a worker's rows in a step, between 0 (wait for everybody) and 1: so many may be left out when the
             worker takes longer than 1.5 times what is usual. Each worker then computes its rows in four calls and looks at
             the clock in between. The mean is one over the rows that took part. Which rows are late depends on time, so not
-            together with `deterministic`; nor with `compression`, `double_buffering`, or models whose gradient needs sums over
+            together with `deterministic`; nor with `compression`, `double_buffering`, `buckets`, or models whose gradient needs sums over
             workers.
         requeue: late rows are trained in further steps at the end of the same epoch, so that every row comes exactly once;
             if False, they are left out until the next epoch. Logs (history, TensorBoard) count them as ``requeued_rows`` or
             ``dropped_rows``, exactly.
 
     Source: the parameter manager of Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019),
-    section 3.3, without its two Spark jobs an iteration; `drop_percentage` there drops the slowest tasks for good. Double buffering: ChainerMN (T. Akiba et al., 2017).
+    section 3.3, without its two Spark jobs an iteration; `drop_percentage` there drops the slowest tasks for good. Double buffering: ChainerMN
+    (T. Akiba et al., 2017). Buckets: wait-free back-propagation of H. Zhang et al., Poseidon (2017).
     """
 
     workers: Workers = None
@@ -71,7 +79,7 @@ class AllReduce(LongLived):
     timeout_s: float = 30
     compression: str | Compression | None = dataclasses.field(default=None, kw_only=True)
     double_buffering: bool = dataclasses.field(default=False, kw_only=True)
-
+    buckets: int = dataclasses.field(default=1, kw_only=True)
     drop_percentage: float = dataclasses.field(default=0.0, kw_only=True)
     requeue: bool = dataclasses.field(default=True, kw_only=True)
 
@@ -81,13 +89,21 @@ class AllReduce(LongLived):
             raise ValueError(
                 f"AllReduce: drop_percentage needs a share of rows from 0 to below 1, got {self.drop_percentage!r}"
             )
-        others = ("deterministic", "compression", "double_buffering")
-        if self.drop_percentage and (both := [name for name in others if getattr(self, name)]):
-            raise ValueError(f"AllReduce: drop_percentage and {both[0]} cannot be had together; leave one of them out")
-        if compression_of(self.compression) is not None and self.double_buffering:
+        if not isinstance(self.buckets, int) or self.buckets < 1:
+            raise ValueError(f"AllReduce: buckets needs a whole number of at least 1, got {self.buckets!r}")
+        if self.drop_percentage and self.deterministic:
             raise ValueError(
-                "AllReduce: compression and double_buffering cannot be had together; leave one of them out"
+                "AllReduce: drop_percentage and deterministic cannot be had together; leave one of them out"
             )
+        wanted = {
+            "drop_percentage": self.drop_percentage > 0,
+            "compression": compression_of(self.compression) is not None,
+            "double_buffering": self.double_buffering,
+            "buckets": self.buckets > 1,
+        }
+        chosen = [name for name, is_wanted in wanted.items() if is_wanted]
+        if len(chosen) > 1:
+            raise ValueError(f"AllReduce: {' and '.join(chosen)} cannot be had together; leave one of them out")
 
     def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> Method:
         compression = compression_of(self.compression)
@@ -97,6 +113,8 @@ class AllReduce(LongLived):
             return DoubleBuffering()
         if compression is not None:
             return Compressed(compression)
+        if job.source.buckets(self.buckets):
+            return Buckets(self.buckets)
         tables = by_rows(job.source, job.batch_size) if self.wire_dtype == "float32" else ()
         return ByRows(tables) if tables else Method()
 
@@ -109,9 +127,17 @@ class AllReduce(LongLived):
             )
         return Dropping(self.drop_percentage, self.requeue, cut=not (flags.couples_rows or flags.exact_rows))
 
+    def prepare(self, job: TrainJob, settings: Settings, lengths: Mapping[str, int]) -> Prepared:
+        prepared = super().prepare(job, settings, lengths)
+        ranges = job.source.buckets(self.buckets)
+        if not ranges:
+            said = ("buckets: not used, as the gradient holds sums over all workers, or has one variable only",)
+            return dataclasses.replace(prepared, remarks=said) if self.buckets > 1 else prepared
+        return dataclasses.replace(prepared, division=functools.partial(by_buckets, ranges, job.source.layout))
+
     def more_vectors(self, slots: int, workers: int) -> int:
-        """Compressed: whole slots, a residual (for each shard if deterministic), the sum. Double buffering: two vectors."""
+        """Compressed: whole slots, a residual (for each shard if deterministic), the sum. Double buffering, buckets: two vectors."""
         if self.compression is not None:
             shards = -(-(self.shards or workers) // workers) if self.deterministic else 1
             return slots + shards + 1
-        return 2 if self.double_buffering else 0
+        return 2 if self.double_buffering or self.buckets > 1 else 0

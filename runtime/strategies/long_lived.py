@@ -105,6 +105,7 @@ class LongLived(Strategy):
             test_rows=settings.test_sizes,
             lengths=lengths,
             tables=settings.method.by_rows,
+            buckets=settings.method.buckets,
         )
         return Prepared((program.to_bytes(),), functools.partial(slices_of, job.source.layout))
 

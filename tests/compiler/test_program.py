@@ -461,3 +461,47 @@ def test_donated_numpy_vectors_stay_the_callers():
     before = params.copy()
     step.train(params, state, (np.zeros(8, "f"),), batch, np.ones(4, "f"), None, None, 4, 0, 0.1)
     np.testing.assert_array_equal(params, before)
+
+
+def _net(kind):
+    """A model's source, its weights and states, and a batch of 6 rows."""
+    import kerasoft as ks
+    from kerasoft.training.inputs import to_arrays
+
+    L = ks.layers
+    ks.utils.set_random_seed(3)
+    layers = {
+        "dense": [L.Dense(96, activation="relu"), L.Dropout(0.3), L.LayerNormalization(), L.Dense(80, activation="gelu")],
+        "conv": [
+            L.Reshape((8, 8, 2)), L.Conv2D(16, 3, activation="relu"), L.BatchNormalization(), L.MaxPooling2D(), L.Flatten()
+        ],
+        "recurrent": [L.Reshape((8, 16)), L.Bidirectional(L.LSTM(12, return_sequences=True)), L.GRU(8)],
+    }[kind]  # fmt: skip
+    model = ks.Sequential([ks.Input((128,)), *layers, L.Dense(10)])
+    model.compile("adam", ks.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(6, 128)).astype("f"), rng.integers(0, 10, 6).astype("i4")
+    arrays = to_arrays(model, x, y, None)
+    program = model._program(arrays.signature, "train")
+    batch = {leaf.name: a for leaf, a in zip(arrays.signature.leaves, (x, y), strict=True)}
+    return program.source, *program.store.read(), batch
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv", "recurrent"])
+def test_buckets_behind_one_another_are_the_gradient(kind):
+    source, params, state, batch = _net(kind)
+    assert len(source.buckets(3)) == 3
+    program = kp.StepProgram.from_bytes(source.export(train_rows=(6,), buckets=3).to_bytes())
+    whole = source.export(train_rows=(6,))
+    assert program.train_rows == () and whole.buckets == ()
+    assert program.buckets[0][1] == source.layout.V and program.buckets[-1][0] == 0
+    args = kp.StepArgs(
+        params, state, batch, np.ones(6, "f"), np.arange(6, dtype="u4"), np.array([1, 2], "u4"), 6.0, 1.0, 0
+    )
+    call, carry, parts = program.part("buckets", 6), (), []
+    for k in range(call.stages):
+        carry, out = call.run(k, args, carry)
+        parts.append(np.asarray(out))
+    assert [p.shape for p in parts] == [(stop - start,) for start, stop in program.buckets]
+    wanted = np.asarray(whole.train(6).whole(args))
+    np.testing.assert_allclose(np.concatenate(parts[::-1]), wanted, rtol=2e-4, atol=2e-6)

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.spark
 STRATEGIES = {
     "LocalSGD": (cnn, LocalSGD(2, deterministic=True)),
     "ParameterAveraging best": (mlp, ParameterAveraging(3, combine="best", deterministic=True)),
+    "AllReduce buckets": (cnn, AllReduce(deterministic=True, buckets=3)),
     "AllReduce compressed ring": (mlp, AllReduce(deterministic=True, compression=TopK(0.2), topology="ring")),
 }
 
