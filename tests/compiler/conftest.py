@@ -21,8 +21,8 @@ def new_op():
 
 
 def pytest_collection_modifyitems(items):
-    """Kernels, programs and passes are tried as they are shipped; so are those files of `ops` that say so."""
+    """Kernels, programs and passes are tried as they are shipped; so are those files of `ops` and `parallel` that say so."""
     here = pathlib.Path(__file__).parent
     for item in items:
-        if here in item.path.parents and item.path.parent.name != "ops":
+        if here in item.path.parents and item.path.parent.name not in ("ops", "parallel"):
             item.add_marker(pytest.mark.shipped)
