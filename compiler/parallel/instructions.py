@@ -52,12 +52,12 @@ class Sum:
 
 @dataclasses.dataclass(frozen=True)
 class Gather:
-    """`result` holds everybody's `value`, in the order of ranks along `axis`, on a new first axis."""
+    """Each of `values` becomes everybody's, in the order of ranks along `axis`, on a new first axis; all of one dtype, in one
+    exchange. `types` are those of the results."""
 
     axis: str
-    value: str
-    result: str
-    type: tuple[tuple[int, ...], str]
+    values: tuple[str, ...]
+    types: Types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +136,6 @@ def from_json(value: Mapping[str, Any], codes: Sequence[bytes]) -> Instruction:
                 fields[name] = tuple(map(str, fields[name]))
         if "types" in fields:
             fields["types"] = tuple(map(_type, fields["types"]))
-        if "type" in fields:
-            fields["type"] = _type(fields["type"])
         return kind(**fields)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ProgramError(f"an instruction of the local program is damaged: {error!r}") from None

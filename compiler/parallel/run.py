@@ -68,8 +68,7 @@ def run(phase: Sequence[Instruction], environment: dict[str, Any], links: Links)
         elif isinstance(instruction, Sum):
             _sum(instruction, environment, links)
         elif isinstance(instruction, Gather):
-            found = links.gather(instruction.axis, np.asarray(environment[instruction.value]))
-            environment[instruction.result] = found
+            _gather(instruction, environment, links)
         elif isinstance(instruction, Send):
             links.send(instruction.to, [np.asarray(environment[name]) for name in instruction.values])
         elif isinstance(instruction, Receive):
@@ -117,4 +116,14 @@ def _sum(instruction: Sum, environment: dict[str, Any], links: Links) -> None:
     for name, (shape, dtype) in zip(instruction.values, instruction.types):
         size = math.prod(shape)
         environment[name] = total[offset : offset + size].reshape(shape).astype(jnp.dtype(dtype), copy=False)
+        offset += size
+
+
+def _gather(instruction: Gather, environment: dict[str, Any], links: Links) -> None:
+    flat = [np.asarray(environment[name]).ravel() for name in instruction.values]
+    every = links.gather(instruction.axis, flat[0] if len(flat) == 1 else np.concatenate(flat))
+    offset = 0
+    for name, (shape, _) in zip(instruction.values, instruction.types):
+        size = math.prod(shape[1:])
+        environment[name] = np.ascontiguousarray(every[:, offset : offset + size]).reshape(shape)
         offset += size

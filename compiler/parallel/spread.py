@@ -69,7 +69,8 @@ class Spread:
         elif n.op.name == "item":
             self._item(n)
         elif all(isinstance(i.type, TensorType) for i in n.inputs):
-            choice = self.choices.choose(n, [self.have[i][0] for i in n.inputs], self.wanted.get(n))
+            have = [WHOLE if (i, WHOLE) in self.made else self.have[i][0] for i in n.inputs]  # what is whole stays so
+            choice = self.choices.choose(n, have, self.wanted.get(n))
             made = self._built(n, choice)
             if made is None:  # the op cannot be made on parts after all
                 need = (WHOLE,) * len(n.inputs)
@@ -101,7 +102,7 @@ class Spread:
     def _built(self, n: Node, choice: Choice) -> Local | None:
         """The node on parts; None if its op does not give the parts expected of it."""
         if choice.linear:
-            return self._linear(n)
+            return self._linear(n, choice)
         if choice.label == BY_ROWS:
             return self._by_rows(n)
         inputs = [self._as(i, s) for i, s in zip(n.inputs, choice.need)]
@@ -121,9 +122,9 @@ class Spread:
         got = made.type.items if isinstance(made.type, TupleType) else (made.type,)
         return Local(made) if got == expected else None
 
-    def _linear(self, n: Node) -> Local:
+    def _linear(self, n: Node, choice: Choice) -> Local:
         """A linear op on partial values: on what is to be summed and on the rest, each by itself."""
-        parts = [self.local[i] if self.have[i][0] == PARTIAL else None for i in n.inputs]
+        parts = [self.local[i] if s == PARTIAL else None for i, s in zip(n.inputs, choice.need)]
         if n.op.name in ("add", "subtract"):
             zero = [Local(self._as(i, WHOLE)) if part is None else part for i, part in zip(n.inputs, parts)]
             summed = [part.node if part is not None else None for part in parts]

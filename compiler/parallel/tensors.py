@@ -103,31 +103,26 @@ def _levels(lowering: Lowering) -> tuple[tuple[Instruction, ...], tuple[str, ...
         wanted = list(graph.outputs) if k == last else [n.inputs[0] for n in cuts if level[n] == k]
         reads.append(_read(wanted, level, cuts, k))
     carried: list[dict[Node, None]] = [{} for _ in range(last + 1)]  # computed in a level, read in a later one
-    for k in range(last, 0, -1):  # what a carried value needs is computed where it is, so nothing more is read
+    for k in range(last, -1, -1):  # last levels first: what they read, earlier ones must keep
+        reads[k] |= _read([*carried[k]], level, cuts, k)
         for n in reads[k]:
-            if n not in cuts:
-                carried[level[n]][n] = None
-    for k in range(last + 1):
-        more = _read([*carried[k]], level, cuts, k)
-        reads[k] |= more
-        for n in more:
             if n not in cuts:
                 carried[level[n]][n] = None
     made: list[Instruction] = []
     ends: dict[str, int] = {}
     for k in range(last + 1):
         summed = [n for n in cuts if level[n] == k and k < last]
-        compute = _compute(lowering, list(reads[k]), list(carried[k]), summed, k == last)
-        made.append(compute)
+        made.append(_compute(lowering, list(reads[k]), list(carried[k]), summed, k == last))
         for axis in ("data", "model"):
             vectors = [n for n in summed if cuts[n] == axis and n.op.name != "part_stack"]
             if vectors:
                 names = tuple(lowering.names(n)[0] for n in vectors)
                 made.append(Sum(axis, names, tuple(lowering.types(n)[0] for n in vectors)))
-        for n in summed:
-            if n.op.name == "part_stack":
-                name = lowering.names(n)[0]
-                made.append(Gather("model", name, name, lowering.types(n)[0]))
+        stacked = [n for n in summed if n.op.name == "part_stack"]
+        for dtype in dict.fromkeys(n.dtype for n in stacked):
+            chosen = [n for n in stacked if n.dtype == dtype]
+            names = tuple(lowering.names(n)[0] for n in chosen)
+            made.append(Gather("model", names, tuple(lowering.types(n)[0] for n in chosen)))
         for n in reads[k]:
             for name in lowering.names(n):
                 ends[name] = k

@@ -67,6 +67,9 @@ class Weights:
         for i in n.inputs:
             self._decide(i, n)
         choice = self.choices.choose(n, [self.found[i][0] for i in n.inputs])
+        for i, need in zip(n.inputs, choice.need):
+            if need == WHOLE and not self._is_weight(i):
+                self.found[i] = (WHOLE,)  # gathered, or summed, for all that read it from here on
         return tuple(WHOLE if s == PARTIAL and self.users[n] > 1 else s for s in choice.outs)
 
     def _decide(self, param: Node, reader: Node) -> None:
@@ -164,7 +167,7 @@ class Weights:
                 if i is n:
                     breaks = breaks or (a != b and a != WHOLE)
                     total += self.choices.bytes(n) if a == WHOLE and b != WHOLE else 0.0
-                else:
+                elif not (self._is_weight(i) and i.attrs["name"] not in self._decided):
                     alone = alone or (a != b and a != WHOLE) or (a == WHOLE and b != WHOLE)
             if user.op.name in VIEWS:
                 more = self._cost(user, choice.outs[0])

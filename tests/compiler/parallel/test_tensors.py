@@ -65,6 +65,9 @@ def test_weights_slots_and_operations_are_divided():
         assert plan.layouts[0].P < 1.05 * source.layout.P / count
         assert plan.memory(0) < 1.05 * 4 * (5 * source.layout.P / count)  # weight, its master copy, gradient, two slots
         assert sum(plan.cut.operations()[0].values()) < 1.15 * one / count
+        made = [n.op.name for n in plan.cut.local("train").nodes]
+        assert axes(plan)["table/embeddings"] == "axis 1"  # gathered once, and not the whole stream behind it
+        assert (made.count("part_sum"), made.count("part_stack")) == (2 * 4, 1)
 
 
 def test_dense_layers_alternate_and_random_masks_are_the_whole_models():
@@ -100,8 +103,10 @@ def test_tables_of_neumf_are_split_by_columns_or_as_pinned_by_rows():
 
 
 def test_convolutions_are_split_by_channels():
-    plan, _ = exact(together.convolutional(), 2)
+    plan, programs = exact(together.convolutional(), 2)
     found = axes(plan)
+    sums, gathers = collectives(programs[0].train(16))
+    assert sums <= 3 and gathers <= 3
     assert (found["conv1/kernel"], found["conv2/kernel"]) == ("axis 2", "axis 3")
 
 
