@@ -13,10 +13,11 @@ from .checkpoint import Checkpoint, Checkpoints
 from .collectives import slices
 from .division import Division, slices_of
 from .elastic import Crew, Lookout
-from .errors import DistributedError, WorkerLost
+from .errors import ClusterError, DistributedError, WorkerLost
 from .faults import Sign, verdict
 from .launcher import Attempt, Launcher
 from .loop import Event
+from .preflight import HostFacts, Report, check_versions, versions
 from .progress import Progress
 from .rank import HERE
 from .rendezvous import FORMED, FROZEN, LOST, REJOINED, ControlServer
@@ -25,6 +26,7 @@ from .wire import Message
 from .worker import KEPT, Settings
 
 GRACE_S = 1.0  # after the first sign of a failure, for the one that explains it
+START_S = 30.0  # for the tasks of an attempt to be placed, while there is room for them
 LAST_WORDS_S = 5.0  # after all workers ended without an error, for messages on their way
 
 
@@ -69,6 +71,7 @@ class Conversation:
         self.checkpoints, self.progress, self.watch = checkpoints, progress, watch
         self.counters: list[dict[str, Any]] = []
         self.left = False
+        self._launched_s = time.monotonic()
         self.lookout = Lookout(crew, settings.world_size, launcher.room)
         self._asked = ""  # of the workers: "leave" or "checkpoint"
         layout, world = progress.job.source.layout, settings.world_size
@@ -128,6 +131,7 @@ class Conversation:
                 continue
             if event.kind == HERE:
                 self._where[event.rank] = (event.fields["host"], event.fields["pid"])
+                self._compare(event.rank, event.fields["versions"])
             elif event.kind == "event":
                 f = event.fields
                 self.progress.hooks.on_event(Event(f["kind"], f["text"], f.get("details", {})))
@@ -141,11 +145,19 @@ class Conversation:
             else:
                 return event
 
+    def _compare(self, rank: int, there: dict[str, str]) -> None:
+        """Refuses a worker, before it loads any row, whose executor came after the preflight with other versions."""
+        report = Report()
+        check_versions(versions(), [HostFacts(rank, self._where[rank][0], there, 0, 0, "")], report)
+        if report.failures:
+            raise Failed(ClusterError("an executor cannot take part:\n" + "\n".join(f"- {x}" for x in report.failures)))
+
     def _look_around(self) -> None:
         """Asks the workers to hand over when there is room for more of them, or not for all: the latter at once, the
         former no sooner than a checkpoint would be due."""
         lookout, progress = self.lookout, self.progress
         if self._begun is None:
+            self._check_started()
             return
         lookout.look()
         if progress.stop_asked or not self.settings.method.leaves_within_epoch:
@@ -159,6 +171,17 @@ class Conversation:
         if asked and asked != self._asked:
             self._to(0, "adjust", {asked: True})
         self._asked = asked
+
+    def _check_started(self) -> None:
+        """Gives up on workers that have no place: executors went away between the last look and the start."""
+        world = self.settings.world_size
+        if len(self._where) == world or time.monotonic() - self._launched_s < START_S:
+            return
+        room = self.lookout.room()
+        if room < world:
+            text = f"{len(self._where)} of {world} workers have started in {START_S:g} s, and there is room for {room}"
+            raise Failed(WorkerLost(text, phase="start"))
+        self._launched_s = time.monotonic()
 
     def _goes_on_without(self, event: Message) -> bool:
         """Whether another process will take the place of the rank that is gone, and nobody need begin anew."""

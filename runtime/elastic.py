@@ -36,7 +36,7 @@ class Lookout:
     Args:
         crew: the limits.
         workers: of the group.
-        room: how many workers could run at once, these included. Executors that are being decommissioned do not count.
+        room: tells how many workers could run at once, these included. Executors that are being decommissioned do not count.
 
     Attributes:
         wanted: workers that the next group should have.
@@ -46,7 +46,7 @@ class Lookout:
     def __init__(self, crew: Crew, workers: int, room: Callable[[], int]):
         self.crew, self.workers = crew, workers
         self.wanted, self.too_few = workers, False
-        self._room, self._before, self._looked_s = room, workers, time.monotonic()
+        self.room, self._before, self._looked_s = room, workers, time.monotonic()
 
     def look(self) -> None:
         """Looks if it is time."""
@@ -54,7 +54,7 @@ class Lookout:
         if now - self._looked_s < LOOK_S:
             return
         self._looked_s = now
-        room = self._room()
+        room = self.room()
         if min(room, self.crew.most) == self._before:
             self.wanted, self.too_few = self.crew.size(room), room < min(self.workers, self.crew.fewest)
         self._before = min(room, self.crew.most)

@@ -6,9 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib.metadata
+import platform
 from collections.abc import Mapping, Sequence
 
 from .errors import ClusterError
+
+PACKAGES = ("kerasoft", "jax", "jaxlib", "numpy")
 
 BASE_BYTES = 330 << 20
 """Resident memory of a worker with JAX started and nothing else, measured (jax 0.10.2: 253 MB bare, 320 MB compiled)."""
@@ -99,6 +104,7 @@ class Report:
         warnings: what will cost time or may fail.
         failures: what makes this fit impossible; each with the fix.
         conf, hosts: what it was judged by, for `check_memory` when the size of the data is known.
+        left_out: kernels (libraries or names) that some host lacks, so that programs must do without them.
     """
 
     passed: list[str] = dataclasses.field(default_factory=list)
@@ -106,6 +112,7 @@ class Report:
     failures: list[str] = dataclasses.field(default_factory=list)
     conf: Mapping[str, str] = dataclasses.field(default_factory=dict)
     hosts: Sequence[HostFacts] = ()
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"ok       {line}" for line in self.passed]
@@ -163,6 +170,22 @@ def check_configuration(conf: Mapping[str, str], slots: int, fewest: int, report
         )
 
 
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions on this machine, without importing anything heavy."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing"
+    if found["kerasoft"] == "missing":  # a bare checkout, or shipped with --py-files
+        from kerasoft import __version__
+
+        found["kerasoft"] = __version__
+    return found
+
+
 def check_versions(driver: Mapping[str, str], hosts: Sequence[HostFacts], report: Report) -> None:
     """The same kerasoft, JAX and Python on every executor as on the driver."""
     bad = False
@@ -192,13 +215,18 @@ def check_versions(driver: Mapping[str, str], hosts: Sequence[HostFacts], report
         )
 
 
+HALF = "onednn-bfloat16"  # by instructions that only some of the processors with AVX-512 have
+
+
 def check_kernels(driver: Sequence[str], hosts: Sequence[HostFacts], report: Report) -> None:
-    """The native libraries that the driver chooses kernels from, on every executor.
+    """The native libraries that the driver chooses kernels from, on every executor. Executors of another kind take part:
+    each computes with its own libraries, and what one of them lacks is left out for all.
 
     Args:
         driver: what is loaded on the driver, e.g. ("native-v4", "onednn-v4-3.2.0").
     """
     same = True
+    left_out: set[str] = set()
     for fact in hosts:
         for want in driver:
             name = want.partition("-")[0]
@@ -208,15 +236,23 @@ def check_kernels(driver: Sequence[str], hosts: Sequence[HostFacts], report: Rep
             same = False
             where = f"{fact.host} (rank {fact.rank})"
             if got.startswith(f"{name}-"):
+                left_out |= {HALF} if name == "onednn" and got < want else set()
                 report.warnings.append(
-                    f"{where} computes with {got}, the driver chose kernels for {want}: results differ in rounding from "
-                    "host to host. For the same bits set KERASOFT_ISA=v3 on the driver and all executors."
+                    f"{where} computes with {got}, the driver with {want}: results differ in rounding from host to host, and "
+                    "from those of hosts that are alike. For the same bits set KERASOFT_ISA=v3 on the driver and all executors."
+                )
+            elif fact.kernels:
+                left_out.add(name)
+                report.warnings.append(
+                    f"{where} cannot run {name} kernels: {got} No worker uses them in this fit, which is slower; results differ "
+                    f"in rounding from those with {want}."
                 )
             else:
                 report.failures.append(
                     f"{where} cannot run the {name} kernels that the driver chooses from ({want}): {got} Install the same "
                     "kerasoft on all hosts, or set KERASOFT_NATIVE=0 on the driver."
                 )
+    report.left_out = tuple(sorted(left_out))
     if hosts and same and driver:
         report.passed.append("the same kernels (" + ", ".join(driver) + ") on every worker")
 

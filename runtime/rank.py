@@ -15,6 +15,7 @@ import numpy as np
 from .control_client import ControlClient
 from .errors import DriverLost
 from .faults import describe
+from .preflight import versions
 from .reports import Stopwatch
 from .store import ShardStore
 from .worker import Settings, Trainer, shards_of
@@ -65,7 +66,7 @@ def run_rank(
         trainer: Trainer | None = None
         stores: tuple[ShardStore | None, ...] = ()
         try:
-            control.send(HERE, {"host": socket.gethostname(), "pid": os.getpid()})
+            control.send(HERE, {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions()})
             control.at(-1, "load")
             stores = training, validation = _stores(settings, rank)
             _load(records, stores)

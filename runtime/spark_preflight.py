@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 from typing import Any
 
 from .errors import ClusterError
-from .preflight import HostFacts, MemoryNeed, Report, check_configuration, check_kernels, check_memory, check_versions
+from .preflight import (
+    HostFacts,
+    MemoryNeed,
+    Report,
+    check_configuration,
+    check_kernels,
+    check_memory,
+    check_versions,
+    versions,
+)
 from .spark_room import allocates, room
-
-PACKAGES = ("kerasoft", "jax", "jaxlib", "numpy")
 
 
 def preflight(
@@ -82,21 +87,6 @@ def slots_of(context: Any) -> int:
     if master.startswith("local") and not master.startswith("local-cluster"):
         return int(context.defaultParallelism)
     return executor_count(context)
-
-
-def versions() -> dict[str, str]:
-    """Versions on this machine, without importing anything heavy."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing"
-    if found["kerasoft"] == "missing":  # a bare checkout, or shipped with --py-files
-        from kerasoft import __version__
-
-        found["kerasoft"] = __version__
-    return found
 
 
 def native_kernels() -> tuple[str, ...]:

@@ -74,7 +74,9 @@ class Cluster:
         return session
 
 
-def _start(folder: pathlib.Path, name: str, *arguments: str) -> tuple[subprocess.Popen, pathlib.Path]:
+def _start(
+    folder: pathlib.Path, name: str, *arguments: str, more: dict[str, str] | None = None
+) -> tuple[subprocess.Popen, pathlib.Path]:
     import pyspark
 
     home = pathlib.Path(pyspark.__file__).parent
@@ -85,6 +87,7 @@ def _start(folder: pathlib.Path, name: str, *arguments: str) -> tuple[subprocess
         "SPARK_DAEMON_MEMORY": "256m",
         "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "PYSPARK_PYTHON": sys.executable,
+        **(more or {}),
     }
     log = folder / f"{name}.log"
     with open(log, "w") as file:

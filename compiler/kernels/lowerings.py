@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import bridge
+from . import bridge, settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,9 @@ class Lowering:
 
     @property
     def is_there(self) -> bool:
+        left_out = settings.left_out()
+        if self.name in left_out or self.needs in left_out:
+            return False
         return self.needs is None or bridge.loaded(self.needs)
 
 

@@ -6,9 +6,11 @@ Environment: ``KERASOFT_KERNELS="conv=xla,lstm=native"`` (or ``*=xla``) fixes th
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 DEFAULT_BUDGET_S = 1.5
 _forced: dict[str, str] | None = None
@@ -35,6 +37,27 @@ def force(kernels: Mapping[str, str] | str | None) -> None:
         _forced = (
             parsed(kernels, "kernels") if isinstance(kernels, str) else {str(k): str(v) for k, v in kernels.items()}
         )
+
+
+_left_out: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("left_out", default=frozenset())
+
+
+@contextlib.contextmanager
+def leaving_out(names: Iterable[str]) -> Iterator[None]:
+    """What this thread exports within it has no kernels of these libraries ("native", "onednn"), or of these names.
+
+    For programs that run on processors which lack them.
+    """
+    token = _left_out.set(_left_out.get() | frozenset(names))
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
+
+
+def left_out() -> frozenset[str]:
+    """See `leaving_out`."""
+    return _left_out.get()
 
 
 def parsed(text: str, who: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 from .. import tree
 from ..callbacks.base import plain_logs
 from ..compiler.costs import peak_bytes
+from ..compiler.kernels.settings import leaving_out
 from ..data.blocks import BlockRDD, evened, first_row, kept, persisted, records_of_rdd, widest_rows
 from ..data.columns import Column
 from ..data.kinds import is_dataframe
@@ -115,7 +116,8 @@ def fit_spark(
     model._trainer.hooks = hooks
     prepared_s = time.perf_counter() - begin
     try:
-        result = spark.run(job, data, validation, strategy, hooks)
+        with leaving_out(report.left_out):
+            result = spark.run(job, data, validation, strategy, hooks)
         program.store.write(result.params, result.state)
         optimizer.slots_to_variables(source.layout, result.slots, result.iteration)
         if epochs > initial_epoch:

@@ -1,6 +1,7 @@
 """A standalone cluster whose nodes come and go within a test, and applications on it that run in processes of their own."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import queue
@@ -11,10 +12,37 @@ import sys
 import threading
 import time
 
+from kerasoft.runtime.faults import Script
+
 from tests.conftest import Cluster, _start, _wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dspark.decommission.enabled=true"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gates(Script):
+    """Rank 0 takes its time: it sleeps before each step, and waits before some for a file that the test makes.
+
+    Args:
+        folder: where the file is, named e.g. "3.0" for epoch 3, step 0.
+        gates: (epoch, step), the steps it waits before.
+        seconds: of the sleep.
+    """
+
+    folder: str = ""
+    gates: tuple[tuple[int, int], ...] = ()
+    seconds: float = 0.3
+
+    def at(self, rank, epoch, step, phase):
+        if rank or phase != "step":
+            return
+        deadline = time.monotonic() + 100
+        while (epoch, step) in self.gates and not os.path.exists(f"{self.folder}/{epoch}.{step}"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nobody opened the gate before epoch {epoch}, step {step}")
+            time.sleep(0.05)
+        time.sleep(self.seconds)
 
 
 class Nodes:
@@ -56,6 +84,10 @@ class Nodes:
         """As a cloud does before it takes a machine away: its executors get no further tasks."""
         self.nodes[name].send_signal(signal.SIGPWR)
 
+    def open(self, epoch: int, step: int) -> None:
+        """Lets the fit go on past a gate."""
+        (self.folder / f"{epoch}.{step}").touch()
+
     @contextlib.contextmanager
     def application(self, body: str, executors: int, **settings: str):
         """Runs `body`, in which `session` is a SparkSession that has `executors` executors, and `tell(*words)` sends a line.
@@ -69,12 +101,12 @@ from tests.conftest import Cluster
 from tests.runtime.test_spark import *
 def tell(*words):
     print(*words, flush=True)
-import tests.conftest
-tests.conftest.EXECUTORS = {executors}
+folder = {str(self.folder)!r}
 settings = {settings!r} | {{"spark.decommission.enabled": "true"}}
-from tests.runtime.nodes import connected
-session = connected({self.url!r}, {str(self.folder)!r}, {executors}, settings)
+from tests.runtime.nodes import Gates, connected, watch
+session = connected({self.url!r}, folder, {executors}, settings)
 context = session.sparkContext
+watch(context, tell)
 {body}
 session.stop()
 """
@@ -107,6 +139,23 @@ def connected(url: str, folder: str, executors: int, settings: dict[str, str]):
             raise TimeoutError(f"{executors} executors did not come")
         time.sleep(0.1)
     return session
+
+
+def watch(context, tell) -> None:
+    """Tells, from a thread, how many workers could run whenever that changes."""
+    from kerasoft.runtime.spark_room import room
+
+    def look():
+        before = -1
+        with contextlib.suppress(Exception):  # the session has ended
+            while True:
+                now = room(context)
+                if now != before:
+                    tell("room", now)
+                before = now
+                time.sleep(0.2)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 class Lines:

@@ -92,18 +92,20 @@ def test_without_determinism_the_numbers_of_one():
     np.testing.assert_allclose(weights(result), weights(alone), rtol=1e-5, atol=1e-6)
 
 
+soak = pytest.mark.soak
+
+
 @pytest.mark.parametrize(
     "strategy",
     [
-        lambda **k: AllReduce(double_buffering=True, **k),
-        lambda **k: AllReduce(compression="top_k", **k),
-        lambda **k: LocalSGD(2, **k),
-        lambda **k: ParameterAveraging(2, **k),
-        lambda **k: StaleSynchronous(0, **k),
-        lambda **k: ParameterServer(1, **k),
-        lambda **k: LBFGS(4, **k),
+        pytest.param(lambda **k: AllReduce(double_buffering=True, **k), id="double_buffering"),
+        pytest.param(lambda **k: AllReduce(compression="top_k", **k), id="compressed", marks=soak),
+        pytest.param(lambda **k: LocalSGD(2, **k), id="local_sgd"),
+        pytest.param(lambda **k: ParameterAveraging(2, **k), id="averaging", marks=soak),
+        pytest.param(lambda **k: StaleSynchronous(0, **k), id="stale_synchronous", marks=soak),
+        pytest.param(lambda **k: ParameterServer(1, **k), id="servers"),
+        pytest.param(lambda **k: LBFGS(4, **k), id="lbfgs", marks=soak),
     ],
-    ids=["double_buffering", "compressed", "local_sgd", "averaging", "stale_synchronous", "servers", "lbfgs"],
 )
 def test_every_strategy_hands_over(strategy):
     make = lambda: strategy(workers=(1, 4), deterministic=True, timeout_s=20)
