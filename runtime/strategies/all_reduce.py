@@ -60,15 +60,15 @@ class AllReduce(LongLived):
         drop_percentage: of a worker's rows in a step, between 0 (wait for everybody) and 1: so many may be left out when the
             worker takes longer than 1.5 times what is usual. Each worker then computes its rows in four calls and looks at
             the clock in between. The mean is one over the rows that took part. Which rows are late depends on time, so not
-            together with `deterministic`; nor with `compression`, `double_buffering`, `buckets`, or models whose gradient needs sums over
-            workers.
+            together with `deterministic`; nor with `compression`, `double_buffering`, `buckets`, or models whose gradient
+            needs sums over workers.
         requeue: late rows are trained in further steps at the end of the same epoch, so that every row comes exactly once;
             if False, they are left out until the next epoch. Logs (history, TensorBoard) count them as ``requeued_rows`` or
             ``dropped_rows``, exactly.
 
     Source: the parameter manager of Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019),
-    section 3.3, without its two Spark jobs an iteration; `drop_percentage` there drops the slowest tasks for good. Double buffering: ChainerMN
-    (T. Akiba et al., 2017). Buckets: wait-free back-propagation of H. Zhang et al., Poseidon (2017).
+    section 3.3, without its two Spark jobs an iteration; its `dropPercentage` drops the slowest tasks for good. Double
+    buffering: ChainerMN (T. Akiba et al., 2017). Buckets: wait-free back-propagation of H. Zhang et al., Poseidon (2017).
     """
 
     workers: Workers = None

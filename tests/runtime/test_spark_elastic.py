@@ -149,6 +149,14 @@ here = model()
 here.fit(x, y, batch_size=96, epochs=4, verbose=0)
 apart = max(float(np.abs(a - b).max()) for a, b in zip(here.get_weights(), there.get_weights()))
 tell("apart", apart)
+board = ks.callbacks.TensorBoard(folder + "/board")
+some = AllReduce(workers=3, drop_percentage=0.5)
+history = there.fit(rows, batch_size=48, epochs=2, verbose=0, strategy=some, callbacks=[board]).history
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+events = EventAccumulator(folder + "/board/train")
+events.Reload()
+tags = events.Tags()
+tell("history", sorted(history), any("requeued_rows" in tag for tag in tags["scalars"] + tags["tensors"]))
 """
     older = {"KERASOFT_ISA": "v3", "ONEDNN_MAX_CPU_ISA": "AVX2", "XLA_FLAGS": "--xla_cpu_max_isa=AVX2"}
     with Nodes(tmp_path) as nodes:
@@ -165,6 +173,7 @@ tell("apart", apart)
                 "cannot run native kernels: KERASOFT_NATIVE=0 turns the native kernels off. No worker uses them" in text
             )
             assert float(told.until(r"apart (.*)").group(1)) < 1e-5
+            assert told.until(r"history (.*)").group(1) == "['loss', 'requeued_rows'] True"
 
 
 def test_another_version_is_refused_before_data_is_touched(tmp_path):
