@@ -37,7 +37,9 @@ from . import (  # noqa: F401  (the families register their lowerings)
     products,
     quantised,
     recurrent,
+    recurrent_onednn,
     settings,
+    sparse,
 )
 from .lowerings import Lowering
 from .timing import Case, known_times

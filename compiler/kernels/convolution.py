@@ -27,13 +27,13 @@ WIDE = 256  # channels; with more, the sides of a pointwise kernel's gradient ar
 
 
 @functools.lru_cache(maxsize=4096)
-def implementation(direction: int, spec: tuple[int, ...]) -> str:
-    """oneDNN's name of its implementation, e.g. "brgconv:avx512_core"; "" where it has none."""
+def implementation(direction: int, spec: tuple[int, ...], half: bool = False) -> str:
+    """oneDNN's name of its implementation, e.g. "brgconv:avx512_core"; "" where it has none. half: in bfloat16."""
     function = ctypes.CDLL(bridge.path("onednn")).kerasoft_conv_implementation
     function.restype = ctypes.c_char_p
     array = np.asarray(spec, np.int64)
     return function(
-        ctypes.c_int64(direction), array.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(len(spec))
+        ctypes.c_int64(direction), array.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(len(spec)), ctypes.c_bool(half)
     ).decode()
 
 
@@ -119,22 +119,30 @@ def _is_pointwise(window: Sequence[int], attrs: Mapping[str, Any]) -> bool:
     )
 
 
+def _fits_pointwise(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
+    return _is_pointwise(types[1].shape[:-2], attrs)
+
+
+def _is_float32(types: Sequence[Any], attrs: Mapping[str, Any], threads: int) -> bool:
+    return types[0].dtype == np.float32  # bfloat16: half.py
+
+
 def _matrix(kernel: Any) -> Any:
     return kernel.reshape(kernel.shape[-2:])
 
 
-@lowering("conv", "dot", fits=lambda types, attrs: _is_pointwise(types[1].shape[:-2], attrs))
+@lowering("conv", "dot", fits=_fits_pointwise, prefer=_is_float32)
 def pointwise(x: Any, kernel: Any, **attrs: Any) -> Any:
     return jnp.matmul(x, _matrix(kernel))
 
 
-@lowering("conv_fused", "dot", fits=lambda types, attrs: _is_pointwise(types[1].shape[:-2], attrs))
+@lowering("conv_fused", "dot", fits=_fits_pointwise, prefer=_is_float32)
 def pointwise_fused(x: Any, kernel: Any, *rest: Any, has_bias: bool, has_sum: bool, relu: bool, **attrs: Any) -> Any:
     y = sum(rest, start=jnp.matmul(x, _matrix(kernel)))
     return jax.nn.relu(y) if relu else y
 
 
-@lowering("conv_grad_input", "dot", fits=lambda types, attrs: _is_pointwise(types[1].shape[:-2], attrs))
+@lowering("conv_grad_input", "dot", fits=_fits_pointwise, prefer=_is_float32)
 def pointwise_grad_input(dy: Any, kernel: Any, **attrs: Any) -> Any:
     return jnp.matmul(dy, _matrix(kernel).T)
 
@@ -143,13 +151,13 @@ def _fits_pointwise_gradient(types: Sequence[Any], attrs: Mapping[str, Any]) -> 
     return _is_pointwise(attrs["kernel_shape"][:-2], attrs)
 
 
-@lowering("conv_grad_kernel", "dot", fits=_fits_pointwise_gradient)
+@lowering("conv_grad_kernel", "dot", fits=_fits_pointwise_gradient, prefer=_is_float32)
 def pointwise_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any:
     rows, given = (jnp.reshape(a, (-1, a.shape[-1])) for a in (x, dy))
     return jnp.matmul(rows.T, given).reshape(kernel_shape)
 
 
-@lowering("conv_grad_kernel_bias", "dot", fits=_fits_pointwise_gradient)
+@lowering("conv_grad_kernel_bias", "dot", fits=_fits_pointwise_gradient, prefer=_is_float32)
 def pointwise_grad_kernel_bias(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> tuple:
     dkernel = pointwise_grad_kernel(x, dy, kernel_shape=kernel_shape, **attrs)
     return dkernel, jnp.sum(dy, axis=tuple(range(dy.ndim - 1)))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import convolution
+from .convolution_calls import attributes, call, spec_of
 from .lowerings import lowering
 
 LEAST = 1 << 24  # multiply-adds; below, a call costs more than is gained
@@ -76,6 +77,57 @@ def dense_grad_kernel(x: Any, dy: Any) -> tuple:
 
 
 # --- convolutions ---------------------------------------------------------------------------------------------------
+
+
+def _fits_conv(pass_: int, types: Sequence[Any], spec: tuple[int, ...] | None) -> bool:
+    """Whether oneDNN has a kernel for bfloat16 of these sizes that uses the processor's own instructions."""
+    if spec is None or spec[2] < 1 or not _are_half(types) or not has_instructions():
+        return False
+    name = convolution.implementation(pass_, spec, True)
+    return "bf16" in name or "amx" in name
+
+
+def _half(*dims: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(dims, jnp.bfloat16)
+
+
+_OWN: dict[str, Any] = {"needs": "onednn"}
+
+
+@lowering(
+    "conv",
+    "onednn-bfloat16",
+    fits=lambda t, a: _fits_conv(convolution.FORWARD, t, spec_of(t[0].shape, t[1].shape, a)),
+    **_OWN,
+)
+def conv(x: Any, kernel: Any, **attrs: Any) -> Any:
+    spec = spec_of(x.shape, kernel.shape, attrs)
+    assert spec is not None
+    rank = spec[0]
+    return call("conv", _half(spec[2], *spec[5 + rank : 5 + 2 * rank], spec[4]), x, kernel, **attributes(spec, post=0))
+
+
+@lowering(
+    "conv_grad_input",
+    "onednn-bfloat16",
+    fits=lambda t, a: _fits_conv(convolution.GRAD_INPUT, t, spec_of(a["input_shape"], t[1].shape, a)),
+    **_OWN,
+)
+def conv_grad_input(dy: Any, kernel: Any, *, input_shape: Any, **attrs: Any) -> Any:
+    spec = spec_of(input_shape, kernel.shape, attrs)
+    return call("conv_grad_input", _half(*input_shape), dy, kernel, **attributes(spec))
+
+
+@lowering(
+    "conv_grad_kernel",
+    "onednn-bfloat16",
+    fits=lambda t, a: _fits_conv(convolution.GRAD_KERNEL, t, spec_of(t[0].shape, a["kernel_shape"], a)),
+    **_OWN,
+)
+def conv_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any:
+    spec = spec_of(x.shape, kernel_shape, attrs)
+    return call("conv_grad_kernel", _half(*kernel_shape), x, dy, **attributes(spec))
+
 
 
 def _wide(types: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:

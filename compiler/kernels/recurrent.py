@@ -16,12 +16,12 @@ from .lowerings import lowering
 _CELLS = {"lstm": (2, 4), "gru": (1, 4), "simple_rnn": (1, 0)}
 
 
-def _is_float32(types: Sequence[Any]) -> bool:
+def is_float32(types: Sequence[Any]) -> bool:
     return all(t.dtype == jnp.float32 or t.dtype == bool for t in types) and all(d > 0 for t in types for d in t.shape)
 
 
 def _fits(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
-    return plain(attrs) and _is_float32(types)
+    return plain(attrs) and is_float32(types)
 
 
 def _pays(types: Sequence[Any], attrs: Mapping[str, Any], threads: int) -> bool:
@@ -31,12 +31,12 @@ def _pays(types: Sequence[Any], attrs: Mapping[str, Any], threads: int) -> bool:
     return batch * steps >= 4 or weights < 2**18
 
 
-def _none() -> jax.Array:
+def none() -> jax.Array:
     return jnp.zeros((0,), jnp.float32)
 
 
-def _or_none(array: Any) -> Any:
-    return _none() if array is None else array
+def or_none(array: Any) -> Any:
+    return none() if array is None else array
 
 
 def _mask(mask: Any) -> Any:
@@ -67,10 +67,10 @@ def _forward(kind: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> tupl
     )(
         x,
         start[0],
-        start[1] if kind == "lstm" else _none(),
+        start[1] if kind == "lstm" else none(),
         kernel,
         recurrent,
-        _or_none(bias),
+        or_none(bias),
         _mask(mask),
         go_backwards=attrs["go_backwards"],
     )
@@ -105,12 +105,12 @@ def _backward(kind: str, inputs: Sequence[Any], attrs: Mapping[str, Any]) -> tup
         )(
             x,
             start[0],
-            start[1] if kind == "lstm" else _none(),
+            start[1] if kind == "lstm" else none(),
             kernel,
             recurrent,
             _mask(mask),
             sequence,
-            *map(_or_none, (gates, cells, d_sequence, dh, dc)),
+            *map(or_none, (gates, cells, d_sequence, dh, dc)),
             go_backwards=attrs["go_backwards"],
         )
     )
@@ -124,7 +124,7 @@ def _register(kind: str) -> None:
     def forward(*inputs, **attrs):
         return _forward(kind, inputs, attrs)
 
-    @lowering(f"{kind}_grad", "native", fits=lambda types, attrs: _is_float32(types), needs="native", prefer=_pays)
+    @lowering(f"{kind}_grad", "native", fits=lambda types, attrs: is_float32(types), needs="native", prefer=_pays)
     def backward(*inputs, **attrs):
         return _backward(kind, inputs, attrs)
 
@@ -136,7 +136,7 @@ for _kind in _CELLS:
 # --- conv_lstm ----------------------------------------------------------------------------------------------------
 
 
-@lowering("conv_lstm", "native", fits=lambda types, attrs: _is_float32(types), needs="native")
+@lowering("conv_lstm", "native", fits=lambda types, attrs: is_float32(types), needs="native")
 def _conv_lstm(z, h0, c0, kernel, *rest, has_mask, wanted):
     (mask,) = optional(rest, has_mask)
     filters = kernel.shape[-2]
@@ -154,12 +154,12 @@ def _conv_lstm(z, h0, c0, kernel, *rest, has_mask, wanted):
     return tuple(found[name] for i, name in enumerate(names) if wanted is None or i in wanted)
 
 
-@lowering("conv_lstm_grad", "native", fits=lambda types, attrs: _is_float32(types), needs="native")
+@lowering("conv_lstm_grad", "native", fits=lambda types, attrs: is_float32(types), needs="native")
 def _conv_lstm_grad(c0, kernel, *rest, has_mask, has_gradients, wanted):
     mask, gates, cells, d_sequence, dh, dc = optional(rest, has_mask, True, True, *has_gradients)
     results = jax.ffi.ffi_call(
         "kerasoft.conv_lstm_grad",
         [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (gates, c0, c0)],
         input_output_aliases={3: 0},
-    )(c0, kernel, _mask(mask), gates, cells, *map(_or_none, (d_sequence, dh, dc)))
+    )(c0, kernel, _mask(mask), gates, cells, *map(or_none, (d_sequence, dh, dc)))
     return tuple(r for i, r in enumerate(results) if wanted is None or i in wanted)

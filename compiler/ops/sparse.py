@@ -8,16 +8,17 @@ product never does (`sparse_product`): it looks up the rows of the other factor 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..ir import Node
+from ..ir import Node, TensorType
 from . import arithmetic, linalg, shape
 from .indexing import embedding_lookup, take_along_axis
-from .registry import op
+from .registry import VJP, op
 
 sparse_ids = op(
     "sparse_ids",
@@ -79,6 +80,22 @@ all_columns = op(
     gradient=None,
     doc="The column of each element of a matrix: (b, n) -> int32 (b, n).",
 )
+
+
+def _sparse_dot(ids: Any, values: Any, table: Any) -> jax.Array:
+    """Rows of a table at each row's columns, times values, added up: int (b, k), float (b, k), (n, d) -> (b, d)."""
+    return jnp.einsum("bk,bkd->bd", values, jnp.take(jnp.asarray(table), jnp.asarray(ids), axis=0))
+
+
+sparse_dot = op(
+    "sparse_dot",
+    lower=_sparse_dot,
+    gradient=VJP,
+    result=lambda types, attrs: TensorType((types[0].shape[0], types[2].shape[1]), types[2].dtype),
+    flops=lambda types, attrs, result: (
+        2 * math.prod(d for d in types[0].shape if isinstance(d, int)) * types[2].shape[1]
+    ),
+)  # made by the pass FuseSparseProducts
 
 
 def unpacked(packed: Node, columns: int) -> Node:

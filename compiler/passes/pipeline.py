@@ -17,6 +17,7 @@ from .fuse_batch_norm_relu import FuseBatchNormRelu
 from .fuse_convolutions import FuseBiasGradients, FuseConvolutions
 from .fuse_dense import FuseDense
 from .fuse_lookups import FuseLookups
+from .fuse_sparse_products import FuseSparseProducts
 from .pass_base import Pass
 from .simplify_algebra import SimplifyAlgebra
 from .zero_bias_gradients import ZeroBiasGradients
@@ -30,7 +31,14 @@ _CLEANING = (FoldConstants(), SimplifyAlgebra(), CommonSubexpressions(), DropUnu
 def passes_for(kind: str) -> tuple[Pass, ...]:
     """The passes for a graph of `kind`, in order; the whole list runs again until nothing changes."""
     if kind in ("test", "predict"):
-        return (*_CLEANING, FoldBatchNormalization(), FuseConvolutions(), FuseDense(), FuseLookups())
+        return (
+            *_CLEANING,
+            FoldBatchNormalization(),
+            FuseConvolutions(),
+            FuseDense(),
+            FuseLookups(),
+            FuseSparseProducts(),
+        )
     if kind == "train":
         return (
             *_CLEANING,

@@ -7,9 +7,20 @@ from typing import Any
 
 from ..compiler.gradient import gradient
 from ..compiler.ir import Graph, Node
-from ..compiler.ops import activations, attention, indexing, linalg, normalization, pooling, recurrent
+from ..compiler.ops import (
+    activations,
+    attention,
+    indexing,
+    linalg,
+    normalization,
+    pooling,
+    quantised,
+    recurrent,
+    sparse,
+)
 from ..compiler.ops.convolution import conv, depthwise_conv
 from ..compiler.ops.registry import input_node
+from ..compiler.passes import DropUnusedResults
 
 Rows = Iterator[tuple[str, Graph]]
 
@@ -67,11 +78,44 @@ def convolutions_bfloat16() -> Rows:
     yield _convolution(8, 28, 192, 64, 1, dtype="bfloat16")
 
 
+def _integers(x: Node, kernel: Node) -> list[Node]:
+    """An activation, a kernel, and a factor and an offset for each channel."""
+    return [x, kernel, *(_in(name, kernel.shape[-1]) for name in ("factor", "offset"))]
+
+
+def products_int8() -> Rows:
+    settings = {"relu": True, "upper": None, "add_scale": 1.0, "dtype": "uint8"}
+    for m, k, n in ((128, 784, 512), (2048, 1024, 1024)):
+        arrays = _integers(_in("x", m, k, dtype="uint8"), _in("k", k, n, dtype="int8"))
+        yield f"{m}x{k} by {k}x{n}", _graph(quantised.quantised_dense(*arrays, **settings))
+
+
+def convolutions_int8() -> Rows:
+    settings = {"relu": True, "upper": None, "add_scale": 1.0, "dtype": "uint8"}
+    for rows, size, channels, filters, window in ((8, 56, 64, 64, 3), (8, 28, 192, 64, 1)):
+        x = _in("x", rows, size, size, channels, dtype="uint8")
+        kernel = _in("k", window, window, channels, filters, dtype="int8")
+        place = {"strides": (1, 1), "padding": "same", "dilation": (1, 1), "groups": 1}
+        y = quantised.quantised_conv(*_integers(x, kernel), **settings, **place)
+        yield f"{rows} of {size}x{size}x{channels} to {filters}, {window}x{window}", _graph(y)
+
+
+def sparse_products() -> Rows:
+    for rows, places, columns, units in ((1024, 50, 100_000, 64), (2048, 30, 1_000_000, 1)):
+        ids, values = _in("ids", rows, places, dtype="int32"), _in("values", rows, places)
+        y = sparse.sparse_dot(ids, values, _in("table", columns, units))
+        yield f"{rows} rows of {places} in {columns} columns, by {columns}x{units}", _graph(y)
+
+
 def pools() -> Rows:
     for rows, size, channels, window, strides in ((8, 112, 64, 3, 2), (8, 28, 192, 3, 1), (128, 28, 32, 2, 2)):
         x = _in("x", rows, size, size, channels)
         y = pooling.max_pool(x, window, strides, "same")
         yield f"{rows} of {size}x{size}x{channels}, largest of {window}x{window}/{strides}", _with_gradients(y, x)
+    for rows, size, channels, window, strides, padding in ((8, 28, 192, 3, 1, "same"), (8, 56, 128, 2, 2, "valid")):
+        x = _in("x", rows, size, size, channels)
+        y = pooling.average_pool(x, window, strides, padding)
+        yield f"{rows} of {size}x{size}x{channels}, mean of {window}x{window}/{strides}", _with_gradients(y, x)
 
 
 def normalisations() -> Rows:
@@ -90,7 +134,9 @@ def recurrent_nets() -> Rows:
         kernels = [_in("k", size, gates * units), _in("r", units, gates * units)]
         bias = _in("b", gates * units) if gates == 4 else _in("b", 2, gates * units)
         y = made(x, *states, *kernels, bias)[0]
-        yield f"{name}, {rows} rows, {steps} steps, {size} to {units}", _with_gradients(y, x, *kernels, bias)
+        label = f"{name}, {rows} rows, {steps} steps, {size} to {units}"
+        yield label, _with_gradients(y, x, *kernels, bias)
+        yield f"{label}, predicting", DropUnusedResults().run(_graph(y))
 
 
 def attentions() -> Rows:
@@ -117,8 +163,11 @@ def activation_functions() -> Rows:
 GROUPS: dict[str, Callable[[], Rows]] = {
     "products": products,
     "products in bfloat16": products_bfloat16,
+    "products in int8": products_int8,
+    "sparse products": sparse_products,
     "convolutions": convolutions,
     "convolutions in bfloat16": convolutions_bfloat16,
+    "convolutions in int8": convolutions_int8,
     "pooling": pools,
     "normalisation": normalisations,
     "recurrent": recurrent_nets,

@@ -8,8 +8,8 @@
 #include <cmath>
 #include <limits>
 
-#include "parallel.h"
 #include "registry.h"
+#include "table_rows.h"
 #include "vectors.h"
 #include "workspace.h"
 
@@ -23,8 +23,8 @@ using Int = ffi::BufferR0<ffi::S32>;
 using FloatsOut = ffi::Result<Floats>;
 using IntsOut = ffi::Result<Ints>;
 
-constexpr int64_t kAhead = 6;  // rows
-constexpr int64_t kLine = 16;  // floats
+constexpr int64_t kAhead = 6;    // rows
+constexpr int64_t kLeast = 8192;  // floats that are worth threads
 constexpr int64_t kMostNodes = 16;
 
 // What chain_rows gives, int32[5 l + 1]: the first position of each row, its id (-1 outside of the table), the step when
@@ -44,9 +44,7 @@ ffi::Error chain_rows(Ints ids, Ints last, Ints places, Int iteration, IntsOut c
   Workspace space(size_t(2 * l) * sizeof(int32_t));
   int32_t *tail = static_cast<int32_t*>(space.data()), *id = tail + l, rows = 0;
   for (int64_t i = 0; i < l; ++i) {
-    int32_t x = ids.typed_data()[i];
-    if (x < 0) x += n;  // as NumPy counts
-    id[i] = x = x >= 0 && x < n ? x : -1;
+    const int32_t x = id[i] = int32_t(row_of(ids.typed_data()[i], n));
     to.next[i] = -1;
     if (x >= 0) {
       int32_t first = place[x];  // whatever an earlier step left here is no earlier position of the same id
@@ -65,15 +63,6 @@ ffi::Error chain_rows(Ints ids, Ints last, Ints places, Int iteration, IntsOut c
   }
   *to.count = rows;
   return ffi::Error::Success();
-}
-
-template <bool write>
-inline void fetch(const float* row, int64_t width) {
-  for (int64_t c = 0; c < width; c += kLine) __builtin_prefetch(row + c, write, 2);
-}
-
-inline int64_t parts_of(ffi::ThreadPool& pool, int64_t rows, int64_t width) {
-  return rows * width < 8192 ? 1 : std::min<int64_t>(rows, thread_count(pool) * 4);
 }
 
 // The idle steps of a row; docs/design/0007.
@@ -127,10 +116,10 @@ ffi::Error take_adam_rows(ffi::ThreadPool pool, float b1, float b2, float epsilo
   const auto ahead = [&](int64_t u) {
     if (rows.id[u] < 0) return;
     const int64_t at = rows.id[u] * width;
-    fetch<false>(ps + at, width);
-    if (rows.last[u] != idle.iteration) fetch<false>(ms + at, width), fetch<false>(vs + at, width);
+    fetch(ps + at, width);
+    if (rows.last[u] != idle.iteration) fetch(ms + at, width), fetch(vs + at, width);
   };
-  const int64_t parts = parts_of(pool, *rows.count, width);
+  const int64_t parts = parts_of(pool, *rows.count, width, kLeast);
   parallel_for(pool, parts, [&](int64_t part) {
     Range r = range_of(*rows.count, parts, part);
     for (int64_t u = r.begin; u < std::min(r.begin + kAhead, r.end); ++u) ahead(u);
@@ -170,7 +159,7 @@ ffi::Error step_adam_rows(ffi::ThreadPool pool, float b1, float b2, float epsilo
     const int64_t at = rows.id[u] * width;
     fetch<true>(ps + at, width), fetch<true>(ms + at, width), fetch<true>(vs + at, width);
   };
-  const int64_t parts = parts_of(pool, *rows.count, width);
+  const int64_t parts = parts_of(pool, *rows.count, width, kLeast);
   parallel_for(pool, parts, [&](int64_t part) {
     Range r = range_of(*rows.count, parts, part);
     Workspace space(size_t(width) * sizeof(float));
@@ -224,7 +213,7 @@ ffi::Error settle_adam_rows(ffi::ThreadPool pool, float b1, float b2, float epsi
   const int32_t* steps = last.typed_data();
   const bool placed[] = {param_out->typed_data() == param.typed_data(), m_out->typed_data() == m.typed_data(),
                          v_out->typed_data() == v.typed_data()};
-  const int64_t parts = parts_of(pool, n, width) == 1 ? 1 : thread_count(pool) * 16;
+  const int64_t parts = parts_of(pool, n, width, kLeast) == 1 ? 1 : thread_count(pool) * 16;
   parallel_for(pool, parts, [&](int64_t part) {
     Range r = range_of(n, parts, part);
     for (int64_t i = r.begin; i < r.end; ++i) {

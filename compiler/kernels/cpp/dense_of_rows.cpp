@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "gemm.h"
-#include "parallel.h"
 #include "registry.h"
+#include "table_rows.h"
 #include "workspace.h"
 
 namespace kerasoft {
@@ -20,30 +20,12 @@ using Ints = ffi::Buffer<ffi::S32>;
 using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
 
 constexpr int64_t kAhead = 12;  // rows
-constexpr int64_t kLine = 16;   // floats
-
-inline int64_t parts_of(ffi::ThreadPool& pool, int64_t rows, int64_t width) {
-  return rows * width < 16384 ? 1 : std::min<int64_t>(rows, thread_count(pool) * 4);
-}
-
-// body(i) for i = 0 .. rows - 1, cut among threads.
-template <typename Body>
-void for_rows(ffi::ThreadPool& pool, int64_t rows, int64_t width, const Body& body) {
-  const int64_t parts = parts_of(pool, rows, width);
-  parallel_for(pool, parts, [&](int64_t part) {
-    Range r = range_of(rows, parts, part);
-    for (int64_t i = r.begin; i < r.end; ++i) body(i);
-  });
-}
 
 // Each id once: `unique` (-1 outside of the `count` rows) and, for each of the `l` positions, which of them it is.
 // Returns how many there are. `places` (count) may hold anything: what is no earlier position of the id counts for nothing.
 int64_t find_unique(const int32_t* ids, int64_t l, int64_t count, int32_t* places, int32_t* unique, int32_t* which) {
   int64_t found = 0;
-  const auto id = [&](int64_t i) {
-    const int64_t one = ids[i] < 0 ? ids[i] + count : ids[i];
-    return int32_t(one >= 0 && one < count ? one : -1);
-  };
+  const auto id = [&](int64_t i) { return int32_t(row_of(ids[i], count)); };
   for (int64_t i = 0; i < l; ++i) {
     const int32_t one = id(i);
     if (one >= 0) {
@@ -82,8 +64,7 @@ struct Lookup {
   void gather(ffi::ThreadPool& pool, float* to) const {
     const float* from = table.typed_data();
     for_rows(pool, count, width, [&](int64_t i) {
-      if (i + kAhead < count && unique[i + kAhead] >= 0)
-        for (int64_t c = 0; c < width; c += kLine) __builtin_prefetch(from + unique[i + kAhead] * width + c, 0, 1);
+      if (i + kAhead < count && unique[i + kAhead] >= 0) fetch(from + unique[i + kAhead] * width, width);
       if (unique[i] >= 0) {
         std::memcpy(to + i * width, from + unique[i] * width, width * sizeof(float));
       } else {

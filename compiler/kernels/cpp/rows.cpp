@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
-#include "parallel.h"
 #include "registry.h"
+#include "table_rows.h"
 
 namespace kerasoft {
 namespace {
@@ -16,25 +16,13 @@ using Ints = ffi::Buffer<ffi::S32>;
 using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
 
 constexpr int64_t kAhead = 12;  // rows
-constexpr int64_t kLine = 16;   // floats
-
-inline void fetch(const float* row, int64_t width) {
-  for (int64_t c = 0; c < width; c += kLine) __builtin_prefetch(row + c, 0, 1);
-}
-
-inline int64_t parts_of(ffi::ThreadPool& pool, int64_t rows, int64_t width) {
-  return rows * width < 16384 ? 1 : std::min<int64_t>(rows, thread_count(pool) * 4);
-}
 
 // Rows of a table (n, d) at ids: negative ones count from the end, rows outside are NaN.
 ffi::Error take_rows(ffi::ThreadPool pool, Floats table, Ints ids, Result out) {
   int64_t rows = ids.element_count(), count = table.dimensions()[0], width = count ? table.element_count() / count : 0;
   const float* from = table.typed_data();
   float* to = out->typed_data();
-  const auto id = [&, all = ids.typed_data()](int64_t i) {
-    const int64_t one = all[i] < 0 ? all[i] + count : all[i];
-    return one >= 0 && one < count ? one : -1;
-  };
+  const auto id = [&, all = ids.typed_data()](int64_t i) { return row_of(all[i], count); };
   const auto ahead = [&](int64_t i) {
     if (int64_t at = id(i); at >= 0) fetch(from + at * width, width);
   };

@@ -51,7 +51,7 @@ class Row:
         gradients: whether gradients are compared too, and checked by finite differences.
         nonfinite: of which calls NaN and Inf must come out where they do in float64.
         smooth: of which calls finite differences are gradients.
-        draws: how many calls are drawn. skipped: lowerings that no call of this row has to reach.
+        draws: how many calls are drawn. skipped: lowerings, or pairs (op, lowering), that no call of this row has to reach.
     """
 
     draw: Callable[[np.random.Generator], Call]
@@ -60,7 +60,7 @@ class Row:
     nonfinite: Callable[[Call], bool] = lambda call: True
     smooth: Callable[[Call], bool] = lambda call: True
     draws: int = 8
-    skipped: frozenset[str] = frozenset()
+    skipped: frozenset[Any] = frozenset()
 
 
 def floats(random: np.random.Generator, *shape: int) -> np.ndarray:
@@ -194,6 +194,17 @@ def largest_of_windows(random: np.random.Generator) -> Call:
     return call_of("max_pool", (x,), {"window": window, "strides": strides, "padding": padding})
 
 
+def mean_of_windows(random: np.random.Generator) -> Call:
+    call = largest_of_windows(random)
+    return call_of("average_pool", (floats(random, *call.arrays[0].shape),), call.attrs)
+
+
+def sparse_rows_by_matrix(random: np.random.Generator) -> Call:
+    rows, k, count, width = (int(random.choice(s)) for s in ([0, 1, 7, 300], [1, 3, 20], [1, 7, 90], [1, 16, 67, 300]))
+    ids = random.integers(-count - 1, count + 1, (rows, k)).astype(np.int32)
+    return call_of("sparse_dot", [ids, floats(random, rows, k), floats(random, count, width)], {})
+
+
 def batch_normalisation(random: np.random.Generator) -> Call:
     rank = int(random.integers(0, 3))
     channels = int(random.integers(1, 40))
@@ -268,6 +279,19 @@ def _recurrent(random: np.random.Generator, op: str, gates: int) -> Call:
         return list(made)
 
     return Call(tuple(arrays), make, {"op": op, "bias": has_bias, "mask": has_mask, "go_backwards": backwards})
+
+
+def _predicting(random: np.random.Generator, op: str, gates: int) -> Call:
+    """Without what the gradient reads, as DropUnusedResults leaves it in a prediction."""
+    call = _recurrent(random, op, gates)
+
+    def make(*nodes: Node) -> list[Node]:
+        made = call.make(*nodes)
+        (n,) = {m.inputs[0] for m in made}
+        few = REGISTRY[op](*n.inputs, **{**n.attrs, "wanted": tuple(range(len(made)))})
+        return [item(few, i) for i in range(len(made))]
+
+    return Call(call.arrays, make, call.attrs)
 
 
 def _is_whole(call: Call) -> bool:
@@ -345,14 +369,38 @@ ROWS: dict[str, Row] = {
     "quantised_conv": Row(quantised_convolution, 16.0, gradients=False, nonfinite=lambda call: False, draws=12),
     "quantised_dense": Row(quantised_product, 16.0, gradients=False, nonfinite=lambda call: False),
     "max_pool": Row(largest_of_windows, bound=4.0, smooth=_has_no_ties),
+    "average_pool": Row(mean_of_windows, bound=8.0),
+    "sparse_dot": Row(sparse_rows_by_matrix, bound=30.0, gradients=False, nonfinite=lambda call: False),
     "batch_norm": Row(batch_normalisation, bound=2000.0, nonfinite=lambda call: False),
     "attention": Row(attention, bound=500.0, nonfinite=lambda call: False, draws=6),
     "layer_norm": Row(layer_normalisation, bound=2000.0, draws=6),
     "dense": Row(rows_by_matrix, skipped=HALF),
     "dense, relu": Row(rows_by_matrix_relu, gradients=False, skipped=HALF),
     "dense_grad_input": Row(gated_rows, gradients=False, skipped=HALF),
-    "lstm": Row(lambda random: _recurrent(random, "lstm", 4), bound=500.0, nonfinite=lambda call: False, draws=4),
-    "gru": Row(lambda random: _recurrent(random, "gru", 3), bound=500.0, nonfinite=lambda call: False, draws=4),
+    "lstm": Row(
+        lambda random: _recurrent(random, "lstm", 4),
+        bound=500.0,
+        nonfinite=lambda call: False,
+        draws=4,
+        skipped=frozenset({("lstm", "onednn")}),
+    ),
+    "lstm, predicting": Row(
+        lambda random: _predicting(random, "lstm", 4),
+        bound=500.0,
+        gradients=False,
+        nonfinite=lambda call: False,
+        draws=4,
+    ),
+    "gru": Row(
+        lambda random: _recurrent(random, "gru", 3),
+        bound=500.0,
+        nonfinite=lambda call: False,
+        draws=4,
+        skipped=frozenset({("gru", "onednn")}),
+    ),
+    "gru, predicting": Row(
+        lambda random: _predicting(random, "gru", 3), bound=500.0, gradients=False, nonfinite=lambda call: False, draws=4
+    ),
     "simple_rnn": Row(
         lambda random: _recurrent(random, "simple_rnn", 1), bound=500.0, nonfinite=lambda call: False, draws=4
     ),

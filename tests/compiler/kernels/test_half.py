@@ -44,15 +44,28 @@ def test_products(shape):
     agree("dense_grad_kernel", "onednn-bfloat16", (x, dy), {}, int(np.prod(rows)))
 
 
-def test_convolutions():
-    random = np.random.default_rng(0)
-    for strides, padding in (((1, 1), "same"), ((2, 1), "valid")):
+def convolutions(name, random):
+    for rows, channels, filters, strides, padding in (
+        (3, 5, 7, (1, 1), "same"),
+        (3, 5, 7, (2, 1), "valid"),
+        (2, 16, 48, (1, 1), ((1, 0), (0, 1))),
+        (1, 33, 64, (2, 2), "same"),
+    ):
         attrs = {"strides": strides, "padding": padding, "dilation": (1, 1), "groups": 1}
-        x, kernel = drawn(random, 3, 9, 8, 5), drawn(random, 3, 2, 5, 7)
+        x, kernel = drawn(random, rows, 9, 8, channels), drawn(random, 3, 2, channels, filters)
         dy = REGISTRY["conv"].lower(x, kernel, **attrs)
-        agree("conv", "onednn-float32", (x, kernel), attrs, 30)
-        agree("conv_grad_input", "onednn-float32", (dy, kernel), attrs | {"input_shape": x.shape}, 42)
-        agree("conv_grad_kernel", "onednn-float32", (x, dy), attrs | {"kernel_shape": kernel.shape}, 216)
+        agree("conv", name, (x, kernel), attrs, 6 * channels)
+        agree("conv_grad_input", name, (dy, kernel), attrs | {"input_shape": x.shape}, 6 * filters)
+        agree("conv_grad_kernel", name, (x, dy), attrs | {"kernel_shape": kernel.shape}, rows * 90)
+
+
+def test_convolutions_in_float32():
+    convolutions("onednn-float32", np.random.default_rng(0))
+
+
+@instructions
+def test_convolutions_in_bfloat16():
+    convolutions("onednn-bfloat16", np.random.default_rng(1))
 
 
 @instructions

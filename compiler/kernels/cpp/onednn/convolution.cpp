@@ -9,7 +9,7 @@
 
 namespace kerasoft {
 
-Shape::Shape(ffi::Span<const int64_t> spec) {
+Shape::Shape(ffi::Span<const int64_t> spec, Type type) : type(type) {
   const int64_t* at = spec.begin();
   rank = *at++, groups = *at++, batch = *at++, channels = *at++, filters = *at++;
   for (Dims* dims : {&input, &output, &window, &strides, &dilation, &before, &after}) {
@@ -51,7 +51,7 @@ memory::desc Shape::user_kernel() const {
   int64_t step = taken * filters;
   for (int64_t i = rank - 1; i >= 0; --i) spatial[i] = step, step *= window[i];
   strides.insert(strides.end(), spatial.begin(), spatial.end());
-  return memory::desc(kernel(), Type::f32, strides);
+  return memory::desc(kernel(), type, strides);
 }
 
 // oneDNN's relu makes 0 of NaN, for it takes a maximum; a leaky one compares, and keeps NaN. So relu is a leaky one whose
@@ -74,8 +74,8 @@ static std::shared_ptr<Convolution> make(Pass pass, const Shape& s, int64_t rows
   Denormals kept(true);  // the slope
   Dims dilation = s.dilation;
   for (auto& d : dilation) d -= 1;
-  memory::desc x(s.source(rows), Type::f32, s.activations()), y(s.target(rows), Type::f32, s.activations());
-  memory::desc w(s.kernel(), Type::f32, Tag::any), bias;
+  memory::desc x(s.source(rows), s.type, s.activations()), y(s.target(rows), s.type, s.activations());
+  memory::desc w(s.kernel(), s.type, Tag::any), bias;
   if (post & kBias) bias = memory::desc({s.filters}, Type::f32, Tag::x);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -104,7 +104,8 @@ static std::shared_ptr<Convolution> make(Pass pass, const Shape& s, int64_t rows
     keep(desc);
     return made;
   }
-  dnnl::convolution_backward_weights::primitive_desc desc(engine(), direct, x, w, bias, y, s.strides, dilation,
+  memory::desc sums(s.kernel(), Type::f32, Tag::any);  // parts of the batch are added up before they are rounded
+  dnnl::convolution_backward_weights::primitive_desc desc(engine(), direct, x, sums, bias, y, s.strides, dilation,
                                                           s.before, s.after, hint, attributes);
   made->primitive = dnnl::convolution_backward_weights(desc);
   made->source = x, made->kernel = desc.diff_weights_desc(), made->target = y;
@@ -114,7 +115,7 @@ static std::shared_ptr<Convolution> make(Pass pass, const Shape& s, int64_t rows
 
 std::shared_ptr<Convolution> Convolution::of(Pass pass, const Shape& s, int64_t rows, int64_t post, int threads) {
   static auto* known = new Cache<Convolution>();
-  std::vector<int64_t> key = {int64_t(pass), post, threads, rows, s.rank, s.groups, s.channels, s.filters};
+  std::vector<int64_t> key = {int64_t(pass), post, threads, rows, int64_t(s.type), s.rank, s.groups, s.channels, s.filters};
   for (const Dims* dims : {&s.input, &s.output, &s.window, &s.strides, &s.dilation, &s.before, &s.after})
     key.insert(key.end(), dims->begin(), dims->end());
   return known->get(key, [&] { return make(pass, s, rows, post, threads); });
@@ -134,11 +135,6 @@ struct Cut {
   }
 };
 
-std::mutex& alone() {  // OpenMP's threads serve one caller at a time
-  static std::mutex one;
-  return one;
-}
-
 template <typename Body>
 void each(ffi::ThreadPool& pool, const Cut& cut, const Body& body) {
   if (cut.threads == 1) {
@@ -152,8 +148,6 @@ void each(ffi::ThreadPool& pool, const Cut& cut, const Body& body) {
   Threads all(cut.threads);
   body(0);
 }
-
-size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Primitives for each part: parts differ by one row at most.
 std::vector<std::shared_ptr<Convolution>> primitives(Pass pass, const Shape& s, const Cut& cut, int64_t post) {
@@ -178,8 +172,8 @@ std::vector<std::shared_ptr<Convolution>> plan(Pass pass, const Shape& s, Cut& c
 
 }  // namespace
 
-static void convolve(ffi::ThreadPool& pool, const Shape& s, Pass pass, int64_t post, const float* from,
-                     const float* kernel, const float* bias, float* to) {
+static void convolve(ffi::ThreadPool& pool, const Shape& s, Pass pass, int64_t post, const void* from,
+                     const void* kernel, const void* bias, void* to) {
   if (s.batch == 0) return;
   Cut cut(pool, s.batch);
   const bool apart = cut.threads > 1 && post & kRelu;  // OpenMP's threads keep denormal numbers
@@ -192,13 +186,13 @@ static void convolve(ffi::ThreadPool& pool, const Shape& s, Pass pass, int64_t p
   for (auto& one : made) scratch = std::max(scratch, aligned(one->scratch.get_size()));
   Workspace ordered(same ? 0 : first.kernel.get_size()), space(scratch * cut.parts);
   if (!same) reorder(pool, given, kernel, first.kernel, ordered.data(), s.groups == 1 ? 0 : 1);
-  const void* weights = same ? static_cast<const void*>(kernel) : ordered.data();
+  const void* weights = same ? kernel : ordered.data();
   bool ahead = pass == Pass::kForward;
   each(pool, cut, [&](int64_t part) {
     Range r = range_of(s.batch, cut.parts, part);
     const Convolution& c = *made[part];
-    const float* a = from + r.begin * (ahead ? s.input_row() : s.output_row());
-    float* b = to + r.begin * (ahead ? s.output_row() : s.input_row());
+    const char* a = static_cast<const char*>(from) + r.begin * (ahead ? s.input_row() : s.output_row()) * s.bytes();
+    char* b = static_cast<char*>(to) + r.begin * (ahead ? s.output_row() : s.input_row()) * s.bytes();
     std::unordered_map<int, memory> arguments = {
         {ahead ? DNNL_ARG_SRC : DNNL_ARG_DIFF_DST, at(ahead ? c.source : c.target, a)},
         {DNNL_ARG_WEIGHTS, at(c.kernel, weights)},
@@ -212,21 +206,13 @@ static void convolve(ffi::ThreadPool& pool, const Shape& s, Pass pass, int64_t p
     const int64_t floats = s.batch * s.output_row(), parts = std::min<int64_t>(cut.threads, floats / 4096 + 1);
     parallel_for(pool, parts, [&](int64_t part) {
       Range r = range_of(floats, parts, part);
-      for (int64_t i = r.begin; i < r.end; ++i) to[i] = to[i] < 0 ? 0 : to[i];
+      float* y = static_cast<float*>(to);
+      for (int64_t i = r.begin; i < r.end; ++i) y[i] = y[i] < 0 ? 0 : y[i];
     });
   }
 }
 
-void forward(ffi::ThreadPool& pool, const Shape& s, int64_t post, const float* x, const float* kernel,
-             const float* bias, float* y) {
-  convolve(pool, s, Pass::kForward, post, x, kernel, bias, y);
-}
-
-void grad_input(ffi::ThreadPool& pool, const Shape& s, const float* dy, const float* kernel, float* dx) {
-  convolve(pool, s, Pass::kGradInput, 0, dy, kernel, nullptr, dx);
-}
-
-void grad_kernel(ffi::ThreadPool& pool, const Shape& s, const float* x, const float* dy, float* dkernel) {
+static void grad_kernel(ffi::ThreadPool& pool, const Shape& s, const void* x, const void* dy, void* dkernel) {
   memory::desc wanted = s.user_kernel();
   if (s.batch == 0) {
     std::memset(dkernel, 0, wanted.get_size());
@@ -244,72 +230,59 @@ void grad_kernel(ffi::ThreadPool& pool, const Shape& s, const float* x, const fl
     Range r = range_of(s.batch, cut.parts, part);
     const Convolution& c = *made[part];
     std::unordered_map<int, memory> arguments = {
-        {DNNL_ARG_SRC, at(c.source, x + r.begin * s.input_row())},
-        {DNNL_ARG_DIFF_DST, at(c.target, dy + r.begin * s.output_row())},
+        {DNNL_ARG_SRC, at(c.source, static_cast<const char*>(x) + r.begin * s.input_row() * s.bytes())},
+        {DNNL_ARG_DIFF_DST, at(c.target, static_cast<const char*>(dy) + r.begin * s.output_row() * s.bytes())},
         {DNNL_ARG_DIFF_WEIGHTS, at(c.kernel, kernels + part * kernel)},
         {DNNL_ARG_SCRATCHPAD, at(c.scratch, base + part * scratch)}};
     run(c.primitive, arguments);
   });
-  int64_t floats = first.kernel.get_size() / sizeof(float);
-  if (cut.parts > 1) {  // the parts' sums, always in the same order
-    float* total = reinterpret_cast<float*>(kernels);
-    int64_t pieces = floats > 16384 ? cut.parts : 1;
-    parallel_for(pool, pieces, [&](int64_t piece) {
-      Range r = range_of(floats, pieces, piece);
-      for (int64_t part = 1; part < cut.parts; ++part) {
-        const float* more = reinterpret_cast<const float*>(kernels + part * kernel);
-        for (int64_t i = r.begin; i < r.end; ++i) total[i] += more[i];
-      }
-    });
-  }
+  add_up(pool, kernels, cut.parts, kernel, first.kernel.get_size() / sizeof(float));
   reorder(pool, first.kernel, kernels, wanted, dkernel, s.groups == 1 ? 0 : 1);
 }
 
 // --- XLA's side ----------------------------------------------------------------------------------------------------
 
 using Floats = ffi::Buffer<ffi::F32>;
-using Result = ffi::Result<ffi::Buffer<ffi::F32>>;
 using Spec = ffi::Span<const int64_t>;
 
-template <typename Body>
-static ffi::Error guarded(const Body& body) {
-  try {
-    body();
-    return ffi::Error::Success();
-  } catch (const dnnl::error& error) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
-}
+using Any = ffi::AnyBuffer;
+using AnyResult = ffi::Result<ffi::AnyBuffer>;
 
-static ffi::Error Forward(ffi::ThreadPool pool, Spec spec, int64_t post, ffi::RemainingArgs args, Result y) {
+static Type type_of(const Any& x) { return x.element_type() == ffi::BF16 ? Type::bf16 : Type::f32; }
+
+static ffi::Error Forward(ffi::ThreadPool pool, Spec spec, int64_t post, ffi::RemainingArgs args, AnyResult y) {
   return guarded([&] {
-    auto x = args.get<Floats>(0), kernel = args.get<Floats>(1);
+    auto x = args.get<Any>(0), kernel = args.get<Any>(1);
     const float* bias = nullptr;
     size_t next = 2;
     if (post & kBias) bias = args.get<Floats>(next++)->typed_data();
     if (post & kSum) {
-      auto sum = args.get<Floats>(next++);
-      if (sum->typed_data() != y->typed_data()) {
+      const float* sum = args.get<Floats>(next++)->typed_data();
+      float* out = static_cast<float*>(y->untyped_data());
+      if (sum != out) {
         int64_t n = y->element_count(), parts = std::min<int64_t>(thread_count(pool), n / 65536 + 1);
         parallel_for(pool, parts, [&](int64_t part) {
           Range r = range_of(n, parts, part);
-          std::memcpy(y->typed_data() + r.begin, sum->typed_data() + r.begin, (r.end - r.begin) * sizeof(float));
+          std::memcpy(out + r.begin, sum + r.begin, (r.end - r.begin) * sizeof(float));
         });
       }
     }
-    forward(pool, Shape(spec), post, x->typed_data(), kernel->typed_data(), bias, y->typed_data());
+    convolve(pool, Shape(spec, type_of(*x)), Pass::kForward, post, x->untyped_data(), kernel->untyped_data(), bias,
+             y->untyped_data());
   });
 }
 
-static ffi::Error GradInput(ffi::ThreadPool pool, Spec spec, Floats dy, Floats kernel, Result dx) {
-  return guarded([&] { grad_input(pool, Shape(spec), dy.typed_data(), kernel.typed_data(), dx->typed_data()); });
+static ffi::Error GradInput(ffi::ThreadPool pool, Spec spec, Any dy, Any kernel, AnyResult dx) {
+  return guarded([&] {
+    convolve(pool, Shape(spec, type_of(dy)), Pass::kGradInput, 0, dy.untyped_data(), kernel.untyped_data(), nullptr,
+             dx->untyped_data());
+  });
 }
 
-static ffi::Error GradKernel(ffi::ThreadPool pool, Spec spec, Floats x, Floats dy, Result dkernel) {
-  return guarded(
-      [&] { grad_kernel(pool, Shape(spec), x.typed_data(), dy.typed_data(), dkernel->typed_data()); });
+static ffi::Error GradKernel(ffi::ThreadPool pool, Spec spec, Any x, Any dy, AnyResult dkernel) {
+  return guarded([&] {
+    grad_kernel(pool, Shape(spec, type_of(x)), x.untyped_data(), dy.untyped_data(), dkernel->untyped_data());
+  });
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvForward, Forward,
@@ -318,11 +291,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvForward, Forward,
                                   .Attr<Spec>("spec")
                                   .Attr<int64_t>("post")
                                   .RemainingArgs()
-                                  .Ret<Floats>());
+                                  .Ret<Any>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvGradInput, GradInput,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<Spec>("spec").Arg<Floats>().Arg<Floats>().Ret<Floats>());
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<Spec>("spec").Arg<Any>().Arg<Any>().Ret<Any>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(ConvGradKernel, GradKernel,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<Spec>("spec").Arg<Floats>().Arg<Floats>().Ret<Floats>());
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Attr<Spec>("spec").Arg<Any>().Arg<Any>().Ret<Any>());
 
 KERASOFT_TARGET("conv", ConvForward);
 KERASOFT_TARGET("conv_grad_input", ConvGradInput);
@@ -331,10 +304,10 @@ KERASOFT_TARGET("conv_grad_kernel", ConvGradKernel);
 // The name of oneDNN's implementation, "" where it has none; for the rules of choice and explain().
 extern "C" __attribute__((visibility("default"))) const char* kerasoft_conv_implementation(int64_t pass,
                                                                                            const int64_t* spec,
-                                                                                           int64_t size) {
+                                                                                           int64_t size, bool half) {
   static thread_local std::string name;
   try {
-    Shape shape{ffi::Span<const int64_t>(spec, size)};
+    Shape shape(ffi::Span<const int64_t>(spec, size), half ? Type::bf16 : Type::f32);
     name = Convolution::of(Pass(pass), shape, shape.batch, 0, 1)->name;
   } catch (const std::exception&) {
     name = "";

@@ -1,10 +1,12 @@
-// What all calls of oneDNN share: the engine, a stream of each thread, OpenMP's thread count, reorders cut among threads.
+// What all calls of oneDNN share: the engine, a stream of each thread, OpenMP's thread count, reorders and sums cut among
+// threads, errors.
 #pragma once
 
 #include <dlfcn.h>
 
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <string>
 #include <unordered_map>
 
 #include "../parallel.h"
@@ -81,6 +83,39 @@ inline void reorder(ffi::ThreadPool& pool, const memory::desc& from, const void*
   Threads one(1);
   memory a = at(from, source), b = at(to, target);
   run(dnnl::reorder(a, b), {{DNNL_ARG_FROM, a}, {DNNL_ARG_TO, b}});
+}
+
+// What `body` does, as XLA's answer.
+template <typename Body>
+ffi::Error guarded(const Body& body) {
+  try {
+    body();
+    return ffi::Error::Success();
+  } catch (const dnnl::error& error) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+}
+
+inline size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+inline std::mutex& alone() {  // OpenMP's threads serve one caller at a time
+  static std::mutex one;
+  return one;
+}
+
+// The sums of `parts` arrays of `floats` numbers, `apart` bytes from one to the next, in the first; always in this order.
+inline void add_up(ffi::ThreadPool& pool, void* first, int64_t parts, size_t apart, int64_t floats) {
+  float* total = static_cast<float*>(first);
+  const int64_t pieces = floats > 16384 ? thread_count(pool) : 1;
+  parallel_for(pool, pieces, [&](int64_t piece) {
+    Range r = range_of(floats, pieces, piece);
+    for (int64_t part = 1; part < parts; ++part) {
+      const float* more = reinterpret_cast<const float*>(static_cast<const char*>(first) + part * apart);
+      for (int64_t i = r.begin; i < r.end; ++i) total[i] += more[i];
+    }
+  });
 }
 
 // Things made once for a key and then only read; any thread.

@@ -35,14 +35,14 @@ std::shared_ptr<Product> product_of(int64_t m, int64_t n, int64_t k, int64_t row
 // (m, k), or (k, m) if turned, by (k, n), or (n, k) if turned -> (m, n)
 ffi::Error HalfProduct(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, int64_t turned, ffi::AnyBuffer left,
                        ffi::AnyBuffer right, ffi::Result<ffi::AnyBuffer> y) {
-  try {
+  return guarded([&] {
     int64_t parts = std::max<int64_t>(1, std::min<int64_t>(thread_count(pool), m / 16));
     std::vector<std::shared_ptr<Product>> made(parts);
     size_t scratch = 0;
     for (int64_t part = 0; part < parts; ++part) {
       Range r = range_of(m, parts, part);
       made[part] = product_of(m, n, k, r.end - r.begin, turned);
-      scratch = std::max(scratch, (made[part]->scratch.get_size() + 63) / 64 * 64);
+      scratch = std::max(scratch, aligned(made[part]->scratch.get_size()));
     }
     Workspace space(scratch * parts);
     auto* x = static_cast<uint16_t*>(left.untyped_data());
@@ -56,12 +56,7 @@ ffi::Error HalfProduct(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, in
                         {DNNL_ARG_DST, at(p.target, out + r.begin * n)},
                         {DNNL_ARG_SCRATCHPAD, at(p.scratch, static_cast<char*>(space.data()) + part * scratch)}});
     });
-    return ffi::Error::Success();
-  } catch (const dnnl::error& error) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
+  });
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(HalfProductHandler, HalfProduct,

@@ -173,7 +173,7 @@ ffi::Error Quantised(ffi::ThreadPool pool, ffi::Span<const int64_t> spec, int64_
                      ffi::Span<const int64_t> digest, ffi::RemainingArgs args, ffi::Result<ffi::AnyBuffer> y) {
   if (!__builtin_cpu_supports("avx512vnni") && !__builtin_cpu_supports("avxvnni"))
     return ffi::Error::Internal("8-bit kernels need a processor with AVX-512 VNNI or AVX-VNNI, which this host lacks");
-  try {
+  return guarded([&] {
     auto x = args.get<ffi::AnyBuffer>(0), kernel = args.get<ffi::AnyBuffer>(1);
     auto multiplier = args.get<ffi::AnyBuffer>(2), bias = args.get<ffi::AnyBuffer>(3);
     Shape shape(spec);
@@ -194,12 +194,7 @@ ffi::Error Quantised(ffi::ThreadPool pool, ffi::Span<const int64_t> spec, int64_
     compute(pool, shape, plan, digest, static_cast<const char*>(x->untyped_data()), kernel->untyped_data(),
             static_cast<const float*>(multiplier->untyped_data()), static_cast<const float*>(bias->untyped_data()),
             static_cast<char*>(y->untyped_data()), shape.input_row(), shape.output_row() * each);
-    return ffi::Error::Success();
-  } catch (const dnnl::error& error) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
+  });
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(QuantisedHandler, Quantised,
