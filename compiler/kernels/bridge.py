@@ -121,8 +121,8 @@ def _reason_missing(library: str) -> str | None:
         handle = ctypes.CDLL(os.fspath(path))
         if _is_stale(handle):
             return f"The library {path.name} was built from other sources; run: python setup.py build_ext --inplace."
-        if library == "mkl":
-            handle.kerasoft_mkl_use(ctypes.cast(_mkl().cblas_sgemm, ctypes.c_void_p))
+        if library == "mkl" and (lacking := _hand_over(handle, _mkl())):
+            return f"The installed MKL {mkl_version()} has no function {lacking}."
         table = getattr(handle, f"kerasoft_{library}_targets")
     except (OSError, AttributeError) as error:
         return f"The library {path.name} cannot be loaded: {error}."
@@ -190,6 +190,23 @@ def _mkl() -> ctypes.CDLL:
     library.MKL_Set_Interface_Layer(0)  # LP64
     library.MKL_Set_Threading_Layer(1)  # sequential
     return library
+
+
+def _hand_over(handle: ctypes.CDLL, mkl: ctypes.CDLL) -> str:
+    """Gives MKL's functions to our library; the name of one that is not there, or ""."""
+    use = handle.kerasoft_mkl_use
+    use.restype, use.argtypes = ctypes.c_char_p, (ctypes.c_void_p,)
+    return (use(mkl._handle) or b"").decode()
+
+
+@functools.cache
+def mkl_multiplies_bytes() -> bool:
+    """Whether MKL is there and its products of 8-bit integers are exact on this processor."""
+    if not loaded("mkl"):
+        return False
+    exact = _handles["mkl"].kerasoft_mkl_bytes_are_exact
+    exact.restype = ctypes.c_bool
+    return bool(exact())
 
 
 def mkl_version() -> str:

@@ -31,6 +31,7 @@ from . import (  # noqa: F401  (the families register their lowerings)
     layer_normalization,
     lookups,
     lowerings,
+    mkl,
     normalization,
     optimizers,
     pooling,
@@ -96,7 +97,7 @@ class Chooser:
             case = case_of(n, sizes or {}, self._wish(n.op.name))
             if case is not None:
                 cases[n] = case
-        free = [c for n, c in cases.items() if self._wish(n.op.name) is None and all(one.timed for one in c.found)]
+        free = [c for n, c in cases.items() if self._wish(n.op.name) is None and _is_timed(c)]
         self._times = known_times(free, measure) if free else {}
         self.variant = variant if variant is not None else self._best_variant(graph, cases)
         for case in cases.values():
@@ -195,6 +196,11 @@ def case_of(n: Node, sizes: Mapping[str, Any], asked: str | None = None, all_: b
         return None  # XLA's product reads a transposed matrix as it is; another would have to copy it first
     found: list[Lowering] = lowerings.candidates(n.op.name, types, attrs, asked, all_)
     return Case(n, types, attrs, found, sizes) if found or n.op.name in SENSITIVE else None
+
+
+def _is_timed(case: Case) -> bool:
+    """Whether measuring may say something that the rules do not know."""
+    return not case.found or any(one.timed for one in case.found)
 
 
 def _check(forced: Mapping[str, str]) -> None:

@@ -129,7 +129,6 @@ def conv_grad_kernel(x: Any, dy: Any, *, kernel_shape: Any, **attrs: Any) -> Any
     return call("conv_grad_kernel", _half(*kernel_shape), x, dy, **attributes(spec))
 
 
-
 def _wide(types: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(t.shape, np.float32) for t in types]
 

@@ -45,7 +45,7 @@ dequantize_op = op(
 )
 
 
-def _finished(total: Any, multiplier: Any, bias: Any, addend: tuple, attrs: Mapping[str, Any]) -> jax.Array:
+def finished(total: Any, multiplier: Any, bias: Any, addend: tuple, attrs: Mapping[str, Any]) -> jax.Array:
     """From int32 sums to the result."""
     y = jnp.asarray(total).astype("float32") * multiplier + bias
     if addend:
@@ -107,7 +107,7 @@ def _conv(x, kernel, multiplier, bias, *addend, strides, padding, dilation, grou
         total = exact_product(x, jnp.reshape(kernel, kernel.shape[-2:]))
     else:
         total = exact_convolution(x, kernel, strides, padding, dilation, groups)
-    return _finished(total, multiplier, bias, addend, attrs)
+    return finished(total, multiplier, bias, addend, attrs)
 
 
 def _conv_type(types: Sequence[Any], attrs: Mapping[str, Any]) -> TensorType:
@@ -135,7 +135,7 @@ quantised_conv = op(
 
 def _dense(x, kernel, multiplier, bias, *addend, digest=None, **attrs):
     """Product of integers: (..., k), (k, n), (n,), (n,)[, (..., n)] -> dtype (..., n)."""
-    return _finished(exact_product(x, kernel), multiplier, bias, addend, attrs)
+    return finished(exact_product(x, kernel), multiplier, bias, addend, attrs)
 
 
 quantised_dense = op(

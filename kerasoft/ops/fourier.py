@@ -84,21 +84,19 @@ def _extract_sequences(x: Any, *, length: int, stride: int) -> Any:
 
 
 @lowered
-def _stft(x: Any, window: Any, *, stride: int, center: bool) -> Any:
+def _windows(x: Any, window: Any, *, stride: int, center: bool) -> Any:
     length = window.shape[0]
     if center:  # mirrored at both ends; by index, as jnp.pad needs to know the size
         size, half = x.shape[-1], length // 2
         place = jnp.abs(jnp.arange(size + 2 * half) - half)
         x = jnp.take(x, (size - 1) - jnp.abs((size - 1) - place), axis=-1)
-    return _split(jnp.fft.rfft(_frames(x, length, stride) * window))
+    return _frames(x, length, stride) * window
 
 
 @lowered
-def _istft(
-    real: Any, imaginary: Any, window: Any, *, stride: int, length: int | None, center: bool, gain: float
-) -> Any:
-    size, count = window.shape[0], real.shape[-2]
-    frames = jnp.fft.irfft(jax.lax.complex(real, imaginary), n=size) * window
+def _overlapped(frames: Any, window: Any, *, stride: int, length: int | None, center: bool, gain: float) -> Any:
+    size, count = frames.shape[-1], frames.shape[-2]
+    frames = frames * window
     total = size + stride * (count - 1)
     places = jnp.arange(count)[:, None] * stride + jnp.arange(size)[None, :]
     signal = jnp.zeros((*frames.shape[:-2], total), frames.dtype).at[..., places].add(frames)
@@ -222,7 +220,7 @@ def stft(
         )
     factors = window_of(window, sequence_length, fft_length)
     _check_stride(sequence_stride)
-    return _stft(x, factors, stride=int(sequence_stride), center=bool(center))
+    return _rfft(_windows(x, factors, stride=int(sequence_stride), center=bool(center)), length=None)
 
 
 @public("math", "ISTFT", "x")
@@ -244,4 +242,5 @@ def istft(
     factors = window_of(window, sequence_length, fft_length)
     _check_stride(sequence_stride)
     gain = 1.0 if window is not None else fft_length / sequence_stride  # as Keras scales on JAX
-    return _istft(real, imaginary, factors, stride=int(sequence_stride), length=length, center=bool(center), gain=gain)
+    frames = _irfft(real, imaginary, length=int(shape_of(factors)[0]))
+    return _overlapped(frames, factors, stride=int(sequence_stride), length=length, center=bool(center), gain=gain)

@@ -14,6 +14,7 @@ from kerasoft.compiler.ir import Node, TupleType
 from kerasoft.compiler.ops import recurrent
 from kerasoft.compiler.ops.conv_lstm import conv_lstm
 from kerasoft.compiler.ops.registry import REGISTRY, item
+from kerasoft.ops import fourier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,7 +347,49 @@ def gradients_of_rows_looked_up(random: np.random.Generator) -> Call:
     return call_of("dense_of_rows_gradients", arrays, {"tables": tables}, 2 + tables)
 
 
+def element_function(op: str, low: float, high: float) -> Callable[[np.random.Generator], Call]:
+    def draw(random: np.random.Generator) -> Call:
+        size = int(random.choice([1, 7, 300, 20000]))
+        return call_of(op, [random.uniform(low, high, (2, size)).astype(np.float32)], {})
+
+    return draw
+
+
+def transform(op: str, axes: int = 1) -> Callable[[np.random.Generator], Call]:
+    """Fourier transforms; of real numbers, and back to them, also of another length."""
+
+    def draw(random: np.random.Generator) -> Call:
+        getattr(fourier, op)  # is registered at its first use
+        shape = tuple(int(n) for n in random.integers(2, 70, axes))
+        front = tuple(int(n) for n in random.integers(1, 7, random.integers(0, 3)))
+        arrays = [floats(random, *front, *shape) for _ in range(1 if op == "rfft" else 2)]
+        length = int(random.integers(1, 90)) if random.random() < 0.5 else None
+
+        def make(*nodes: Node) -> list[Node]:
+            if op in ("rfft", "irfft"):
+                made = getattr(fourier, op)(nodes[0] if op == "rfft" else nodes, length)
+            else:
+                made = getattr(fourier, op)(nodes)
+            return list(made) if isinstance(made, tuple) else [made]
+
+        return Call(tuple(arrays), make, {"length": length})
+
+    return draw
+
+
 HALF = frozenset({"onednn-float32", "onednn-bfloat16"})  # test_half.py
+
+FUNCTIONS = {
+    "exp": (-20, 20),
+    "expm1": (-2, 20),
+    "log": (0.01, 900),
+    "log1p": (-0.9, 90),
+    "tanh": (-9, 9),
+    "erf": (-4, 4),
+    "sin": (-90, 90),
+    "cos": (-90, 90),
+}
+TRANSFORMS = {"fft": 1, "fft2": 2, "ifft2": 2, "rfft": 1, "irfft": 1}
 
 ROWS: dict[str, Row] = {
     "dense_of_rows_gradients": Row(
@@ -399,9 +442,18 @@ ROWS: dict[str, Row] = {
         skipped=frozenset({("gru", "onednn")}),
     ),
     "gru, predicting": Row(
-        lambda random: _predicting(random, "gru", 3), bound=500.0, gradients=False, nonfinite=lambda call: False, draws=4
+        lambda random: _predicting(random, "gru", 3),
+        bound=500.0,
+        gradients=False,
+        nonfinite=lambda call: False,
+        draws=4,
     ),
     "simple_rnn": Row(
         lambda random: _recurrent(random, "simple_rnn", 1), bound=500.0, nonfinite=lambda call: False, draws=4
     ),
+}
+ROWS |= {op: Row(element_function(op, *ends), bound=8.0, gradients=False) for op, ends in FUNCTIONS.items()}
+ROWS |= {
+    f"fourier_{op}": Row(transform(op, axes), bound=60.0, gradients=False, nonfinite=lambda call: False)
+    for op, axes in TRANSFORMS.items()
 }

@@ -1,10 +1,9 @@
-// Products by MKL. MKL is neither linked nor needed to build this: kerasoft.compiler.kernels.bridge opens libmkl_rt, tells it
-// to run without threads of its own, and hands over its functions; the work is cut among XLA's threads here.
-#include <atomic>
-#include <cstdint>
+// The table of this library's XLA FFI handlers, and MKL's functions, found by name.
+#include "mkl.h"
 
-#include "../parallel.h"
-#include "../registry.h"
+#include <dlfcn.h>
+
+#include <string>
 
 extern "C" __attribute__((visibility("default"))) const kerasoft::Target* kerasoft_mkl_targets() {
   static const std::vector<kerasoft::Target> table = [] {
@@ -16,50 +15,39 @@ extern "C" __attribute__((visibility("default"))) const kerasoft::Target* keraso
 }
 
 namespace kerasoft {
+namespace mkl {
 
-// cblas_sgemm(layout, transpose a, transpose b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc), with 32-bit integers.
-using Sgemm = void (*)(int, int, int, int, int, int, float, const float*, int, const float*, int, float, float*, int);
-constexpr int kRowMajor = 101, kAsItIs = 111, kTransposed = 112;
+static Functions found;  // written before the first call of a handler
 
-static std::atomic<Sgemm> sgemm{nullptr};
+const Functions& functions() { return found; }
 
-extern "C" __attribute__((visibility("default"))) void kerasoft_mkl_use(void* function) {
-  sgemm.store(reinterpret_cast<Sgemm>(function));
+}  // namespace mkl
+
+// Takes the functions from an open libmkl_rt; the name of one that it lacks, or null.
+extern "C" __attribute__((visibility("default"))) const char* kerasoft_mkl_use(void* library) {
+  mkl::Functions f;
+  const char* missing = nullptr;
+  const auto get = [&](auto& function, const char* name) {
+    function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
+    if (!function) missing = name;
+  };
+#define KERASOFT_MKL(NAME) get(f.NAME, #NAME)
+  KERASOFT_MKL(cblas_sgemm);
+  KERASOFT_MKL(cblas_gemm_bf16bf16f32);
+  KERASOFT_MKL(cblas_gemm_s8u8s32);
+  KERASOFT_MKL(mkl_sparse_s_create_csr);
+  KERASOFT_MKL(mkl_sparse_s_mm);
+  KERASOFT_MKL(mkl_sparse_destroy);
+  KERASOFT_MKL(DftiCreateDescriptor_s_1d);
+  KERASOFT_MKL(DftiCreateDescriptor_s_md);
+  KERASOFT_MKL(DftiSetValue);
+  KERASOFT_MKL(DftiCommitDescriptor);
+  KERASOFT_MKL(DftiComputeForward);
+  KERASOFT_MKL(DftiComputeBackward);
+#undef KERASOFT_MKL
+  for (size_t i = 0; i < std::size(mkl::kVector); ++i) get(f.vector[i], mkl::kVector[i]);
+  if (!missing) mkl::found = f;
+  return missing;
 }
-
-// (m, k) by (k, n), either of them possibly stored transposed. A thread takes rows of the result, or columns where there
-// are few rows.
-static ffi::Error Product(ffi::ThreadPool pool, int64_t transposed, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::F32> b,
-                          ffi::Result<ffi::Buffer<ffi::F32>> c) {
-  Sgemm run = sgemm.load();
-  if (!run) return ffi::Error(ffi::ErrorCode::kFailedPrecondition, "MKL was not loaded");
-  const bool ta = transposed & 1, tb = transposed & 2;
-  const int64_t m = c->dimensions()[0], n = c->dimensions()[1], k = a.dimensions()[ta ? 0 : 1];
-  const int64_t lda = a.dimensions()[1], ldb = b.dimensions()[1], threads = thread_count(pool);
-  const float *x = a.typed_data(), *y = b.typed_data();
-  float* z = c->typed_data();
-  const bool by_rows = m >= 16 * threads || m >= n;
-  const int64_t parts = 2.0 * m * n * k < 2e5 ? 1 : threads;
-  parallel_for(pool, parts, [&](int64_t part) {
-    Range r = range_of(by_rows ? m : n, parts, part);
-    const int size = static_cast<int>(r.end - r.begin);
-    if (size == 0) return;
-    const float* left = by_rows ? x + r.begin * (ta ? 1 : lda) : x;
-    const float* right = by_rows ? y : y + r.begin * (tb ? ldb : 1);
-    float* out = z + r.begin * (by_rows ? n : 1);
-    run(kRowMajor, ta ? kTransposed : kAsItIs, tb ? kTransposed : kAsItIs, by_rows ? size : m, by_rows ? n : size, k, 1.0f,
-        left, lda, right, ldb, 0.0f, out, n);
-  });
-  return ffi::Error::Success();
-}
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(MklProduct, Product,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Attr<int64_t>("transposed")
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
-KERASOFT_TARGET("mkl_product", MklProduct);
 
 }  // namespace kerasoft
