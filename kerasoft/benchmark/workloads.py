@@ -19,7 +19,7 @@ from ..compiler.ops import (
     sparse,
 )
 from ..compiler.ops.convolution import conv, depthwise_conv
-from ..compiler.ops.registry import input_node
+from ..compiler.ops.registry import REGISTRY, input_node
 from ..compiler.passes import DropUnusedResults
 
 Rows = Iterator[tuple[str, Graph]]
@@ -154,6 +154,22 @@ def tables() -> Rows:
     yield "their gradient", _graph(gradient({y: _in("dy", *y.shape)}, [table])[0])
 
 
+def vector_functions() -> Rows:
+    for name in ("exp", "log", "tanh", "erf", "sin"):
+        yield f"{name} of 4096x1024", _graph(REGISTRY[name](_in("x", 4096, 1024)))
+
+
+def transforms() -> Rows:
+    from ..ops import fourier
+
+    for rows, n in ((4000, 512), (64, 4000)):
+        parts = _in("real", rows, n), _in("imaginary", rows, n)
+        yield f"{rows} complex rows of {n}", _graph(*fourier.fft(parts))
+        yield f"{rows} real rows of {n}", _graph(*fourier.rfft(parts[0]))
+        half = _in("real", rows, n // 2 + 1), _in("imaginary", rows, n // 2 + 1)
+        yield f"{rows} rows of {n}, back", _graph(fourier.irfft(half))
+
+
 def activation_functions() -> Rows:
     x = _in("x", 4096, 1024)
     yield "softmax of 4096x1024", _graph(activations.softmax(x))
@@ -174,6 +190,8 @@ GROUPS: dict[str, Callable[[], Rows]] = {
     "attention": attentions,
     "embedding": tables,
     "activations": activation_functions,
+    "vector functions": vector_functions,
+    "Fourier transforms": transforms,
 }
 
 

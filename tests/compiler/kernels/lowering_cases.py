@@ -14,6 +14,7 @@ from kerasoft.compiler.ir import Node, TupleType
 from kerasoft.compiler.ops import recurrent
 from kerasoft.compiler.ops.conv_lstm import conv_lstm
 from kerasoft.compiler.ops.registry import REGISTRY, item
+
 from kerasoft.ops import fourier
 
 

@@ -21,7 +21,7 @@ def drawn(random, *shape):
 
 def agree(op, name, arrays, attrs, terms):
     types = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
-    (found,) = [one for one in lowerings.candidates(op, types, attrs) if one.name == name]
+    (found,) = [one for one in lowerings.candidates(op, types, attrs, name) if one.name == name]
     got = jax.tree.leaves(jax.jit(lambda *x: found.run(*x, **attrs))(*arrays))
     with jax.enable_x64(True):
         wide = [np.asarray(x).astype(np.float64) for x in arrays]
@@ -42,6 +42,17 @@ def test_products(shape):
     agree("dense", "onednn-bfloat16", (x, kernel), {"has_bias": False, "relu": False}, k)
     agree("dense_grad_input", "onednn-bfloat16", (dy, kernel), {"gated": False}, n)
     agree("dense_grad_kernel", "onednn-bfloat16", (x, dy), {}, int(np.prod(rows)))
+
+
+@pytest.mark.skipif(not bridge.loaded("mkl"), reason="without MKL")
+def test_products_by_mkl():
+    random = np.random.default_rng(3)
+    for rows, k, n in ((1, 1, 1), (5, 7, 9), (33, 64, 65), (40, 300, 20)):
+        x, kernel, dy = drawn(random, rows, k), drawn(random, k, n), drawn(random, rows, n)
+        agree("matmul", "mkl", (x, kernel), {}, k)
+        agree("dense", "mkl", (x, kernel), {"has_bias": False, "relu": False}, k)
+        agree("dense_grad_input", "mkl", (dy, kernel), {"gated": False}, n)
+        agree("dense_grad_kernel", "mkl", (x, dy), {}, rows)
 
 
 def convolutions(name, random):

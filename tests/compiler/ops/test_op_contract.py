@@ -441,6 +441,14 @@ def _gathered(x):
 _packed = Input((b, 2, 3), lambda rng, s: np.stack([rng.integers(0, 5, (s[0], s[2])), rng.normal(size=(s[0], s[2])).astype("f").view("i")], 1).astype("i"))  # fmt: skip
 row("sparse_ids", sparse.sparse_ids, _packed, want=lambda p: p[:, 0])
 row("sparse_values", sparse.sparse_values, _packed, want=lambda p: np.ascontiguousarray(p[:, 1]).view("f"))
+row(
+    "sparse_dot",
+    sparse.sparse_dot,
+    ints(5, b, 4),
+    real(b, 4),
+    real(5, 3),
+    want=lambda k, v, t: np.einsum("bk,bkd->bd", v, t[k]),
+)
 row("sparse_rows", lambda k, v: sparse.sparse_rows(k, v, columns=5), ints(5, b, 4), real(b, 4), want=lambda k, v: _placed(v, k))  # fmt: skip
 _counts, _of = Input((b,), lambda rng, s: np.array([2, 1, 2], np.int32)), np.array([0, 0, 1, 2, 2, 2])
 row("sparse_rows", lambda k, v, c: sparse.sparse_rows(k, v, c, columns=5), ints(5, 6, 4), real(6, 4), _counts, want=lambda k, v, c: _gathered(np.stack([np.bincount(i, w, 5) for i, w in zip(k, v)])), label="pieces")  # fmt: skip
