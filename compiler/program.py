@@ -27,13 +27,13 @@ from .local import LocalStep
 from .options import compiler_options
 from .packing import PackedStage, bucket_ranges, bucket_stages, pack_buckets, pack_step, pack_update, unknown_sizes
 from .passes import optimise
-from .row_program import RowCalls, by_rows
+from .row_program import RowCalls, RowFootprint, by_rows, footprint
 from .rows import IdleRule, Table, find_tables
 from .threads import pin_threads, threads
 
 __all__ = [
-    "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
-    "UpdateArgs", "ProgramError", "by_rows", "cache_hits", "compilations", "native_libraries", "pin_threads", "threads", "use_compile_cache",
+    "Call", "Entry", "Flags", "InputSpec", "Layout", "LocalStep", "RowFootprint", "SlotSpec", "StepArgs", "StepProgram", "StepSource",
+    "UpdateArgs", "ProgramError", "by_rows", "cache_hits", "compilations", "footprint", "native_libraries", "pin_threads", "threads", "use_compile_cache",
 ]  # fmt: skip
 
 

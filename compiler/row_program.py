@@ -11,6 +11,7 @@ What `row_step` traces as one executable is cut here where the processes exchang
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,30 @@ def by_rows(source: StepSource, rows: int) -> tuple[str, ...]:
     if source.update is None or unknown_sizes(source.optimised("update")) != {"n"}:
         return ()
     return tuple(t.name for t in applicable(source.tables, source.idle, rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFootprint:
+    """What a step by rows takes in memory.
+
+    Attributes:
+        tables: elements of the tables. touched: elements of the rows that a step touches at most.
+        graph: its training graph, in which no array is as large as a table.
+    """
+
+    tables: int
+    touched: int
+    graph: Graph
+
+
+def footprint(source: StepSource, names: Sequence[str], rows: int) -> RowFootprint:
+    """Of steps on global batches of `rows` rows that update these tables by rows."""
+    assert source.train is not None
+    tables = [source.tables[name] for name in names]
+    width = [math.prod(t.shape[1:]) for t in tables]
+    touched = sum(w * min(t.shape[0], t.lookups_of(rows)) for t, w in zip(tables, width, strict=True))
+    whole = sum(w * t.shape[0] for t, w in zip(tables, width, strict=True))
+    return RowFootprint(whole, touched, optimise(row_graph(source.train, tables), "train"))
 
 
 class RowCalls:

@@ -57,6 +57,7 @@ class MemoryNeed:
         step_bytes: temporaries of one compiled step, inputs included.
         cap_bytes: above this much data a worker maps files instead of holding arrays; None = no cap.
         more: further vectors of P that the strategy keeps on every worker.
+        tables: elements, of P, of tables that are updated by rows. touched: elements of the rows that a step touches.
     """
 
     params: int
@@ -66,6 +67,8 @@ class MemoryNeed:
     step_bytes: int
     cap_bytes: int | None = None
     more: int = 0
+    tables: int = 0
+    touched: int = 0
 
 
 def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
@@ -75,20 +78,29 @@ def estimate(need: MemoryNeed, world_size: int) -> tuple[int, str]:
     + 2 P × 4 (weights; the copy the next step is computed into)
     + 6 V × 4 (the gradient in parts and whole, two exchange buffers, what others sent, the result)
     + slots × P × 4 / workers (each worker updates the slice it owns)
+    + (1 + slots) × T × 4 + 6 U × 4 (tables of T elements updated by rows, which then count in neither P nor V: whole on each
+      worker, with their optimiser vectors; of the U elements that a step touches what else is kept of gradients)
     + what the strategy keeps besides, in vectors of P × 4 (replicas, whole optimiser vectors, residuals)
     + temporaries of the compiled step + the worker's share of the data (or the cap, if smaller) × 1.25.
     """
-    weights = 2 * need.params * 4 + 6 * need.vector * 4
-    slots = -(-need.slots * need.params * 4 // world_size)
+    params, vector = need.params - need.tables, need.vector - need.tables
+    weights = 2 * params * 4 + 6 * vector * 4
+    slots = -(-need.slots * params * 4 // world_size)
+    tables = (1 + need.slots) * need.tables * 4 + 6 * need.touched * 4
     data = int(1.25 * need.data_bytes / world_size)
     if need.cap_bytes is not None:
         data = min(data, need.cap_bytes)
     more = need.more * need.params * 4
-    total = BASE_BYTES + weights + slots + more + need.step_bytes + data
+    total = BASE_BYTES + weights + slots + tables + more + need.step_bytes + data
     text = (
         f"{_mb(total)} = {_mb(BASE_BYTES)} Python with JAX + {_mb(weights)} weights and gradients "
-        f"(2 × {need.params:,} + 6 × {need.vector:,} floats) + {_mb(slots)} optimiser "
-        f"({need.slots} × {need.params:,} floats / {world_size} workers) + "
+        f"(2 × {params:,} + 6 × {vector:,} floats) + {_mb(slots)} optimiser "
+        f"({need.slots} × {params:,} floats / {world_size} workers) + "
+        + (
+            f"{_mb(tables)} tables by rows ({1 + need.slots} × {need.tables:,} + 6 × {need.touched:,} floats) + "
+            if need.tables
+            else ""
+        )
         + (f"{_mb(more)} of the strategy ({need.more} × {need.params:,} floats) + " if more else "")
         + f"{_mb(need.step_bytes)} temporaries of a step + {_mb(data)} data"
     )

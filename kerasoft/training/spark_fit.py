@@ -14,6 +14,7 @@ from .. import tree
 from ..callbacks.base import plain_logs
 from ..compiler.costs import peak_bytes
 from ..compiler.kernels.settings import leaving_out
+from ..compiler.program import footprint
 from ..data.blocks import BlockRDD, evened, first_row, kept, persisted, records_of_rdd, widest_rows
 from ..data.columns import Column
 from ..data.kinds import is_dataframe
@@ -146,11 +147,14 @@ def fit_spark(
 def _check_memory(strategy: Any, report: Any, source: Any, batch_size: int, lengths: dict, data: list) -> None:
     """Lets the strategy compare what a worker will need with what it has; frees the blocks if that is too little."""
     workers = max(len(report.hosts), 1)
-    step_bytes = peak_bytes(source.optimised("train"), {"b": -(-batch_size // workers), **lengths})
-    layout = source.layout
+    layout, graph, by_rows = source.layout, source.optimised("train"), {}
+    if names := strategy.tables_by_rows(source, batch_size):
+        found = footprint(source, names, batch_size)
+        graph, by_rows = found.graph, {"tables": found.tables, "touched": found.touched}
+    step_bytes = peak_bytes(graph, {"b": -(-batch_size // workers), **lengths})
     try:
         strategy.check_memory(
-            report, layout.P, layout.V, len(source.slots), sum(sum(d.table.bytes) for d in data), step_bytes
+            report, layout.P, layout.V, len(source.slots), sum(sum(d.table.bytes) for d in data), step_bytes, **by_rows
         )
     except BaseException:
         for blocks in data:

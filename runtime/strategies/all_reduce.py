@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from kerasoft.compiler.program import by_rows
+from kerasoft.compiler.program import StepSource, by_rows
 
 from ..buckets import Buckets, by_buckets
 from ..by_rows import ByRows
@@ -115,8 +115,12 @@ class AllReduce(LongLived):
             return Compressed(compression)
         if job.source.buckets(self.buckets):
             return Buckets(self.buckets)
-        tables = by_rows(job.source, job.batch_size) if self.wire_dtype == "float32" else ()
+        tables = self.tables_by_rows(job.source, job.batch_size)
         return ByRows(tables) if tables else Method()
+
+    def tables_by_rows(self, source: StepSource, batch_size: int) -> tuple[str, ...]:
+        whole = self.drop_percentage or self.double_buffering or self.compression or self.wire_dtype != "float32"
+        return () if whole or source.buckets(self.buckets) else by_rows(source, batch_size)
 
     def _dropping(self, job: TrainJob) -> Dropping:
         flags = job.source.flags

@@ -92,7 +92,21 @@ class Strategy(abc.ABC):
         """Vectors of P floats that a worker holds besides weights, gradients and its slice of the optimizer's `slots`."""
         return 0
 
-    def check_memory(self, report: Any, params: int, vector: int, slots: int, data_bytes: int, step_bytes: int) -> None:
+    def tables_by_rows(self, source: Any, batch_size: int) -> tuple[str, ...]:
+        """Names of the tables that workers update by rows, whole on each of them."""
+        return ()
+
+    def check_memory(
+        self,
+        report: Any,
+        params: int,
+        vector: int,
+        slots: int,
+        data_bytes: int,
+        step_bytes: int,
+        tables: int = 0,
+        touched: int = 0,
+    ) -> None:
         """Adds to `report` what a worker will need in memory, by which rule, and whether it is there.
 
         Args:
@@ -100,6 +114,7 @@ class Strategy(abc.ABC):
             params, vector, slots: P and V of the layout, and the optimizer's number of vectors.
             data_bytes: training and validation rows as arrays.
             step_bytes: temporaries of a step on one worker.
+            tables, touched: elements of `tables_by_rows`, and of their rows that a step touches.
 
         Raises:
             ClusterError: an executor's limit is below the need.
@@ -110,6 +125,6 @@ class Strategy(abc.ABC):
         fewest, most = self.limits
         workers = fewest if fewest == most else max(len(report.hosts), fewest)
         more = self.more_vectors(slots, max(workers - self.ranks_without_rows, 1))
-        need = MemoryNeed(params, vector, slots, data_bytes, step_bytes, cap, more)
+        need = MemoryNeed(params, vector, slots, data_bytes, step_bytes, cap, more, tables, touched)
         check_memory(report.conf, report.hosts, need, report, workers)
         report.require()

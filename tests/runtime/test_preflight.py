@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from kerasoft.runtime import LBFGS, AllReduce, LocalSGD, ParameterAveraging, preflight
 from kerasoft.runtime.preflight import HostFacts, MemoryNeed, Report
@@ -96,6 +97,32 @@ def test_memory_rule_and_its_numbers_are_printed():
     report = Report()
     preflight.check_memory({"spark.master": "spark://a:7077"}, [host(memory=1 << 30)], need, report)
     assert not report.failures and "free on node-1" in report.warnings[0]
+
+
+def test_tables_by_rows_have_no_whole_gradients():
+    from kerasoft.compiler.costs import peak_bytes
+    from kerasoft.compiler.program import footprint
+    from kerasoft.runtime import AllReduce
+
+    import kerasoft as ks
+    from kerasoft.training.inputs import to_arrays
+
+    model = ks.Sequential([ks.Input((3,), dtype="int32"), ks.layers.Embedding(100_000, 8), ks.layers.Flatten()])
+    model.add(ks.layers.Dense(1))
+    model.compile("adam", "mse")
+    arrays = to_arrays(model, np.zeros((1, 3), np.int32), np.zeros((1, 1), np.float32), None)
+    source = model._program(arrays.signature, "train").source
+    (name,) = AllReduce().tables_by_rows(source, 64)
+    assert AllReduce(wire_dtype="bfloat16").tables_by_rows(source, 64) == ()
+    found = footprint(source, [name], 64)
+    assert (found.tables, found.touched) == (800_000, 8 * 3 * 64)
+    assert peak_bytes(found.graph, {"b": 64}) < 1 << 20 < 3_200_000 < peak_bytes(source.optimised("train"), {"b": 64})
+    layout = source.layout
+    need = MemoryNeed(layout.P, layout.V, 2, 0, 0, tables=found.tables, touched=found.touched)
+    total, rule = preflight.estimate(need, 2)
+    rest = 25 * (2 * 4 + 6 * 4) + 6 * 4 * (layout.V - layout.P) + 25 * 4
+    assert total == preflight.BASE_BYTES + rest + 3 * 4 * 800_000 + 6 * 4 * 1536
+    assert "tables by rows (3 × 800,000 + 6 × 1,536 floats)" in rule
 
 
 def test_a_cap_bounds_the_data():
