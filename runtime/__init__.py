@@ -6,7 +6,7 @@ if __name__ != "kerasoft.runtime":
     raise ImportError(f"this folder is the package kerasoft.runtime, not {__name__!r}: use `import kerasoft.runtime`")
 
 _STRATEGIES = """
-    AllReduce Downpour DriverReduce LBFGS LocalSGD ParameterAveraging ParameterServer ShuffleAllReduce StaleSynchronous Strategy
+    AllReduce Downpour DriverReduce LBFGS LocalSGD Parallel ParameterAveraging ParameterServer ShuffleAllReduce StaleSynchronous Strategy
 """
 _NAMES = dict.fromkeys(_STRATEGIES.split(), "strategies")
 _NAMES |= {"ParameterContext": "spark_parameter_context"}

@@ -31,6 +31,7 @@ class TrainJob:
         validation_freq: validate after every so many epochs, or after the 1-based epochs listed.
         steps_per_epoch: steps after which an epoch ends even if rows are left; None = all rows.
         initial_step: steps of the first epoch that are already done (a restored backup).
+        placement: where the user wants layers of a model that is cut, by their names.
     """
 
     source: Any
@@ -47,6 +48,7 @@ class TrainJob:
     validation_freq: int | Sequence[int] = 1
     steps_per_epoch: int | None = None
     initial_step: int = 0
+    placement: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def validates_after(self, epoch: int) -> bool:
         """Whether the 0-based `epoch` is followed by a validation."""

@@ -96,6 +96,8 @@ class DistributedStep:
         sizes = [p.stop - p.start for p in self._parts]
         mine = sizes[self.rank]
         call = self.program.update(mine) if mine else None
+        if not self.P:  # a part of a model without weights of its own
+            return None, False
         if not all(sizes) or self.deterministic:
             # A rank without a slice could not take part in sums inside the update, and such sums would be added in
             # an order that depends on the workers.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import config, naming, tree
+from ..data.kinds import is_distributed
 from ..errors import DataError, NotCompiledError, UnknownNameError
 from ..host.sparse import SparseRows
 
@@ -297,6 +298,28 @@ def check_names(given: Any, module: Any, kind: str, special: tuple[str, ...] = (
             place = "losses" if kind == "loss" else f"{kind}s"
             hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"See kerasoft.{place}."
             raise UnknownNameError(f"Could not interpret {kind} identifier: {leaf!r}. {hint}") from error
+
+
+def check_strategy(strategy: Any, x: Any, doing: str) -> None:
+    """
+    Args:
+        doing: "train" or "score"; only a strategy that cuts models can do the latter.
+
+    Raises:
+        ValueError: a strategy with data that is in this process, or one that only trains.
+    """
+    if strategy is None:
+        return
+    if not is_distributed(x):
+        raise ValueError(
+            f"strategy={strategy!r} needs an RDD or a Spark DataFrame as x, got {type(x).__name__}; leave it out to "
+            f"{doing} in this process."
+        )
+    if doing == "score" and not hasattr(strategy, "scoring"):
+        raise ValueError(
+            f"strategy={strategy!r} trains whole models only; leave it out (each executor then holds the model), or give a "
+            "Parallel."
+        )
 
 
 def refuse_for_spark(**given: Any) -> None:

@@ -113,6 +113,7 @@ def fit_spark(
         validation_freq=validation_freq,
         steps_per_epoch=steps_per_epoch,
         initial_step=resume["batch"] if resume else 0,
+        placement=placement_of(model),
     )
     model._trainer.hooks = hooks
     prepared_s = time.perf_counter() - begin
@@ -142,6 +143,12 @@ def fit_spark(
         by_worker=result.profile.by_worker,
     )
     return model.history
+
+
+def placement_of(model: Any) -> dict[str, Any]:
+    """Where the user wants layers of a model that is cut: each layer's attribute `placement`, by the layer's name."""
+    found = {layer.name: getattr(layer, "placement", None) for layer in model._flatten_layers()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _check_memory(strategy: Any, report: Any, source: Any, batch_size: int, lengths: dict, data: list) -> None:

@@ -385,16 +385,12 @@ class Trainer(Steps):
             initial_epoch=initial_epoch, steps_per_epoch=steps_per_epoch, validation_steps=validation_steps,
             validation_batch_size=validation_batch_size, validation_freq=validation_freq, seed=seed,
         )  # fmt: skip
+        checks.check_strategy(strategy, x, "train")
         if is_distributed(x):
             from .spark_fit import fit_spark
 
             checks.refuse_for_spark(validation_split=validation_split, y=y, class_weight=class_weight)
             return fit_spark(self, strategy=strategy, feature_cols=feature_cols, label_cols=label_cols, **given)
-        if strategy is not None:
-            raise ValueError(
-                f"strategy={strategy!r} needs an RDD or a Spark DataFrame as x, got {type(x).__name__}; leave it out to "
-                "train in this process."
-            )
         if trains_by_steps(self):
             from .own_steps import fit_with_own_steps
 
@@ -416,6 +412,7 @@ class Trainer(Steps):
         callbacks=None,
         return_dict=False,
         *,
+        strategy=None,
         feature_cols=None,
         label_cols=None,
     ):
@@ -423,6 +420,7 @@ class Trainer(Steps):
 
         Args:
             x, y, sample_weight, batch_size, verbose, callbacks, feature_cols, label_cols: as for `fit`.
+            strategy: a `kerasoft.runtime.Parallel` that cuts the model among executors; None: each holds all of it.
             steps: batches at most.
             return_dict: a dict by name; else a list ``[loss, metrics...]``, or the loss alone if there are no metrics.
 
@@ -430,8 +428,13 @@ class Trainer(Steps):
             NotCompiledError, DataError: as `fit`.
         """
         checks.require_compiled(self)
+        checks.check_strategy(strategy, x, "score")
         steps = checks.limited_steps(steps)
-        if is_distributed(x):
+        if is_distributed(x) and strategy is not None:
+            from .spark_cut import evaluate_with
+
+            logs = evaluate_with(strategy, self, x, batch_size, feature_cols, label_cols)
+        elif is_distributed(x):
             from .spark_fit import evaluate_spark
 
             logs = evaluate_spark(self, x, batch_size, feature_cols, label_cols)
@@ -445,24 +448,41 @@ class Trainer(Steps):
             logs = evaluate_local(self, x, y, batch_size, verbose, sample_weight, steps, callbacks)
         return logs if return_dict else self._ordered(logs)
 
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None, *, feature_cols=None, **options):
+    def predict(
+        self,
+        x,
+        batch_size=None,
+        verbose="auto",
+        steps=None,
+        callbacks=None,
+        *,
+        strategy=None,
+        feature_cols=None,
+        **options,
+    ):
         """The model's outputs for all rows.
 
         Args:
             x, batch_size, verbose, callbacks: as for `fit`. An RDD gives a lazy RDD of one prediction a row in the same
                 order and partitions; a DataFrame gives itself with one column more.
             steps: batches at most.
+            strategy: as for `evaluate`, of RDDs.
             feature_cols: columns of a DataFrame.
             **options: `output_col`, the name of a DataFrame's new column.
 
         Returns:
             arrays in the structure of the model's outputs.
         """
+        checks.check_strategy(strategy, x, "score")
         steps = checks.limited_steps(steps)
         if is_distributed(x):
             from .spark_fit import predict_spark
 
             checks.refuse_own_prediction(self)
+            if strategy is not None:
+                from .spark_cut import predict_with
+
+                return predict_with(strategy, self, x, batch_size, feature_cols, **options)
             return predict_spark(self, x, batch_size, feature_cols, **options)
         if options:
             raise TypeError(f"predict() got an unexpected keyword argument {next(iter(options))!r}")

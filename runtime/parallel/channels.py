@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -17,13 +18,14 @@ from ..errors import PeerAborted, PeerFrozen, PeerLost, WaitTimeout, WireError, 
 
 ARRAYS = 16  # kind of a frame; 2 to 15 are those of the collectives
 JOIN_S, ABORT_S = 5.0, 0.3
+AHEAD = 64  # frames that wait for a peer to read; a part that only goes forward must not run away from a slower one
 
 
 class Channels:
     """This rank's sockets to the others of its group.
 
     A frame carries a number that sender and receiver agree on; those that come before they are asked for wait in memory.
-    What is sent must not change any more. Calls are for one thread.
+    Sending waits only for a peer that is 64 frames behind. What is sent must not change any more. Calls are for one thread.
 
     Args:
         rank: this rank's number in the group. who: in the fit.
@@ -171,7 +173,7 @@ class Channels:
             return
         self._closed = True
         for sender in self._senders.values():
-            sender.put(None)
+            sender.put_if_room(None)
         for sender in self._senders.values():
             sender.thread.join(patience_s)
         for link in self._links.values():
@@ -186,7 +188,7 @@ class Channels:
         code = next((code for code, kind in REASONS.items() if isinstance(error, kind)), 0)
         frame = wire.HEADER.pack(wire.MAGIC, ABORT, 0, 0, self.step, culprit * len(REASONS) + code, 0, 0)
         for sender in self._senders.values():
-            sender.put([memoryview(frame)])
+            sender.put_if_room([memoryview(frame)])
         self.close(ABORT_S)
 
 
@@ -203,13 +205,18 @@ class _Sender:
 
     def __init__(self, link: Link, timeout_s: float):
         self._link, self._timeout_s = link, timeout_s
-        self._frames: queue.SimpleQueue[list[memoryview] | None] = queue.SimpleQueue()
+        self._frames: queue.Queue[list[memoryview] | None] = queue.Queue(AHEAD)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="kerasoft-channel", daemon=True)
         self.thread.start()
 
-    def put(self, frame: list[memoryview] | None) -> None:
+    def put(self, frame: list[memoryview]) -> None:
         self._frames.put(frame)
+
+    def put_if_room(self, frame: list[memoryview] | None) -> None:
+        """For the end: a peer that reads no more is not waited for."""
+        with contextlib.suppress(queue.Full):
+            self._frames.put_nowait(frame)
 
     def _run(self) -> None:
         while (frame := self._frames.get()) is not None:

@@ -80,28 +80,29 @@ def meet(
     listener: PeerListener | None,
     transports: Sequence[str],
     channels: bool,
+    replicas_meet: bool = True,
     **data: Any,
 ) -> Groups:
     """Connects a rank with its two groups; closes `listener`.
 
     Args:
         channels: whether the model group sends arrays instead of making sums.
+        replicas_meet: whether there is a data group; else each rank is alone in its own.
         data: further arguments of `collective_of` for the data group (wire_dtype, exact_from, topology, elements).
 
     Raises:
         PeerLost, PeerFrozen, HandshakeError: see `connect_all`.
     """
-    replica, part = grid.place(rank)
+    part = grid.place(rank)[1]
     if listener is None:
         return Groups(rank, Solo(timeout_s), Solo(timeout_s), None)
-    partners = {*grid.model_group(rank), *grid.data_group(rank)} - {rank}
+    same = grid.data_group(rank) if replicas_meet else (rank,)
+    partners = {*grid.model_group(rank), *same} - {rank}
     links = connect_all(table, rank, secret, generation, timeout_s, listener, transports, partners)
     made: list[Any] = []
     try:
         made.append(
-            collective_of(
-                replica, _of(links, grid.data_group(rank), rank), timeout_s, who=rank, transports=transports, **data
-            )
+            collective_of(same.index(rank), _of(links, same, rank), timeout_s, who=rank, transports=transports, **data)
         )
         own = _of(links, grid.model_group(rank), rank)
         if channels and own:

@@ -48,10 +48,8 @@ class Cut(Method):
 
     def step(self, settings: Settings, rank: int, program: Any, watch: Stopwatch) -> DistributedStep:
         from .step import PartStep
-        from .zero import ZeroStep
 
-        kind = ZeroStep if self.kind == "zero" else PartStep
-        return kind(self, settings, rank, program, watch)
+        return PartStep(self, settings, rank, program, watch)
 
     def connect(
         self,
