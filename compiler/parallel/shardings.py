@@ -101,7 +101,7 @@ def _elementwise(n: Node) -> Spec | None:
 
 def _reducing(n: Node) -> Spec | None:
     shape = _shapes(n)[0]
-    axes = n.attrs["axis"]
+    axes = n.attrs.get("axis")
     axes = tuple(range(len(shape))) if axes is None else (axes,) if isinstance(axes, int) else tuple(axes)
     axes = tuple(a % len(shape) for a in axes)
     sums = n.op.name == "sum"
