@@ -110,7 +110,8 @@ class Choices:
         need, outs = [], []
         for i, term in zip(n.inputs, spec.inputs):
             need.append(self._along(term, label))
-            if need[-1].axis is not None and not self._divides(i.shape[need[-1].axis]):
+            axis = need[-1].axis
+            if axis is not None and not self._divides(i.shape[axis]):
                 return None
         types = n.type.items if isinstance(n.type, TupleType) else (n.type,)
         partial = 0.0
@@ -121,7 +122,7 @@ class Choices:
                     return None
                 out = PARTIAL
                 partial += 2.0 * size_bytes(bound_type(type_, self.sizes)) * (self.count - 1) / self.count
-            elif not self._divides(type_.shape[out.axis]):
+            elif out.axis is not None and not self._divides(type_.shape[out.axis]):
                 return None
             outs.append(out)
         cost = self._moving(n, have, need) + partial + work / self.count

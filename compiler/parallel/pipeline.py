@@ -18,6 +18,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..costs import bound_type, size_bytes
 from ..ir import Dim, Graph, Node
 from ..layout import Layout
 from ..program import StepSource
@@ -71,6 +72,15 @@ class Pipeline(Segmented, Parted):
             made.append(exchange.call(stage, rows, lowering))
             needs |= lowering.chooser.needs
         return made, needs
+
+    def sent(self) -> list[float]:
+        """For each coordinate, the bytes that it sends to others in a call."""
+        kind = "train" if self.source.train is not None else "predict"
+        graph, forward, backward = self.places(kind)
+        found = [0.0] * self.stages
+        for (_, source, _), nodes in _Exchange(graph, self, forward, backward, kind).messages.items():
+            found[source] += sum(size_bytes(bound_type(n.type, self.sizes)) for n in nodes)
+        return found
 
 
 class _Exchange(Pieces):

@@ -182,10 +182,10 @@ def pins_of(line: Sequence[Node], placement: Mapping[str, int], stages: int) -> 
     Raises:
         ParallelError: a stage that there is not; a layer that no node belongs to.
     """
-    for layer, stage in placement.items():
+    for name, stage in placement.items():
         if not isinstance(stage, int) or isinstance(stage, bool) or not 0 <= stage < stages:
             raise ParallelError(
-                f"layer {layer!r}: placement={stage!r}, but the pipeline has the stages 0 to {stages - 1}; "
+                f"layer {name!r}: placement={stage!r}, but the pipeline has the stages 0 to {stages - 1}; "
                 "give one of them, or None to leave it to the compiler"
             )
     found: dict[Node, int] = {}

@@ -45,6 +45,9 @@ class Cut(Protocol):
     def operations(self) -> Sequence[Mapping[str, float]]:
         """For each coordinate, floating-point operations of a call by layer."""
 
+    def sent(self) -> Sequence[float]:
+        """For each coordinate, the bytes that it sends to others of the model in a call (training, if the model is trained)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -114,6 +117,7 @@ class Plan:
     def describe(self) -> str:
         """A table of the layers: where they are, how their weights are cut, parameters, floating-point operations."""
         lines = [f"{_said(self.mesh)}, balanced for {self.rows} rows"]
+        sent = self.cut.sent()
         for i, work in enumerate(self.cut.operations()):
             layers: dict[str, list[tuple[str, int, str]]] = {name: [] for name in work if name}
             for name, size, part in self.cut.held(i):
@@ -121,12 +125,12 @@ class Plan:
                 layers.setdefault(layer, []).append((own, size, part))
             lines.append(
                 f"coordinate {i}: {readable(self.layouts[i].P)} parameters, {readable(sum(work.values()), 'flop')}, "
-                f"{readable(self.memory(i), 'B')} of weights, gradients and slots"
+                f"{readable(self.memory(i), 'B')} of weights, gradients and slots, sends {readable(sent[i], 'B')} in a call"
             )
             for layer, parts in layers.items():
                 cut = "; ".join(f"{own} {part}" for own, _, part in parts if part)
-                size, flop = readable(sum(size for _, size, _ in parts)), readable(work.get(layer, 0), "flop")
-                lines.append(f"  {layer:40} {size:>8}  {flop:>12}  {cut}".rstrip())
+                count, flop = readable(sum(size for _, size, _ in parts)), readable(work.get(layer, 0), "flop")
+                lines.append(f"  {layer:40} {count:>8}  {flop:>12}  {cut}".rstrip())
         return "\n".join(lines)
 
 

@@ -121,7 +121,8 @@ def _reshape(n: Node) -> Spec | None:
     old, new = _shapes(n)[0], tuple(n.shape)
 
     def outer(shape: tuple) -> list:
-        found, total = [], 1
+        found: list[Any] = []
+        total: Any = 1
         for d in reversed(shape):
             total = total * d if is_static(d) and is_static(total) else None
             found.append(total)
@@ -135,7 +136,7 @@ def _reshape(n: Node) -> Spec | None:
         f"e{edge}" if edge is not None and is_static(d) and d > 1 and edge in edges else None
         for d, edge in zip(old, there)
     )
-    out = [None] * len(new)
+    out: list[Label | None] = [None] * len(new)
     for label, edge in zip(term, there):
         if label is not None:
             out[edges[edge]] = label

@@ -158,6 +158,16 @@ class Slices(Segmented):
                 found[name] = found.get(name, 0) + count
         return [dict(found) for _ in range(self.coordinates)]
 
+    def sent(self) -> list[float]:
+        """For each coordinate, the bytes that it sends in a call: a slice to all others for each gather, parts of gradients."""
+        kind = "train" if self.source.train is not None else "predict"
+        graph, forward, backward = self.places(kind)
+        total = 0.0
+        for group in _Rounds(graph, self, forward, backward, kind).gathered():
+            total += 4.0 * self.groups[group].slice_size
+        total += 4.0 * sum(g.slice_size for g in self.groups) * (kind == "train")
+        return [total * (self.coordinates - 1)] * self.coordinates
+
     # --- calls --------------------------------------------------------------------------------------------------------
 
     def calls(self, kind: str, rows: int, lengths: Mapping[str, int]) -> tuple[list[LocalCall], set[str]]:
@@ -187,6 +197,15 @@ class _Rounds(Pieces):
     def _is_foreign(self, weight: Node, piece: Piece) -> bool:
         self.read[piece].add(self.homes[weight])
         return False
+
+    def gathered(self) -> list[int]:
+        """The groups that are gathered in a call, one after another."""
+        found: list[int] = []
+        here: set[int] = set()
+        for piece in self.order:
+            found += sorted(self.read[piece] - here)
+            here = self.read[piece]
+        return found
 
     def instructions(self, lowering: Lowering) -> tuple[tuple[Instruction, ...], tuple[str, ...]]:
         made: list[Instruction] = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..costs import flops
+from ..costs import bound_type, flops, size_bytes
 from ..ir import Dim, Graph, Node
 from ..layout import Layout
 from ..passes import optimise
@@ -78,6 +78,17 @@ class Tensors(Parted):
             for i in range(self.coordinates)
         ]
         return calls, set(lowering.chooser.needs)
+
+    def sent(self) -> list[float]:
+        """For each coordinate, the bytes that it sends to others in a call: sums by halves, gathers to everybody."""
+        graph, others = self.local("train" if self.source.train is not None else "predict"), self.coordinates - 1
+        times = {"part_sum": 2.0 * others / self.coordinates, "part_stack": float(others)}
+        total = sum(
+            times[n.op.name] * size_bytes(bound_type(n.inputs[0].type, self.sizes))
+            for n in graph.nodes
+            if n.op.name in times
+        )
+        return [total] * self.coordinates
 
     def operations(self) -> list[dict[str, float]]:
         """For each coordinate, the floating-point operations of a call by layer."""

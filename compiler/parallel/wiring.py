@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 
-from ..ir import Graph, Node
+from ..ir import Graph, Node, TensorType
 from .instructions import Compute, Instruction, Receive
 from .lowering import Lowering
 from .places import CHEAP, kinds_of
@@ -117,7 +117,7 @@ def _floats(graph: Graph, cut: Segmented, forward: Mapping[Node, int]) -> dict[N
         if n in kinds.floating:
             users = kinds.users[n]
             found[n] = {forward[u] for u in users if u in forward}.union(*(found[u] for u in users if u in found))
-    return {n: stages for n, stages in found.items() if n.op.name not in CHEAP and getattr(n.type, "shape", ())}
+    return {n: at for n, at in found.items() if n.op.name not in CHEAP and isinstance(n.type, TensorType) and n.shape}
 
 
 def names_of(lowering: Lowering, nodes: Sequence[Node]) -> tuple[str, ...]:

@@ -136,5 +136,6 @@ def test_describe_says_where_layers_are():
     ks.utils.clear_session()
     text = partition(sequential([64] * 4), Mesh(pipeline=2), rows=256).describe()
     assert text.startswith("a pipeline of 2 stages, balanced for 256 rows\ncoordinate 0: ")
+    assert text.count("sends 65.5 kB in a call") == 2  # activations of 64 units forward, their gradients backward
     first, second = text.split("coordinate 1: ")
     assert "sequential/d0" in first and "sequential/d3" in second and "sequential/d3" not in first

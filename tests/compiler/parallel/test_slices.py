@@ -41,6 +41,9 @@ def test_each_keeps_a_slice_and_gathers_a_group_at_a_time():
     phase = program.train(16).phases["whole"]
     gathered = sum(i.size for i in phase if isinstance(i, GatherParams))
     assert source.layout.P < gathered <= 2 * source.layout.P  # forward and backward; the last group once
+    assert plan.cut.sent()[0] == 4 * 3 * (
+        sum(i.stop - i.start for i in phase if isinstance(i, GatherParams)) + plan.layouts[0].P
+    )
     assert {i.group for i in phase if isinstance(i, ScatterGrads)} == set(range(8))
     order = np.concatenate([np.arange(e.offset, e.end) for g in groups for e in g.entries])
     assert sorted(order) == list(range(source.layout.P))

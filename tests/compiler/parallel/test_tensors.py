@@ -68,6 +68,8 @@ def test_weights_slots_and_operations_are_divided():
         made = [n.op.name for n in plan.cut.local("train").nodes]
         assert axes(plan)["table/embeddings"] == "axis 1"  # gathered once, and not the whole stream behind it
         assert (made.count("part_sum"), made.count("part_stack")) == (2 * 4, 1)
+        stream = 4 * 16 * 6 * 64  # bytes of (rows, steps, width)
+        assert plan.cut.sent() == [(8 * 2 * stream + stream) * (count - 1) / count] * count
 
 
 def test_dense_layers_alternate_and_random_masks_are_the_whole_models():
