@@ -78,7 +78,9 @@ class Nodes:
 
     def kill(self, name: str) -> None:
         """The node's executors end with it."""
-        self.nodes[name].kill()
+        process = self.nodes.pop(name)
+        process.kill()
+        process.wait()
 
     def decommission(self, name: str) -> None:
         """As a cloud does before it takes a machine away: its executors get no further tasks."""
