@@ -244,3 +244,17 @@ def test_lowerings_see_types_as_they_see_arrays(new_op):
         lowerings._TABLE.pop("test_wait", None)
     ((x,),) = seen
     assert x.shape == (2, 3) and isinstance(x.dtype, np.dtype) and x.dtype == np.float32 and x.dtype != "bfloat16"
+
+
+def test_libraries_and_kernels_that_some_host_lacks_are_left_out():
+    x = input_node("x", (B, 12, 12, 8), "float32")
+    graph = Graph((x,), (conv(x, param_node("k", (3, 3, 8, 16))),), ("y",))
+    whole = {one.name for one in choice.case_of(graph.outputs[0], {"b": 64}).found}
+    assert {"onednn", "winograd"} <= whole
+    with settings.leaving_out(["onednn"]):
+        with settings.leaving_out(["winograd"]):
+            made = Chooser(graph, {"b": 64})
+            assert not made.needs and {p.name for p in made.picked.values()} <= {"xla", "xla-eigen"}
+        some = {one.name: one.needs for one in choice.case_of(graph.outputs[0], {"b": 64}).found}
+        assert "winograd" in some and "onednn" not in some.values()
+    assert {one.name for one in choice.case_of(graph.outputs[0], {"b": 64}).found} == whole
