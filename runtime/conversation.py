@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .balance import speeds_of
 from .checkpoint import Checkpoint, Checkpoints
 from .collectives import slices
 from .division import Division, slices_of
@@ -52,6 +53,7 @@ class Conversation:
 
     Attributes:
         counters: of each rank, when they have finished.
+        speeds: of the workers, where shards should move by them.
         left: whether the workers ended for others to go on, `lookout.wanted` of them.
     """
 
@@ -71,6 +73,8 @@ class Conversation:
         self.checkpoints, self.progress, self.watch = checkpoints, progress, watch
         self.counters: list[dict[str, Any]] = []
         self.left = False
+        self.speeds: tuple[float, ...] | None = None
+        self._forming_s = 0.0
         self._launched_s = time.monotonic()
         self.lookout = Lookout(crew, settings.world_size, launcher.room)
         self._asked = ""  # of the workers: "leave" or "checkpoint"
@@ -237,7 +241,7 @@ class Conversation:
         setup: dict[str, float] = {}
         for peer in self.server.table:
             add(setup, {k: s / len(self.server.table) for k, s in peer.capabilities.get("times", {}).items()})
-        spent = time.perf_counter() - launched
+        spent = self._forming_s = time.perf_counter() - launched
         scale = min(1.0, spent / max(sum(setup.values()), 1e-9))
         for phase, s in setup.items():
             self.watch.lap(phase, s * scale)
@@ -374,7 +378,8 @@ class Conversation:
         }
         if not fields["stop"]:
             self._hook_states[epoch + 1, 0] = progress.hooks.save_state()
-            fields["leave"] = self.lookout.wanted != self.lookout.workers
+            self.speeds = self._new_speeds(ends, epochs - epoch - 1)
+            fields["leave"] = self.lookout.wanted != self.lookout.workers or self.speeds is not None
             fields["checkpoint"] = progress.checkpoint_pays() or decision.weights is not None
             progress.rate = progress.begin_epoch(epoch + 1, progress.rate)
         fields["learning_rate"] = progress.rate
@@ -386,6 +391,14 @@ class Conversation:
         params, state = (np.asarray(a, np.float32) for a in decision.weights)
         for rank in range(self.settings.world_size):
             self._to(rank, "decision", fields, {"params": self.division.whole(rank, params), "state": state})
+
+    def _new_speeds(self, ends: dict[int, Message], epochs: int) -> tuple[float, ...] | None:
+        """Of the workers, if shards should move."""
+        settings = self.settings
+        if not settings.balance or settings.world_size < 2:
+            return None
+        times = [ends[rank].fields["times"] for rank in range(settings.world_size)]
+        return speeds_of(settings.owners, settings.table.rows, times, epochs, self._forming_s)
 
     def _weights(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         """Parameters, states and slots, while the workers wait at an epoch's end."""

@@ -45,7 +45,7 @@ class Driver:
         address: of the server as workers reach it. threads, cache: see `Task`.
         division: how vectors are cut among the ranks of these settings; None: as `settings.method.parts` says.
         crew: limits of the number of workers; None = always as many as in `settings`.
-        plan: the settings for another number of workers, where `crew` allows that.
+        plan: the settings for another number of workers, where `crew` allows that, or for other ``speeds=`` of them.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Driver:
         cache: bool = False,
         division: Callable[[Settings], Division] | None = None,
         crew: Crew | None = None,
-        plan: Callable[[int], Settings] | None = None,
+        plan: Callable[..., Settings] | None = None,
     ):
         self.job, self.settings, self.server, self.launcher = job, settings, server, launcher
         self.checkpoints, self.hooks, self.retries = checkpoints, hooks, retries
@@ -74,6 +74,7 @@ class Driver:
         self.progress = Progress(job, hooks)
         self._handed: Checkpoint | None = None  # where the last group of workers left
         self.counters: list[dict[str, Any]] = []
+        self._speeds: tuple[float, ...] | None = None  # that the last group of workers measured, if shards should move
 
     def run(self) -> TrainResult:
         """Trains to the end.
@@ -91,7 +92,7 @@ class Driver:
                 if not wanted:
                     break
                 self._handed, failures = at, 0
-                self._regroup(wanted, at)
+                self._regroup(wanted, at, self._speeds)
             except Failed as failed:
                 failures = 1 if self.progress.committed > committed else failures + 1
                 at = self._recover(failed.error, failures, generation + 1)
@@ -138,18 +139,35 @@ class Driver:
         self.watch.lap("recovery")
         return at
 
-    def _regroup(self, wanted: int, at: Checkpoint) -> None:
-        """Waits for room, and plans for as many workers as there is, `wanted` if possible."""
+    def _regroup(self, wanted: int, at: Checkpoint, speeds: tuple[float, ...] | None = None) -> None:
+        """Waits for room, and plans for as many workers as there is, `wanted` if possible.
+
+        Args:
+            speeds: of as many workers as before, among which shards are to be assigned by them.
+        """
         before = self.settings.world_size
         began = time.perf_counter()
         workers = self.launcher.gather(self.crew, wanted)
-        if workers == before:
+        if workers == before and speeds is None:
             return
         assert self.plan is not None
-        self.settings = dataclasses.replace(self.plan(workers), seed=self.settings.seed)
+        by_speed = {"speeds": speeds} if workers == before else {}
+        self.settings = dataclasses.replace(self.plan(workers, **by_speed), seed=self.settings.seed)
+        if workers == before:
+            self._tell_of_moves(at)
+            return
         text = f"{before} workers hand over to {workers} before epoch {at.epoch + 1}, step {at.step + 1}"
         details = {"workers": workers, "before": before, "epoch": at.epoch, "step": at.step}
         self.hooks.on_event(Event("regrouped", text, {**details, "waited_s": time.perf_counter() - began}))
+        self.watch.lap("scheduling")
+
+    def _tell_of_moves(self, at: Checkpoint) -> None:
+        table, owners = self.settings.table, self.settings.owners
+        shares = [0] * self.settings.world_size
+        for n, owner in zip(table.rows, owners, strict=True):
+            shares[owner] += n
+        text = f"shards move by the workers' speeds before epoch {at.epoch + 1}: rows {', '.join(f'{n:,}' for n in shares)}"
+        self.hooks.on_event(Event("rebalanced", text, {"rows": shares, "epoch": at.epoch}))
         self.watch.lap("scheduling")
 
     def _start(self) -> Checkpoint:
@@ -194,7 +212,7 @@ class Driver:
                 self.division(settings),
             )  # fmt: skip
             end = conversation.run(start)
-            self.counters = conversation.counters
+            self.counters, self._speeds = conversation.counters, conversation.speeds
             return end, conversation.lookout.wanted if conversation.left else 0
         finally:
             self.server.disconnect()

@@ -256,11 +256,14 @@ def permutation(rows: int, seed: int, epoch: int, shard: int, shuffle: bool = Tr
     return order
 
 
-def assign(rows: Sequence[int], world_size: int) -> tuple[int, ...]:
+def assign(rows: Sequence[int], world_size: int, speeds: Sequence[float] | None = None) -> tuple[int, ...]:
     """The rank that owns each shard: contiguous, balanced by rows, a pure function. Ranks may stay empty.
 
-    >>> assign((5, 5, 5, 5), 2)
-    (0, 0, 1, 1)
+    Args:
+        speeds: of each rank, which gets rows in proportion; None: all alike.
+
+    >>> assign((5, 5, 5, 5), 2), assign((5, 5, 5, 5), 2, speeds=(1.0, 3.0))
+    ((0, 0, 1, 1), (0, 1, 1, 1))
     """
     if world_size < 1:
         raise ValueError(f"workers needs at least 1, got {world_size}")
@@ -268,6 +271,10 @@ def assign(rows: Sequence[int], world_size: int) -> tuple[int, ...]:
     if total == 0:
         return tuple(0 for _ in rows)
     ranks, before = [], 0
+    if speeds is not None:
+        ends = np.cumsum(speeds) / sum(speeds)
+        middles = (np.cumsum(rows) - np.asarray(rows) / 2) / total
+        return tuple(int(r) for r in np.minimum(np.searchsorted(ends, middles, side="right"), world_size - 1))
     for n in rows:
         ranks.append(min(world_size - 1, world_size * (2 * before + n) // (2 * total)))
         before += n

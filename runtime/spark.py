@@ -53,8 +53,8 @@ def train(
     layout = Layout(context, strategy.limits, sum(n > 0 for n in data.table.rows) + strategy.ranks_without_rows)
     table = None if validation is None else validation.table
 
-    def plan(workers: int) -> Settings:
-        return strategy.settings(job, data.table, table, workers, faults)
+    def plan(workers: int, **more: Any) -> Settings:
+        return strategy.settings(job, data.table, table, workers, faults, **more)
 
     launcher = SparkLauncher(context, layout, Shipping(strategy, job, data, validation))
     if layout.on_demand:

@@ -151,7 +151,7 @@ class Settings:
         memory_cap_bytes: of each worker's rows; above it they are mapped from disk. None: no cap.
         transports: ways for ranks to reach one another, see `kerasoft.runtime.collectives.connect`.
         topology: who sends to whom, see `kerasoft.runtime.collectives.connect`.
-        method: what the workers do.
+        method: what the workers do. balance: whether shards move from slow workers to fast ones.
         faults: scripted failures, for tests.
     """
 
@@ -180,6 +180,7 @@ class Settings:
     transports: tuple[str, ...] = ("shm", "unix", "tcp")
     topology: str = "direct"
     method: Method = Method()
+    balance: bool = False
     faults: Script = Script()
 
     def bounds(self) -> tuple[int, ...]:

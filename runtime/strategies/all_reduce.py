@@ -66,6 +66,10 @@ class AllReduce(LongLived):
             if False, they are left out until the next epoch. Logs (history, TensorBoard) count them as ``requeued_rows`` or
             ``dropped_rows``, exactly.
 
+        balance: at an epoch's end, when the slowest worker's gradients take so long that it pays, shards move: each worker then has
+            rows by its speed. A new job of Spark goes on there. Give several shards to each worker. No bit changes if
+            `deterministic`.
+
     Source: the parameter manager of Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019),
     section 3.3, without its two Spark jobs an iteration; its `dropPercentage` drops the slowest tasks for good. Double
     buffering: ChainerMN (T. Akiba et al., 2017). Buckets: wait-free back-propagation of H. Zhang et al., Poseidon (2017).
@@ -82,6 +86,7 @@ class AllReduce(LongLived):
     buckets: int = dataclasses.field(default=1, kw_only=True)
     drop_percentage: float = dataclasses.field(default=0.0, kw_only=True)
     requeue: bool = dataclasses.field(default=True, kw_only=True)
+    balance: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()

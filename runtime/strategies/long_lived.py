@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ..collectives.topology import NAMES
@@ -57,6 +57,7 @@ class LongLived(Strategy):
             when the workers connect and told of by an event "strategy". All give the same bits if `deterministic`.
     """
 
+    balance: ClassVar[bool] = False  # shards move from slow workers to fast ones
     shard_by_shard: ClassVar[bool] = False  # a call for each shard even if not deterministic
     workers: Workers = dataclasses.field(default=None, kw_only=True)
     shards: int | None = dataclasses.field(default=None, kw_only=True)
@@ -121,19 +122,24 @@ class LongLived(Strategy):
         validation: ShardTable | None,
         world_size: int,
         faults: Script | None = None,
+        speeds: Sequence[float] | None = None,
     ) -> Settings:
-        """What the workers of this fit are told: a pure function, the same plan on every attempt."""
+        """What the workers of this fit are told: a pure function, the same plan on every attempt.
+
+        Args:
+            speeds: of the ranks, by which shards are assigned; None: all alike.
+        """
         flags, method = job.source.flags, self.method(job, table, validation)
         groups = world_size // method.sharers
         one_by_one = self.deterministic or flags.couples_rows or self.shard_by_shard
-        owners = assign(table.rows, groups)
+        owners = assign(table.rows, groups, speeds)
         counts = Plan(table.rows, job.batch_size, job.steps_per_epoch).row_counts(None if one_by_one else owners)
         validation_owners: tuple[int, ...] = ()
         test_counts = []
         validates: frozenset[int] = frozenset()
         if validation is not None:
             validates = frozenset(e for e in range(job.initial_epoch, job.epochs) if job.validates_after(e))
-            validation_owners = assign(validation.rows, groups)
+            validation_owners = assign(validation.rows, groups, speeds)
             plan = Plan(validation.rows, job.batch_size)
             test_counts = plan.row_counts(None if one_by_one else validation_owners)
         return Settings(
@@ -160,4 +166,5 @@ class LongLived(Strategy):
             faults=faults or Script(),
             topology=self.topology,
             method=method,
+            balance=self.balance,
         )

@@ -20,7 +20,7 @@ class StaleSynchronous(LongLived):
     A server makes the update of a clock when all workers have pushed it: one optimiser step for each global batch, as
     `AllReduce`, from gradients at parameters that are up to `staleness` clocks old. So nobody is ever more than `staleness`
     clocks ahead of the slowest, and with 0 it is `AllReduce`, to the bit if `deterministic`. It pays where it is now this
-    worker and now that one that is slow; one that is always slow still sets the pace of an epoch, as rows do not move.
+    worker and now that one that is slow; one that is always slow sets the pace of an epoch, until `balance` moves rows to others.
 
     Each process sends ``8 P (N - 1) / N`` bytes a step: half as a worker, gradients, and half as a server, parameters (P
     parameters, N workers).
@@ -34,11 +34,13 @@ class StaleSynchronous(LongLived):
         staleness: s, clocks.
         workers, shards, deterministic, checkpoint, timeout_s, checkpoint_every_s, retries, memory_cap_bytes: as in
             `LongLived`.
+        balance: as in `AllReduce`.
 
     Source: Q. Ho et al., More Effective Distributed ML via a Stale Synchronous Parallel Parameter Server (2013).
     """
 
     staleness: int = 0
+    balance: bool = dataclasses.field(default=False, kw_only=True)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()

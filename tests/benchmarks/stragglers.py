@@ -43,9 +43,8 @@ class Rows:
     def run(self, k, args, carry=(), reduced=None):
         program, step = self.program, int(args.iteration)
         slow = program.rank == 2 if program.always else (step * 7 + program.rank * 3) % 10 == 0
-        sleeping = Sleeping(program)
-        sleeping.until = time.perf_counter() + program.row_s * self.rows * (SLOWER if slow else 1)
-        return (), sleeping
+        until = time.perf_counter() + program.row_s * self.rows * (SLOWER if slow else 1)
+        return (), Sleeping(program.vector, until)
 
 
 def rank_main(task, rank, data, row_s, always, records):

@@ -238,8 +238,8 @@ def fit_in_threads(source, data, world_size, strategy=None, validation=None, hoo
     rooms = job.pop("rooms", None)
     job = job_of(source, **job)
 
-    def plan(workers):
-        made = strategy.settings(job, table, tested, workers, Script(tuple(faults)))
+    def plan(workers, **more):
+        made = strategy.settings(job, table, tested, workers, Script(tuple(faults)), **more)
         return dataclasses.replace(made, **settings_more)
 
     made = {}

@@ -142,6 +142,14 @@ def test_a_frozen_worker_is_named_within_its_timeout(context):
     assert loss.at_s - before < 6 + 5  # the timeout, a second of grace, and what a busy machine takes
 
 
+def test_shards_move_between_executors(context):
+    data, naps = shards((12,) * 6), [Fault(0, 0, s, "sleep", seconds=0.5) for s in range(5)]
+    result, hooks = fit(context, mlp(dropout=True), data, exact(workers=2, balance=True), epochs=40, faults=naps)
+    assert next(e for e in hooks.events if e.kind == "rebalanced").details["rows"][0] < 36
+    assert [(r.epoch, r.step) for r in hooks.steps] == [(e, s) for e in range(40) for s in range(5)]
+    assert digest(result) == digest(fit_in_threads(mlp(dropout=True), data, 1, exact(), epochs=40)[0])
+
+
 def test_jobs_do_not_grow_with_steps(context):
     data, hooks = blocks(context, shards((40, 40))), Recorder()
 
