@@ -93,8 +93,12 @@ class LocalFolder:
     def put(self, local: pathlib.Path, name: str) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         beside = self.path / f".{name}.{os.getpid()}"
-        shutil.copytree(local, beside)
-        os.rename(beside, self.path / name)
+        try:
+            shutil.copytree(local, beside)
+            os.rename(beside, self.path / name)
+        except OSError:
+            shutil.rmtree(beside, ignore_errors=True)  # it takes the room that is wanting
+            raise
 
     def get(self, name: str, local: pathlib.Path) -> None:
         shutil.copytree(self.path / name, local)
@@ -138,14 +142,24 @@ class Checkpoints:
         return sorted(n for n in self.folder.names() if n.startswith(_PREFIX) and n[len(_PREFIX) :].isdigit())
 
     def commit(self, checkpoint: Checkpoint) -> str:
-        """Writes `checkpoint` and removes all but the last two; returns its name."""
+        """Writes `checkpoint` and removes all but the last two; returns its name.
+
+        Raises:
+            CheckpointError: it could not be written: no room, no right; names the place. The older ones are untouched.
+        """
         found = self._found()
         name = f"{_PREFIX}{int(found[-1][len(_PREFIX) :]) + 1 if found else 1:08d}"
-        with tempfile.TemporaryDirectory(prefix="kerasoft-checkpoint-") as scratch:
-            local = pathlib.Path(scratch) / name
-            local.mkdir()
-            write(checkpoint, local)
-            self.folder.put(local, name)
+        try:
+            with tempfile.TemporaryDirectory(prefix="kerasoft-checkpoint-") as scratch:
+                local = pathlib.Path(scratch) / name
+                local.mkdir()
+                write(checkpoint, local)
+                self.folder.put(local, name)
+        except OSError as error:
+            raise CheckpointError(
+                f"{name} could not be written to {self.folder.where} (by way of {tempfile.gettempdir()}): {error}. Free room "
+                "there and call fit again: with the same checkpoint folder it goes on from the one before."
+            ) from error
         for old in found[: len(found) + 1 - KEPT]:
             self.folder.remove(old)
         return name

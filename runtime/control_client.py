@@ -19,6 +19,8 @@ from .rendezvous import GOODBYE, HEARTBEAT, HELLO, SEND_TIMEOUT_S, TABLE
 from .wire import Message
 
 HEARTBEAT_S = 0.5
+UNREACHABLE_S = 60.0
+"""A worker ends when the driver's host has acknowledged no heartbeat for so long. The driver has given it up long before."""
 
 
 class ControlClient:
@@ -36,6 +38,7 @@ class ControlClient:
     def __init__(self, address: tuple[str, int], secret: bytes, generation: int, rank: int, timeout_s: float = 30.0):
         self.generation, self.rank = generation, rank
         self._sock = _connect(address, secret, wire.Hello(b"C", generation, rank, -1), timeout_s)
+        wire.give_up_after(self._sock, UNREACHABLE_S)
         self.local_address = wire.source_address(self._sock)
         self._lock = threading.Lock()
         self._inbox: queue.Queue[Message | None] = queue.Queue()

@@ -166,7 +166,7 @@ class Fault:
         rank, epoch, step: where; step -1 with epoch -1 is before the first one.
         what: "kill" (SIGKILL to the Python worker), "kill_jvm" (SIGKILL to its executor), "stop" (SIGSTOP), "raise" (an
             error of the user's), "leave" (a lost network: the connection ends), or "sleep".
-        phase: "step", "validation", "compile", or "serve" (a server without rows, where all workers pause).
+        phase: "step", "validation", "load", "compile", or "serve" (a server without rows, where all workers pause).
         generation: the attempt in which it happens, None: in every one.
         seconds: of a sleep.
     """

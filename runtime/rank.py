@@ -68,6 +68,7 @@ def run_rank(
         try:
             control.send(HERE, {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions()})
             control.at(-1, "load")
+            settings.faults.at(rank, -1, -1, "load")
             stores = training, validation = _stores(settings, rank)
             _load(records, stores)
             watch.lap("ingest")

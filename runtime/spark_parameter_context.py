@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .errors import TrainingFailed
+from .errors import RetriesExhausted, TrainingFailed
 from .servers.pytree import copied, pack
 from .servers.trees import Descent, TreePort, TreeServer, TreeTask
+from .spark_watch import Watch
 from .wire import new_secret
+
+ATTEMPTS = 3
+"""At an epoch whose tasks get stuck."""
 
 
 class ParameterContext:
@@ -68,6 +72,7 @@ class ParameterContext:
         epochs: int = 1,
         batch_size: int | None = None,
         n_fetch: int = 1,
+        timeout_s: float = 600,
     ) -> Any:
         """Trains; the model, which is also `self.model`.
 
@@ -76,16 +81,21 @@ class ParameterContext:
                 task is run again.
             batch_size: rows of a list; None: a whole partition.
             n_fetch: batches between fetches of the model.
+            timeout_s: seconds without any update or end of a task after which a worker counts as stuck and its tasks are run
+                again: longer than the slowest `gradient`.
 
         Raises:
             TrainingFailed: one of the functions raised.
+            RetriesExhausted: tasks got stuck again and again.
         """
+        if not timeout_s > 0:
+            raise ValueError(f"ParameterContext: timeout_s needs seconds above 0, got {timeout_s!r}")
         if epochs < 0 or n_fetch < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(
                 f"ParameterContext: epochs needs at least 0, n_fetch and batch_size at least 1, got {epochs}, {n_fetch} and "
                 f"{batch_size}"
             )
-        from .spark import _explained, addresses
+        from .spark import addresses
 
         context = rdd.context
         bind, advertised = addresses(context)
@@ -93,15 +103,27 @@ class ParameterContext:
         port = TreePort(server, bind, secret)
         try:
             port.open(rdd.getNumPartitions())
-            for epoch in range(epochs):
-                task = TreeTask((advertised, port.port), secret, epoch, gradient, batch_size, n_fetch)
-                try:
-                    rdd.mapPartitionsWithIndex(task).count()
-                except Exception as error:
-                    if port.failure is not None:
-                        raise TrainingFailed(f"descent raised {port.failure!r}") from port.failure
-                    raise TrainingFailed(f"a task of epoch {epoch + 1} failed: {_explained(error)[0]}") from error
+            with Watch(context, timeout_s, lambda: server.counts["updates"]) as jobs:
+                for epoch in range(epochs):
+                    task = TreeTask((advertised, port.port), secret, epoch, gradient, batch_size, n_fetch)
+                    self._epoch(rdd.mapPartitionsWithIndex(task), epoch, port, jobs)
         finally:
             port.close()
             self.model, self._counts = server.model, server.counts
         return self.model
+
+    def _epoch(self, tasks: Any, epoch: int, port: TreePort, jobs: Watch) -> None:
+        """Runs the tasks of one epoch, again if they got stuck: those that are done find nothing more to do."""
+        from .spark import _explained
+
+        for _ in range(ATTEMPTS):
+            try:
+                tasks.count()
+                return
+            except Exception as error:
+                if port.failure is not None:
+                    raise TrainingFailed(f"descent raised {port.failure!r}") from port.failure
+                why = jobs.why()
+                if not why:
+                    raise TrainingFailed(f"a task of epoch {epoch + 1} failed: {_explained(error)[0]}") from error
+        raise RetriesExhausted(f"{ATTEMPTS} attempts at epoch {epoch + 1} got stuck; the last: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -15,11 +16,12 @@ import numpy as np
 
 from .checkpoint import Checkpoint, Checkpoints, LocalFolder, identity
 from .collectives import slices
-from .errors import DistributedError, RetriesExhausted, TrainingFailed, WorkerLost
+from .errors import RetriesExhausted, TrainingFailed, WorkerLost
 from .loop import Decision, EpochEnd, Event, Hooks, StepReport, TrainJob, TrainResult, rate_to_begin_with
 from .reports import Stopwatch, profile
 from .shards import Plan, ladder
 from .shuffle_tasks import GRADIENT, ROWS, WEIGHTS, Plans, joined, program_of, shard_task, tree_sum, updated
+from .spark_watch import Watch
 
 
 def partition_of(key: int) -> int:
@@ -48,6 +50,9 @@ class ShuffleFit:
             TrainingFailed: a task failed for a reason of the user's; not retried.
             RetriesExhausted: jobs kept failing without progress.
         """
+        from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
+
         started = time.perf_counter()
         self._prepare()
         found, damaged = self.checkpoints.latest()
@@ -63,16 +68,16 @@ class ShuffleFit:
         self._reported = (at.epoch, at.step - 1)
         self._seed = at.seed
         failures = 0
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._release)
+            jobs = stack.enter_context(Watch(self.context, self.strategy.timeout_s))
             while True:
                 reached = (at.epoch, at.step)
                 try:
                     final = self._train(at)
                     break
-                except DistributedError:
-                    raise
-                except Exception as error:
-                    loss = self._understood(error)
+                except (Py4JError, PySparkException) as error:
+                    loss = WorkerLost(why) if (why := jobs.why()) else self._understood(error)
                     failures = failures + 1 if self._last == reached else 1
                     self.hooks.on_event(Event("worker_lost", str(loss)))
                     if failures > self.strategy.retries:
@@ -82,8 +87,6 @@ class ShuffleFit:
                     at = self.checkpoints.latest()[0] or self._start()
                     text = f"attempt {failures + 1}: going on from epoch {at.epoch + 1}, step {at.step + 1}"
                     self.hooks.on_event(Event("retrying", text, {"epoch": at.epoch, "step": at.step}))
-        finally:
-            self._release()
         if not self.checkpoints.temporary:
             self.checkpoints.commit(dataclasses.replace(final, finished=True))
         wall_s = time.perf_counter() - started

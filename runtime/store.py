@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import mmap
 import os
 import pathlib
@@ -121,7 +123,8 @@ class ShardStore:
         if self._folder is None or 0 in shape:
             return np.empty(shape, like.dtype)
         path = self._folder / f"{shard}-{len(list(self._folder.iterdir()))}.rows"
-        array = np.memmap(path, like.dtype, "w+", shape=shape)
+        _take_room(path, math.prod(shape) * like.dtype.itemsize)
+        array = np.memmap(path, like.dtype, "r+", shape=shape)
         _mapping(array).madvise(mmap.MADV_RANDOM)
         return array
 
@@ -166,6 +169,23 @@ def scratch_folder() -> str | None:
             if folder and os.path.isdir(folder):
                 return folder
     return None
+
+
+def _take_room(path: pathlib.Path, size: int) -> None:
+    """Makes a file with so many bytes of disk: a full one is an error here, not the end of the process (SIGBUS) later.
+
+    Raises:
+        OSError: there is no room; names the folder and the bytes.
+    """
+    with open(path, "wb") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+        except OSError as error:
+            text = f"{os.strerror(error.errno or errno.EIO)}: {size:,} bytes of rows in {path.parent}"
+            raise OSError(error.errno, f"{text}; free it, or raise memory_cap_bytes") from None
 
 
 def _mapping(array: np.ndarray) -> mmap.mmap:

@@ -422,6 +422,13 @@ def prepare(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
+def give_up_after(sock: socket.socket, seconds: float) -> None:
+    """Ends a TCP connection whose other end has acknowledged nothing for so long: a host or network that is gone says
+    nothing, and the system would send again for a quarter of an hour. Somebody has to send for it to be noticed."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * seconds))
+
+
 def hang_up(sock: socket.socket | None) -> None:
     """Closes a connection at once, also for a thread that waits in it."""
     if sock is None:

@@ -1,5 +1,6 @@
 """What holds for all tests, and a real Spark cluster: Master, Worker and executors are processes of their own."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -75,8 +76,13 @@ class Cluster:
 
 
 def _start(
-    folder: pathlib.Path, name: str, *arguments: str, more: dict[str, str] | None = None
+    folder: pathlib.Path,
+    name: str,
+    *arguments: str,
+    more: dict[str, str] | None = None,
+    before: tuple[str, ...] = (),
 ) -> tuple[subprocess.Popen, pathlib.Path]:
+    """A daemon of the cluster and its log. `more` is in its environment, `before` stands before the command."""
     import pyspark
 
     home = pathlib.Path(pyspark.__file__).parent
@@ -91,7 +97,12 @@ def _start(
     }
     log = folder / f"{name}.log"
     with open(log, "w") as file:
-        command = [str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{arguments[0]}", *arguments[1:]]
+        command = [
+            *before,
+            str(home / "bin" / "spark-class"),
+            f"org.apache.spark.deploy.{arguments[0]}",
+            *arguments[1:],
+        ]
         return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT), log
 
 
@@ -105,10 +116,9 @@ def _wait_for(process: subprocess.Popen, log: pathlib.Path, pattern: str) -> str
     raise TimeoutError(f"no {pattern!r} in the log:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """A standalone cluster, started once for all tests."""
-    folder = tmp_path_factory.mktemp("cluster")
+@contextlib.contextmanager
+def loopback_cluster(folder: pathlib.Path):
+    """A standalone cluster on this host."""
     processes = []
     try:
         master, log = _start(
@@ -128,6 +138,13 @@ def cluster(tmp_path_factory):
             process.terminate()
         for process in processes:
             process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A standalone cluster, started once for all tests."""
+    with loopback_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -317,13 +317,13 @@ class Exchange(Collective):
         """A peer that has done its part of this call may say that it gives up, while others are waited for."""
         farewell = peek(lane.sock)
         if farewell is not None and len(farewell) == wire.HEADER_BYTES:
-            header = wire.unpack_header(farewell)
+            header = self._header(lane.link, farewell, kind)
             if header.kind == ABORT:
                 self._told(lane.link, header.note, kind)
         lane.listening = farewell is None  # it is ahead of us, or has left after its last call: both are fine
 
     def _check_header(self, lane: Lane, kind: int) -> int:
-        header = wire.unpack_header(lane.header_in)
+        header = self._header(lane.link, lane.header_in, kind)
         if header.kind == ABORT:
             self._told(lane.link, header.note, kind)
         if (header.kind, header.sequence, header.body_bytes) != (kind, self.sequence, lane.want):
@@ -333,6 +333,20 @@ class Exchange(Collective):
                 f"{self.sequence} of {lane.want} bytes (step {self.step}): the ranks do not run the same program."
             )
         return header.note
+
+    def _header(self, link: Link, data: bytes | bytearray, kind: int) -> wire.Header:
+        """The header that a peer sent.
+
+        Raises:
+            PeerLost: bytes that are no frame: something between the two damages them, and another connection may not.
+        """
+        try:
+            return wire.unpack_header(data)
+        except WireError as error:
+            raise PeerLost(
+                f"{link.peer} is not understood by rank {self.who} in {PHASES[kind]} of step {self.step}: {error}",
+                **blame(link.peer, self.step, PHASES[kind]),
+            ) from error
 
     def _living(self, kind: int) -> None:
         if self._closed:
@@ -345,7 +359,7 @@ class Exchange(Collective):
         if lane.got >= lane.want:  # at the end of a frame: what follows may be its farewell
             try:
                 if lane.sock.recv_into(lane.header_in) == wire.HEADER_BYTES:
-                    header = wire.unpack_header(lane.header_in)
+                    header = self._header(lane.link, lane.header_in, kind)
                     if header.kind == ABORT:
                         self._told(lane.link, header.note, kind)
             except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..errors import DistributedError
+from .. import wire
 from .base import Collective, Peer
 from .exchange import Exchange
 from .links import Link, PeerListener, connect_all
@@ -79,33 +79,28 @@ def collective_of(
 
     Args:
         rank: this rank's number in the group. who: its number in the fit, if that differs.
+
+    Whatever it raises, the links are closed then.
     """
     if not links:
         return Solo(timeout_s)
-    exchange = Exchange(rank, links, timeout_s, wire_dtype, exact_from)
-    exchange.who = rank if who is None else who
-    if "shm" not in transports or topology not in ("direct", "auto"):
-        return exchange if topology == "direct" else _routed(exchange, links, topology, elements, groups)
+    exchange: Exchange | None = None
     try:
-        descriptor = open_segment(rank, links, timeout_s)
-    except DistributedError as error:
-        exchange.abort(error)
-        raise
-    if descriptor is not None:
-        shared = SharedMemory(rank, links, descriptor, timeout_s)
-        shared.who = exchange.who
-        return shared
-    return exchange if topology == "direct" else _routed(exchange, links, topology, elements, groups)
-
-
-def _routed(
-    exchange: Exchange, links: Mapping[int, Link], topology: str, elements: int, groups: Sequence[int] | None
-) -> Routed:
-    """The same group by a schedule; leaves it in good order when measuring fails."""
-    try:
-        routed = Routed(exchange.rank, links, exchange.timeout_s, topology, elements, groups)
-        routed.who = exchange.who
-        return routed
-    except DistributedError as error:
-        exchange.abort(error)
+        exchange = Exchange(rank, links, timeout_s, wire_dtype, exact_from)
+        exchange.who = rank if who is None else who
+        made = exchange
+        descriptor = None
+        if "shm" in transports and topology in ("direct", "auto"):
+            descriptor = open_segment(rank, links, timeout_s)
+        if descriptor is not None:
+            made = SharedMemory(rank, links, descriptor, timeout_s)
+        elif topology != "direct":
+            made = Routed(rank, links, timeout_s, topology, elements, groups)
+        made.who = exchange.who
+        return made
+    except BaseException as error:
+        if exchange is not None:
+            exchange.abort(error)
+        for link in links.values():  # whatever was wrong, an argument even: nobody else holds these connections
+            wire.hang_up(link.sock)
         raise

@@ -51,7 +51,12 @@ class Routed(Exchange):
         super().__init__(rank, links, timeout_s)
         self.groups = tuple(groups) if groups is not None else self._hosts(links)
         self._near = self._shared() if topology in ("two_level", "auto") else None
-        self.costs = self.measure(elements)
+        try:
+            self.costs = self.measure(elements)
+        except BaseException:
+            if self._near is not None:
+                self._near.close()
+            raise
         self.costs_s = {n: self.cost_s(n, elements) for n in NAMES}
         cheapest = min(self.costs_s, key=self.costs_s.__getitem__)
         if self.costs_s[cheapest] > SURE * self.costs_s["direct"]:

@@ -431,8 +431,9 @@ class SharedMemory(Exchange):
                 continue
             if words[place] >= value:
                 return
-            if len(data) == wire.HEADER_BYTES and wire.unpack_header(data).kind == ABORT:
-                self._told(lane.link, wire.unpack_header(data).note, kind)
+            header = self._header(lane.link, data, kind) if len(data) == wire.HEADER_BYTES else None
+            if header is not None and header.kind == ABORT:
+                self._told(lane.link, header.note, kind)
             late = words[other * LINE_WORDS + column] < value if words is self._flags else other == 0
             if not data and late:
                 self._lost(lane, kind)

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..collectives.base import Peer
-from ..errors import DistributedError
+from ..collectives.links import blame
+from ..errors import DistributedError, PeerLost
 from .messages import decode, from_bytes, to_bytes
 from .port import Port
 
@@ -135,7 +136,7 @@ class FileLink:
     def __init__(
         self, server: int, peer: Peer, rank: int, secret: bytes, generation: int, inbox: queue.Queue, timeout_s: float
     ):
-        self.server, self.peer, self._inbox, self._rank, self._secret = server, peer, inbox, rank, secret
+        self.server, self._peer, self._inbox, self._rank, self._secret = server, peer, inbox, rank, secret
         self.bytes_sent = self.bytes_received = self._counter = 0
         self._session = os.urandom(8).hex()
         root = folder_of(pathlib.Path(peer.address["folder"]), secret, generation)
@@ -150,7 +151,10 @@ class FileLink:
     def put(self, value: Any) -> None:
         self._counter += 1
         name = f"{self._rank}-{self._session}-{self._counter:012d}"
-        self.bytes_sent += write(self._box, name, value, self._secret)
+        try:
+            self.bytes_sent += write(self._box, name, value, self._secret)
+        except FileNotFoundError:
+            raise self._gone("push") from None
 
     def _read(self) -> None:
         try:
@@ -160,9 +164,16 @@ class FileLink:
                     if data is not None:
                         self.bytes_received += len(data)
                         self._inbox.put((self.server, decode(from_bytes(data))))
+        except FileNotFoundError:
+            if not self._ended.is_set():
+                self._inbox.put((self.server, self._gone("fetch")))
         except (DistributedError, OSError) as error:
             if not self._ended.is_set():
                 self._inbox.put((self.server, error))
+
+    def _gone(self, phase: str) -> PeerLost:
+        """The server removes its folders when it ends, for whatever reason: that is its loss, not an error of this rank."""
+        return PeerLost(f"{self._peer} is lost: its folder is gone.", **blame(self._peer, -1, phase))
 
     def close(self) -> None:
         self._ended.set()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from .. import wire
-from ..errors import DistributedError, WireError
+from ..errors import DistributedError, PeerLost, WireError
 from ..wire import Message
 from .effects import Push
 from .machine import Replies, SliceServer, Snapshot
@@ -58,8 +58,11 @@ class Port:
             return at(self._machine)
 
     def enter(self, worker: int, end: Answerer) -> None:
-        """Answers for `worker` go to `end` from now on."""
-        self._ends[worker] = end
+        """Answers for `worker` go to `end` from now on; a connection that it had before ends: its process may be frozen, or
+        the network between, so that nobody else would end it."""
+        old, self._ends[worker] = self._ends.get(worker), end
+        if isinstance(old, SocketEnd):
+            old.close()
 
     def handle(self, worker: int, value: Any) -> None:
         """Takes a decoded message.
@@ -119,7 +122,13 @@ class Port:
         self.enter(worker, end)
         try:
             while not self._closed:
-                message = wire.receive_message(sock, None, f"a message of rank {worker}", body_timeout_s=self.timeout_s)
+                waiting_for = f"a message of rank {worker}"
+                try:
+                    message = wire.receive_message(sock, None, waiting_for, body_timeout_s=self.timeout_s)
+                except WireError as error:  # damaged on the way: another connection may do better
+                    raise PeerLost(
+                        f"rank {worker} sent what is no message: {error}", rank=worker, phase="push"
+                    ) from error
                 self.handle(worker, decode(message, worker))
         except (wire.Closed, OSError):
             pass

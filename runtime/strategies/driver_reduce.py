@@ -32,6 +32,8 @@ class DriverReduce(Strategy):
         checkpoint: folder on any file system that Spark reaches; None: a temporary folder on the driver.
         checkpoint_every_steps: within an epoch.
         retries: failed jobs in a row, without progress, after which training ends.
+        timeout_s: seconds without the end of any task after which a job counts as stuck and is run again: longer than the
+            slowest task, the first ones read the data.
 
     Source: MLlib's GradientDescent (treeAggregate and broadcast), X. Meng et al., MLlib (2016).
     """
@@ -42,6 +44,7 @@ class DriverReduce(Strategy):
     checkpoint: str | None = None
     checkpoint_every_steps: int = dataclasses.field(default=50, kw_only=True)
     retries: int = dataclasses.field(default=4, kw_only=True)
+    timeout_s: float = dataclasses.field(default=600, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("workers", "shards"):
@@ -52,6 +55,8 @@ class DriverReduce(Strategy):
             raise ValueError(
                 f"DriverReduce: checkpoint_every_steps needs at least 1 step, got {self.checkpoint_every_steps!r}"
             )
+        if not self.timeout_s > 0:
+            raise ValueError(f"DriverReduce: timeout_s needs seconds above 0, got {self.timeout_s!r}")
 
     def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
         from ..spark_driver_reduce import DriverFit

@@ -34,6 +34,8 @@ class ShuffleAllReduce(Strategy):
         checkpoint_every_steps: within an epoch; the driver then sees the weights once, which also cuts the lineage.
         cut_lineage_every_steps: between checkpoints, where the weights stay on the executors.
         retries: failed jobs in a row, without progress, after which training ends.
+        timeout_s: seconds without the end of any task after which a job counts as stuck and is run again: longer than the
+            slowest task, the first ones read the data.
 
     Source: J. Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019), Algorithms 1 and 2.
     """
@@ -45,6 +47,7 @@ class ShuffleAllReduce(Strategy):
     checkpoint_every_steps: int = dataclasses.field(default=50, kw_only=True)
     cut_lineage_every_steps: int = dataclasses.field(default=10, kw_only=True)
     retries: int = dataclasses.field(default=4, kw_only=True)
+    timeout_s: float = dataclasses.field(default=600, kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("workers", "shards"):
@@ -54,6 +57,8 @@ class ShuffleAllReduce(Strategy):
         for name in ("checkpoint_every_steps", "cut_lineage_every_steps"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"ShuffleAllReduce: {name} needs at least 1 step, got {getattr(self, name)!r}")
+        if not self.timeout_s > 0:
+            raise ValueError(f"ShuffleAllReduce: timeout_s needs seconds above 0, got {self.timeout_s!r}")
 
     def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
         from ..spark_shuffle import ShuffleFit

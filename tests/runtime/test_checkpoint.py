@@ -62,7 +62,7 @@ def test_an_unfinished_write_is_not_seen(tmp_path):
             (self.path / f".{name}.1").mkdir(parents=True)
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match=f"checkpoint-00000001 could not be written to {tmp_path} .* disk full"):
         Checkpoints(Dies(tmp_path), FIT).commit(make())
     assert Checkpoints(LocalFolder(tmp_path), FIT).latest() == (None, [])
 

@@ -312,3 +312,11 @@ def test_a_peer_that_never_comes():
         connect(table, 0, SECRET, 1, 0.2, listener=listeners[0])
     with pytest.raises(PeerLost, match=r"rank 0 \(host h, pid 7\) takes no connection from rank 1: .*refused"):
         connect(table, 1, SECRET, 1, 0.5, listener=listeners[1])
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system cannot be told")
+def test_a_worker_gives_up_a_driver_that_acknowledges_nothing(server):
+    client = ControlClient(server.address, SECRET, 1, 0, timeout_s=10)
+    timeout = client._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    client.close()
+    assert timeout == 1000 * control_client.UNREACHABLE_S == 60_000

@@ -1,5 +1,6 @@
 """Rows in memory and in files: same rows, checked against the table."""
 
+import errno
 import os
 
 import numpy as np
@@ -96,3 +97,21 @@ def test_resident_memory_stays_near_the_cap(tmp_path):
         worst = max(worst, resident_bytes())
     store.close()
     assert worst - before < 2 * cap
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path, monkeypatch):
+    """A mapped file without room would end the process by SIGBUS when a row is written."""
+
+    def full(descriptor, offset, length):
+        assert length == 10 * 3 * 4
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    shards = shards_of((10,))
+    store = ShardStore(table_of(shards), (0,), memory_cap_bytes=1, scratch=str(tmp_path))
+    with pytest.raises(
+        OSError, match=r"No space left on device: 120 bytes of rows in .*; free it, or raise memory_cap_b"
+    ):
+        store.add(*records(shards)[0])
+    store.close()
+    assert not list(tmp_path.iterdir())

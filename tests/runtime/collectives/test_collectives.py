@@ -7,6 +7,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 from kerasoft.runtime.collectives import Solo, TreeSum, bfloat16, connect, shared, slices
 from kerasoft.runtime.errors import PeerAborted, PeerFrozen, PeerLost, WireError
@@ -195,8 +196,18 @@ def test_bfloat16_on_the_wire(group):
         assert gathered[exact_from:].tobytes() == owned[exact_from:].tobytes()
         assert exact.tobytes() == owned.tobytes()
         assert sent < 0.57 * 4 * elements
-    with pytest.raises(ValueError, match="wire_dtype should be one of .* got 'float16'"):
-        group(2, work, ("tcp",), wire_dtype="float16")
+
+
+def test_an_argument_that_is_refused_leaves_no_connection_behind(failing_group):
+    """The connections stood before the argument was looked at, and were left to the garbage collector."""
+
+    def established():
+        return {c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_ESTABLISHED}
+
+    before = established()
+    results = failing_group(2, lambda collective: None, ("tcp",), wire_dtype="float16")
+    assert all("wire_dtype should be one of" in str(r) and "got 'float16'" in str(r) for r in results)
+    assert established() <= before  # while the errors, and so their frames, are alive
 
 
 def test_bfloat16_rounds_to_nearest_even():

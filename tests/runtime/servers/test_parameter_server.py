@@ -3,16 +3,21 @@
 import dataclasses
 import http.client
 import os
+import queue
+import socket
 
 import numpy as np
 import pytest
 from kerasoft.runtime import AllReduce, ParameterServer
-from kerasoft.runtime.errors import HandshakeError, WireError
+from kerasoft.runtime.collectives import Peer
+from kerasoft.runtime.errors import HandshakeError, PeerLost, WireError
 from kerasoft.runtime.faults import Fault
 from kerasoft.runtime.servers.effects import WHOLE, Ask, Push
+from kerasoft.runtime.servers.file_store import FileLink, FileListener
 from kerasoft.runtime.servers.http_store import HttpLink, HttpListener
 from kerasoft.runtime.servers.messages import decode, from_bytes, to_bytes
-from kerasoft.runtime.servers.port import Port
+from kerasoft.runtime.servers.port import Port, SocketEnd
+from kerasoft.runtime.wire import Message
 
 from tests.runtime import cases
 from tests.runtime.cases import digest, fit_in_threads, mlp, shards
@@ -163,3 +168,30 @@ def test_messages_come_back_as_they_were_and_garbage_does_not():
 def test_errors_say_what_to_change(arguments, text):
     with pytest.raises(ValueError, match=text):
         ParameterServer(**arguments)
+
+
+def test_a_file_server_that_leaves_is_lost_and_no_error_of_the_worker(tmp_path):
+    """It removes its folders; who waits for a file there must not end the fit by a FileNotFoundError of its own."""
+    secret, inbox = bytes(32), queue.Queue()
+    listener = FileListener(str(tmp_path))
+    listener.serve(secret, 0, 1, (0,), Port())
+    link = FileLink(0, Peer(1, "b", 11, listener.address), 0, secret, 0, inbox, 5)
+    listener.close()
+    _, error = inbox.get(timeout=5)
+    assert isinstance(error, PeerLost) and error.rank == 1
+    with pytest.raises(PeerLost, match=r"rank 1 \(host b, pid 11\) is lost: its folder is gone"):
+        link.put(Message("who"))
+    link.close()
+
+
+def test_a_new_connection_of_a_worker_ends_the_old_one():
+    """The old process may be frozen or cut off: nobody else would close it."""
+    port = Port()
+    ends = [socket.socketpair() for _ in range(2)]
+    for mine, _ in ends:
+        port.enter(3, SocketEnd(mine, port))
+    (first, other), (second, _) = ends
+    assert other.recv(1) == b"" and first.fileno() == -1 and second.fileno() >= 0
+    port.close()
+    for _, theirs in ends:
+        theirs.close()
