@@ -88,7 +88,8 @@ def verdict(
     culprits = [sign.fields["culprit"] for sign in failed if sign.fields["cause"] == "peer"]
     if culprits:
         rank = max(sorted(set(culprits)), key=culprits.count)
-        said = next(sign.fields["text"] for sign in failed if sign.fields.get("culprit") == rank)
+        texts = [sign.fields["text"] for sign in failed if sign.fields.get("culprit") == rank]
+        said = min(texts, key=lambda text: ", says rank " in text)  # who saw it itself knows more
         return _lost(rank, f"is lost to the others ({said})", signs, table, witnesses)
     if failed:
         f = failed[0].fields
