@@ -61,7 +61,9 @@ def test_without_a_death_the_accused_is_blamed():
 def test_who_saw_it_itself_is_quoted():
     told = failed(2, PeerFrozen("rank 1 died, says rank 0, while rank 2 was in all_gather", rank=1, phase="all_gather"))
     saw = failed(0, PeerFrozen("rank 1 is not understood by rank 0", rank=1, phase="all_gather"))
-    assert "is lost to the others (rank 1 is not understood by rank 0) in epoch 2" in str(verdict([told, saw], TABLE, None))
+    assert "is lost to the others (rank 1 is not understood by rank 0) in epoch 2" in str(
+        verdict([told, saw], TABLE, None)
+    )
 
 
 def test_a_full_disk_is_worth_another_attempt():
