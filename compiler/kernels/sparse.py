@@ -1,7 +1,7 @@
 """Sparse rows times a matrix: float32, int32 columns. See compiler/kernels/cpp/sparse_product.cpp.
 
-Shipped rule: always; XLA writes the rows that it looks up, which takes up to ten times as long
-(docs/design/0011-choosing-by-measuring.md).
+Shipped rule: from 16 columns on, where XLA, which writes the rows that it looks up, takes 5 to 20 times as long; below, XLA
+takes half the time (docs/design/0011-choosing-by-measuring.md).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .lookups import NARROWEST
 from .lowerings import example_of, lowering
 
 
@@ -31,7 +32,11 @@ def _example(types: Sequence[Any], attrs: Mapping[str, Any]) -> Sequence[np.ndar
     return [random.integers(0, table.shape[0], ids.shape).astype(ids.dtype), *floats]
 
 
-@lowering("sparse_dot", "native", fits=fits, needs="native")
+def _wide(types: Sequence[Any], attrs: Mapping[str, Any], threads: int) -> bool:
+    return types[2].shape[1] >= NARROWEST
+
+
+@lowering("sparse_dot", "native", fits=fits, needs="native", prefer=_wide)
 def sparse_dot(ids: Any, values: Any, table: Any) -> Any:
     like = jax.ShapeDtypeStruct((ids.shape[0], table.shape[1]), np.float32)
     return jax.ffi.ffi_call("kerasoft.sparse_product", like)(*map(jnp.asarray, (ids, values, table)))
