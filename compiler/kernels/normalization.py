@@ -46,7 +46,7 @@ def _fits_onednn(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:
 _ONEDNN: dict[str, Any] = {"fits": _fits_onednn, "needs": "onednn", "prefer": lambda types, attrs, threads: False}
 
 
-def _onednn(name: str, x: Any, *rest: Any, epsilon: float) -> list[Any]:
+def _onednn(name: str, x: Any, *rest: Any, epsilon: float) -> Sequence[Any]:
     made = [jax.ShapeDtypeStruct(shape, np.float32) for shape in (x.shape, x.shape[-1:], x.shape[-1:])]
     call = jax.ffi.ffi_call(f"kerasoft.onednn_{name}", made)
     return call(*map(jnp.asarray, (x, *rest)), epsilon=np.float32(epsilon))
