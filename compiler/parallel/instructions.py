@@ -42,6 +42,15 @@ class Number:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cut:
+    """Each of `values` becomes the elements [start, stop) of the vector `of`: weights, as views."""
+
+    of: str
+    values: tuple[str, ...]
+    bounds: tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Sum:
     """Each of `values` becomes its sum over the ranks along `axis` ("model" or "data"), all of them in one exchange."""
 
@@ -104,9 +113,9 @@ class Drop:
     names: tuple[str, ...]
 
 
-Instruction = Compute | Number | Sum | Gather | Send | Receive | GatherParams | ScatterGrads | Drop
+Instruction = Compute | Cut | Number | Sum | Gather | Send | Receive | GatherParams | ScatterGrads | Drop
 _KINDS = {
-    kind.__name__: kind for kind in (Compute, Number, Sum, Gather, Send, Receive, GatherParams, ScatterGrads, Drop)
+    kind.__name__: kind for kind in (Compute, Cut, Number, Sum, Gather, Send, Receive, GatherParams, ScatterGrads, Drop)
 }
 
 
@@ -136,6 +145,8 @@ def from_json(value: Mapping[str, Any], codes: Sequence[bytes]) -> Instruction:
                 fields[name] = tuple(map(str, fields[name]))
         if "types" in fields:
             fields["types"] = tuple(map(_type, fields["types"]))
+        if "bounds" in fields:
+            fields["bounds"] = tuple((int(start), int(stop)) for start, stop in fields["bounds"])
         return kind(**fields)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ProgramError(f"an instruction of the local program is damaged: {error!r}") from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..costs import bound_type
 from ..errors import ProgramError
@@ -17,7 +17,7 @@ from ..kernels.choice import Chooser
 from ..layout import Layout
 from ..lower import evaluate
 from ..packing import flat, join, slice_of, unknown_sizes
-from .instructions import Compute, Types
+from .instructions import Compute, Cut, Types
 
 LEAVES = frozenset(("input", "param", "constant"))
 
@@ -42,7 +42,6 @@ class Lowering:
         layout: Layout,
         sizes: Mapping[str, Dim],
         homes: Mapping[str, tuple[str, int]] | None = None,
-        lengths: Mapping[str, int] | None = None,
     ):
         missing = sorted(unknown_sizes(graph) - set(sizes))
         if missing:
@@ -54,11 +53,9 @@ class Lowering:
         self.order = graph.nodes
         self.index = {n: i for i, n in enumerate(self.order)}
         self.chooser = Chooser(graph, sizes)
-        self.vectors = dict(lengths or {}) | {"params": layout.P, "state": layout.S}
         self.homes = {e.name: ("params", e.offset) for e in layout.params}
         self.homes |= {e.name: ("state", e.offset - layout.P) for e in layout.states}
         self.homes |= dict(homes or {})
-        self.count = 0
 
     def names(self, n: Node) -> tuple[str, ...]:
         """Of the values of a node in the environment; several if its type is a tuple."""
@@ -89,19 +86,23 @@ class Lowering:
         """
         known = {n for n in given}
         nodes = self._between([*wanted, *needs], known)
+        given = sorted(given, key=self.index.__getitem__)
         leaves = [n for n in nodes if n.op.name in ("input", "param")]
-        arguments: dict[str, tuple[tuple[int, ...], str]] = {}
+        arguments: dict[
+            str, tuple[tuple[int, ...], str]
+        ] = {}  # in the order of nodes, so that alike layers share their code
         for n in leaves:
             if n.op.name == "input":
                 arguments[n.attrs["name"]] = self.types(n)[0]
+            elif self._home(n)[0] == "state":
+                arguments["state"] = ((self.layout.S,), "float32")
             else:
-                home = self._home(n)[0]
-                arguments[home] = ((self.vectors[home],), "float32")
+                arguments[weight_name(n)] = ((math.prod(n.shape),), "float32")
         for name, type_ in extra:
             arguments[name] = type_
         for n in given:
             arguments |= dict(zip(self.names(n), self.types(n)))
-        reads = tuple(sorted(arguments))
+        reads = tuple(arguments)
         writes: list[str] = [name for n in wanted for name in self.names(n)]
 
         def function(*arrays):
@@ -120,10 +121,19 @@ class Lowering:
 
         names: list[str] = []
         avals = [jax.ShapeDtypeStruct(*arguments[name]) for name in reads]
-        self.count += 1
-        blob = export(f"{self.kind}_{self.count - 1}", function, avals)
+        blob = export(self.kind, function, avals)
         types = tuple((tuple(int(d) for d in shape), dtype) for shape, dtype in (arguments[name] for name in reads))
         return Compute(reads, types, (*writes, *names), Exported.of(blob, self.chooser.options))
+
+    def weights(self, of: str = "params") -> Cut:
+        """The instruction that makes arguments of the weights in the vector `of`."""
+        sizes = {n.attrs["name"]: math.prod(n.shape) for n in self.order if n.op.name == "param"}
+        found = {
+            f"weight/{name}": (start, start + sizes[name])
+            for name, (home, start) in self.homes.items()
+            if home == of and name in sizes
+        }
+        return Cut(of, tuple(found), tuple(found.values()))
 
     def _home(self, n: Node) -> tuple[str, int]:
         name = n.attrs["name"]
@@ -133,7 +143,9 @@ class Lowering:
 
     def _param(self, n: Node, named: Mapping[str, Any]) -> Any:
         home, start = self._home(n)
-        return slice_of(named[home], n.shape, start).astype(n.dtype)
+        if home == "state":
+            return slice_of(named[home], n.shape, start).astype(n.dtype)
+        return named[weight_name(n)].reshape(n.shape).astype(n.dtype)
 
     def _between(self, wanted: Sequence[Node], known: set[Node]) -> list[Node]:
         need: set[Node] = set()
@@ -165,6 +177,6 @@ def vector_of(
     return join(parts) if parts else jnp.zeros(0, jnp.float32)
 
 
-def static_elements(types: Types) -> int:
-    """Bytes of values of these types."""
-    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in types)
+def weight_name(n: Node) -> str:
+    """Of the argument that holds a weight."""
+    return f"weight/{n.attrs['name']}"

@@ -117,7 +117,7 @@ class _Exchange(Pieces):
         piece = (phase, stage)
         taken = [(source, list(m)) for (p, source, to), m in self.messages.items() if p == phase and to == stage]
         sent = [(to, list(m)) for (p, source, to), m in self.messages.items() if p == phase and source == stage]
-        made: list[Instruction] = []
+        made: list[Instruction] = [lowering.weights()] if phase == "forward" else []
         for source, nodes in sorted(taken, key=lambda m: m[0], reverse=phase == "backward"):
             nodes.sort(key=self._index.__getitem__)
             types = tuple(t for n in nodes for t in lowering.types(n))

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ProgramError, ShapeError
 from .instructions import (
     Compute,
+    Cut,
     Drop,
     Gather,
     GatherParams,
@@ -63,6 +64,10 @@ def run(phase: Sequence[Instruction], environment: dict[str, Any], links: Links)
     for instruction in phase:
         if isinstance(instruction, Compute):
             _compute(instruction, environment)
+        elif isinstance(instruction, Cut):
+            vector = np.asarray(environment[instruction.of])
+            for name, (start, stop) in zip(instruction.values, instruction.bounds, strict=True):
+                environment[name] = vector[start:stop]
         elif isinstance(instruction, Number):
             environment[instruction.name] = np.int32(instruction.value)
         elif isinstance(instruction, Sum):

@@ -179,8 +179,7 @@ class Slices(Segmented):
             for e in g.entries:
                 homes[e.name] = (f"params/{k}", offset)
                 offset += e.size
-        sizes = {f"params/{k}": g.size for k, g in enumerate(self.groups)}
-        lowering = Lowering(graph, kind, self.layouts[0], {**lengths, "b": rows}, homes, sizes)
+        lowering = Lowering(graph, kind, self.layouts[0], {**lengths, "b": rows}, homes)
         instructions, results = _Rounds(graph, self, forward, backward, kind).instructions(lowering)
         call = LocalCall(kind, rows, {"whole": instructions}, results)
         return [call] * self.coordinates, set(lowering.chooser.needs)
@@ -216,10 +215,12 @@ class _Rounds(Pieces):
             for group in sorted(self.read[piece] - here):
                 g = self.cut.groups[group]
                 made.append(GatherParams(group, g.start, g.start + g.slice_size, g.size))
+                made.append(lowering.weights(f"params/{group}"))
             here |= self.read[piece]
             made += self._computed(piece, lowering)
             following = self.read[order[k + 1]] if k + 1 < len(order) else set()
-            gone = [f"params/{group}" for group in sorted(here - following)]
+            vectors = [f"params/{group}" for group in sorted(here - following)]
+            gone = [*vectors, *(name for of in vectors for name in lowering.weights(of).values)]
             here &= following
             gone += sorted(name for name, end in ends.items() if end == k)
             if gone:

@@ -74,7 +74,7 @@ class Tensors(Parted):
         lowering = Lowering(self.local(kind), kind, self.layouts[0], {**lengths, "b": rows})
         instructions, results = _levels(lowering)
         calls = [
-            LocalCall(kind, rows, {"whole": (Number(COORDINATE, i), *instructions)}, results)
+            LocalCall(kind, rows, {"whole": (Number(COORDINATE, i), lowering.weights(), *instructions)}, results)
             for i in range(self.coordinates)
         ]
         return calls, set(lowering.chooser.needs)
@@ -162,7 +162,7 @@ def _read(wanted: Sequence[Node], level: Mapping[Node, int], cuts: Mapping[Node,
 def _compute(lowering: Lowering, given: list[Node], carried: list[Node], summed: list[Node], is_last: bool) -> Compute:
     graph, layout, kind = lowering.graph, lowering.layout, lowering.kind
     outputs = dict(zip(graph.output_names, graph.outputs))
-    wanted = [n for n in carried if n not in given]
+    wanted = sorted((n for n in carried if n not in given), key=lowering.index.__getitem__)
     if not is_last:
 
         def to_exchange(values: Mapping[Node, Any], _: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kerasoft.compiler.parallel import Mesh, ParallelError, partition
+from kerasoft.compiler.parallel import Compute, Mesh, ParallelError, partition
 from kerasoft.compiler.parallel.shardings import spec_of
 from kerasoft.compiler.parallel.tensors import collectives
 
@@ -47,6 +47,8 @@ def test_a_transformer_sums_twice_forward_and_twice_backward_in_each_block():
     programs = partition(source, Mesh(model=2), rows=16).export(train_rows=(16,), predict_rows=(16,))
     assert collectives(programs[0].train(16)) == (3 * 2 + 3 * 2, 0)
     assert collectives(programs[0].predict(16)) == (3 * 2, 0)
+    codes = [i.exported.digest for i in programs[0].predict(16).phases["whole"] if isinstance(i, Compute)]
+    assert (len(codes), len(set(codes))) == (7, 4)  # alike blocks are compiled once
     found = axes(plan)
     assert {found[f"attention0/{name}/kernel"] for name in ("query", "key", "value")} == {"axis 1"}  # heads
     assert found["attention0/attention_output/kernel"] == "axis 0"
