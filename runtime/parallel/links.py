@@ -12,6 +12,7 @@ from ..collectives import ALIGNMENT, Collective
 from ..reports import Stopwatch
 from .groups import Groups
 
+PIECE = 1 << 18  # elements of a rank in one exchange: what a group of ranks keeps as buffers does not grow with a model
 MICROBATCHES, MESSAGES = 1 << 16, 1 << 16  # of a step; of a microbatch from one rank to another
 
 
@@ -67,15 +68,30 @@ class MicrobatchLinks:
         self._all.watch.lap("compute")
         group = self._all.group(axis)
         data = mine.reshape(-1).view(np.uint8)
-        unit = 4 * ALIGNMENT
-        padded = np.zeros(-(-max(data.size, 1) // unit) * unit, np.uint8)
-        padded[: data.size] = data
-        words = padded.view(np.float32)
-        vector = group.all_gather(words, words.size * group.world_size, exact=True).vector
-        rows = np.ascontiguousarray(vector).view(np.uint8).reshape(group.world_size, -1)[:, : data.size]
-        found = np.ascontiguousarray(rows).view(mine.dtype).reshape(group.world_size, *mine.shape)
+        words = _padded(data, 4 * ALIGNMENT).view(np.float32)
+        every = np.empty((group.world_size, words.size), np.float32)
+        for start in range(0, words.size, PIECE):
+            piece = words[start : start + PIECE]
+            found = group.all_gather(piece, piece.size * group.world_size, exact=True).vector
+            every[:, start : start + PIECE] = found.reshape(group.world_size, piece.size)
+        rows = every.view(np.uint8)[:, : data.size]
         self._all.charge()
-        return found
+        return np.ascontiguousarray(rows).view(mine.dtype).reshape(group.world_size, *mine.shape)
+
+    def scatter(self, axis: str, vector: Any) -> np.ndarray:
+        """This rank's slice of the sum over the ranks: float32[n / ranks] of float32[n]."""
+        self._all.watch.lap("compute")
+        group = self._all.group(axis)
+        rows = np.ascontiguousarray(vector, np.float32).reshape(group.world_size, -1)
+        size = rows.shape[1]
+        own = np.empty(size, np.float32)
+        for start in range(0, size, PIECE):
+            stop = min(start + PIECE, size)
+            piece = np.zeros((group.world_size, -(-(stop - start) // ALIGNMENT) * ALIGNMENT), np.float32)
+            piece[:, : stop - start] = rows[:, start:stop]
+            own[start:stop] = group.reduce_scatter(piece.reshape(-1))[: stop - start]
+        self._all.charge()
+        return own
 
     def send(self, to: int, arrays: Sequence[Any]) -> None:
         """Sets arrays on their way to part `to`; they must not change any more."""
@@ -93,3 +109,13 @@ class MicrobatchLinks:
         arrays = self._all.groups.channels.receive(source, number, types)
         self._all.charge()
         return arrays
+
+
+def _padded(data: np.ndarray, unit: int) -> np.ndarray:
+    """uint8[n], filled up with zeros to at least one multiple of `unit`."""
+    size = -(-max(data.size, 1) // unit) * unit
+    if size == data.size:
+        return data
+    padded = np.zeros(size, np.uint8)
+    padded[: data.size] = data
+    return padded

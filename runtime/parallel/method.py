@@ -19,7 +19,7 @@ class Cut(Method):
     """The model is cut into `grid.parts` parts, each held by one rank of every replica.
 
     Args:
-        grid: who holds what.
+        grid: who holds what; "zero": every rank a part, and rows of its own.
         kind: "model" (every layer is split), "pipeline" (stages of layers) or "zero" (layers' parameters come when needed).
         microbatches: of each call, one after another through a pipeline.
         schedule: a key of `schedule.SCHEDULES`.
@@ -34,7 +34,7 @@ class Cut(Method):
 
     @property
     def sharers(self) -> int:
-        return self.grid.parts
+        return 1 if self.kind == "zero" else self.grid.parts
 
     def sizes(self, rows: tuple[int, ...]) -> tuple[int, ...]:
         """Multiples of the microbatches."""

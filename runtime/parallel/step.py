@@ -25,16 +25,21 @@ class PartStep(DistributedStep):
        ranks with the same part (`DistributedStep`).
     3. Among the parts rank 0's note is told; in pipelines states and sums, to which each part gave what it computes, are
        added up with it.
+
+    With "zero" each rank is a part, and computes all layers on rows of its own: what a call gives is its own slices of the
+    gradients, already summed over ranks; states and sums are added up as in pipelines. Every rank makes one call a step, of
+    padding if it has no rows.
     """
 
     def __init__(self, method: Cut, settings: Settings, rank: int, program: Any, watch: Stopwatch):
         self.method = method
         self.replica, self.place = method.grid.place(rank)
-        k = method.microbatches
+        k, bounds = method.microbatches, settings.bounds()
+        self._own_rows = method.kind == "zero"
         super().__init__(
             program,
             self.replica,
-            settings.bounds(),
+            (0, bounds[-1]) if self._own_rows else bounds,
             [n // k for n in settings.train_sizes],
             [n // k for n in settings.test_sizes],
             settings.deterministic,
@@ -43,7 +48,10 @@ class PartStep(DistributedStep):
         self._sizes = {"train": settings.train_sizes, "test": settings.test_sizes}
         self._feeds: dict[str, Feed | None] = {}
         self._compiled = {"train": self.calls, "test": self.test_calls}
-        self._meet = {k: any(sums_over_replicas(c) for c in calls.values()) for k, calls in self._compiled.items()}
+        self._meet = {
+            kind: self._own_rows or any(sums_over_replicas(c) for c in calls.values())
+            for kind, calls in self._compiled.items()
+        }
         self.groups: Groups
 
     def warm_up(self, feed: Feed | None, test_feed: Feed | None) -> None:
@@ -78,6 +86,8 @@ class PartStep(DistributedStep):
 
     def test(self, step: Step) -> list[tuple[Call, np.ndarray]]:
         found = [(call, np.array(v)) for call, v in self._called("test", step, None)]
+        if self._own_rows:
+            return found
         if self._adds and found:
             total = self._over_parts(np.concatenate([v for _, v in found]))
             found = list(zip((call for call, _ in found), np.split(total, len(found)), strict=True))
@@ -105,8 +115,8 @@ class PartStep(DistributedStep):
 
     @property
     def _adds(self) -> bool:
-        """Whether each part gives what it computes of states and sums, and zeros for the rest."""
-        return self.method.kind == "pipeline" and self.method.grid.parts > 1
+        """Whether each part gives its share of states and sums."""
+        return self.method.kind in ("pipeline", "zero") and self.method.grid.parts > 1
 
     def _tell(self, sums: np.ndarray, note: int) -> tuple[np.ndarray, int]:
         """The sums of all parts, and the first part's note; makes the states whole."""

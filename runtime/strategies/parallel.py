@@ -95,7 +95,7 @@ class Parallel(LongLived):
 
     @property
     def grid(self) -> Grid:
-        return Grid(self.data, self.model * self.pipeline)
+        return Grid(1, self.data) if self.zero else Grid(self.data, self.model * self.pipeline)
 
     @property
     def limits(self) -> tuple[int, int | None]:
@@ -104,7 +104,7 @@ class Parallel(LongLived):
     @property
     def ranks_without_rows(self) -> int:
         """The parts of a replica count as one where rows are concerned."""
-        return self.grid.world_size - self.data
+        return self.limits[0] - self.data
 
     @property
     def kind(self) -> str:
@@ -112,7 +112,7 @@ class Parallel(LongLived):
 
     def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> Method:
         flags, who = job.source.flags, "Parallel"
-        if flags.update_mode == "replicated" and (self.grid.parts > 1 or self.zero):
+        if flags.update_mode == "replicated" and self.grid.parts > 1:
             raise ValueError(
                 f"{who}: this optimizer's update needs all weights at once (Muon, Adafactor, constraints, a step of one's "
                 "own), which no worker has. Take another optimizer, or AllReduce."
@@ -123,6 +123,11 @@ class Parallel(LongLived):
                 f"{who}: the model mixes the rows of a batch, which microbatches={count} would tear apart. "
                 "Give microbatches=1, or model= instead of pipeline=."
             )
+        if self.zero and (flags.couples_rows or flags.exact_rows or self.deterministic):
+            raise ValueError(
+                f"{who}: with zero=3 every worker makes one call a step, which deterministic=True and layers that mix the rows "
+                "of a batch (BatchNormalization) do not allow. Give model= or pipeline=."
+            )
         return Cut(self.grid, self.kind, count, self.schedule, flags.couples_rows)
 
     def prepare(self, job: TrainJob, settings: Settings, lengths: Mapping[str, int]) -> Prepared:
@@ -132,7 +137,7 @@ class Parallel(LongLived):
 
         k = settings.method.microbatches
         train, test = (tuple(n // k for n in sizes) for sizes in (settings.train_sizes, settings.test_sizes))
-        mesh = Mesh(model=self.model, pipeline=self.pipeline, zero=self.zero)
+        mesh = Mesh(model=self.model, pipeline=self.pipeline, zero=self.zero, slices=self.data if self.zero else 1)
         plan = partition(job.source, mesh, job.placement, max(train, default=1), lengths)
         programs = tuple(p.to_bytes() for p in plan.export(train, test, (), lengths))
         remark = plan.describe()
@@ -161,7 +166,7 @@ class Parallel(LongLived):
 
     def check_memory(self, report: Any, params: int, vector: int, slots: int, data_bytes: int, step_bytes: int) -> None:
         """A part's share of the weights and of the step; all parts of a replica hold its rows."""
-        parts = self.data if self.zero else self.grid.parts
+        parts, sharers = self.grid.parts, 1 if self.zero else self.grid.parts
         super().check_memory(
-            report, params // parts, vector // parts, slots, data_bytes * self.grid.parts, step_bytes // parts
+            report, params // parts, vector // parts, slots, data_bytes * sharers, step_bytes // sharers
         )

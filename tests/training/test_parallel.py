@@ -71,10 +71,11 @@ def distributed(context, x, y, cuts=(0, 13, 13, 40, 61)):
 
 OPTIONS = dict(batch_size=16, epochs=2, verbose=0, seed=5, shuffle=False)
 CASES = [
-    (mlp, Parallel(pipeline=2)),
+    (mlp, Parallel(data=2, zero=3)),
     (transformer, Parallel(pipeline=2, data=2, microbatches=2)),
-    (ncf, Parallel(pipeline=2)),
+    (ncf, Parallel(model=2)),
 ]
+SCORED = [(mlp, Parallel(pipeline=2)), (transformer, Parallel(model=2, data=2))]
 
 
 @pytest.mark.parametrize("make, strategy", CASES, ids=lambda c: getattr(c, "__name__", ""))
@@ -89,7 +90,7 @@ def test_a_cut_model_is_trained_as_a_whole_one(context, make, strategy):
         np.testing.assert_allclose(values, cut.history[name], rtol=1e-4)
 
 
-@pytest.mark.parametrize("make, strategy", CASES, ids=lambda c: getattr(c, "__name__", ""))
+@pytest.mark.parametrize("make, strategy", SCORED, ids=lambda c: getattr(c, "__name__", ""))
 def test_a_cut_model_scores_as_a_whole_one(context, make, strategy):
     """Every row once, in its partition and its order; blocks larger and smaller than a call, an empty partition."""
     x, y = rows(make)
@@ -141,3 +142,5 @@ def test_scoring_says_what_it_cannot_do(context):
         model.evaluate(data, strategy=AllReduce(2))
     with pytest.raises(ValueError, match="needs an RDD or a Spark DataFrame as x, got ndarray"):
         model.predict(x, strategy=Parallel(pipeline=2))
+    with pytest.raises(ValueError, match="zero=3\\) scores nothing"):
+        model.evaluate(data, strategy=Parallel(data=2, zero=3))

@@ -18,6 +18,7 @@ CUTS = {
     "pipeline, two replicas": dict(pipeline=2, data=2, microbatches=2),
     "split layers": dict(model=2),
     "split layers, two replicas": dict(model=2, data=2),
+    "slices": dict(data=3, zero=3),
 }
 
 
@@ -70,7 +71,7 @@ def test_a_lost_part_changes_no_bit(name, rank):
 
 
 @pytest.mark.parametrize(
-    "first, then", [("pipeline", None), (None, "pipeline, two replicas"), ("gpipe", "split layers, two replicas")]
+    "first, then", [("pipeline", None), (None, "slices"), ("slices", "split layers, two replicas")]
 )
 def test_a_checkpoint_goes_on_with_another_cut(first, then, alone, tmp_path):
     strategies = [AllReduce(2) if name is None else cut(name) for name in (first, then)]
@@ -116,6 +117,8 @@ def test_what_cannot_be_cut_is_said():
         Parallel(pipeline=2, schedule="ring")
     with pytest.raises(ValueError, match="microbatches need a pipeline"):
         Parallel(model=2, microbatches=2)
+    with pytest.raises(ValueError, match="every worker makes one call a step"):
+        fit(Parallel(data=2, zero=3, deterministic=True))
     for model, text in (
         ({"update_mode": "replicated"}, "needs all weights at once"),
         ({"clip": True}, "norms over all"),
