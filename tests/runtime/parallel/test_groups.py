@@ -65,6 +65,22 @@ def test_sums_and_gathers_stay_within_a_group(transports, size):
         assert gathered.ravel().tolist() == [m for m in grid.model_group(rank) for _ in range(2)]
 
 
+@pytest.mark.parametrize("size", [1, 128, 1000])
+def test_slices_are_gathered_and_scattered_in_pieces(size, monkeypatch):
+    """Slices longer than a piece, and such as are no multiple of what collectives align to."""
+    monkeypatch.setattr("kerasoft.runtime.parallel.links.PIECE", 256)
+    whole = np.random.default_rng(0).integers(-9, 9, (3, 3 * size)).astype(np.float32)  # exact sums
+
+    def work(groups):
+        links = Links(groups, Stopwatch(), lambda: None).of(0)
+        own = links.scatter("model", whole[groups.rank])
+        return own, links.gather("model", own)
+
+    for rank, (own, gathered) in enumerate(together(Grid(1, 3), work)):
+        np.testing.assert_array_equal(own, whole.sum(0)[rank * size : (rank + 1) * size])
+        np.testing.assert_array_equal(gathered.reshape(-1), whole.sum(0))
+
+
 def test_arrays_arrive_by_number_whatever_the_order():
     """Large arrays both ways at once, taken in another order than they were sent: nobody waits for the other to read."""
     kinds = (((300, 1000), "float32"), ((7,), "bool"), ((), "int32"))
