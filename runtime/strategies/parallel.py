@@ -41,7 +41,7 @@ class Parallel(LongLived):
 
     The compiler chooses where to cut from shapes and costs; ``layer.placement = 1`` puts a layer into that stage of a
     pipeline, "split" or "replicate" say it of a layer's weights under ``model=``. Optimizers whose update needs norms of all
-    weights are refused, as are `wire_dtype` and `topology` between parts (between replicas they count).
+    weights are refused. `wire_dtype` and `topology` count between replicas; between parts float32 travels directly.
 
     A worker that dies or stays silent for `timeout_s` ends the attempt: the next one goes on from the last checkpoint and
     gives the same bits. Checkpoints hold whole vectors, so that a fit goes on with another cut, other replicas, or
@@ -87,6 +87,11 @@ class Parallel(LongLived):
             raise ValueError(
                 f"Parallel: one of model, pipeline and zero at a time, got model={self.model}, pipeline={self.pipeline}, "
                 f"zero={self.zero}"
+            )
+        if self.zero and (self.wire_dtype != "float32" or self.topology != "direct"):
+            raise ValueError(
+                "Parallel: zero=3 exchanges float32 directly; leave wire_dtype= and topology= out, got "
+                f"{self.wire_dtype!r} and {self.topology!r}"
             )
         if self.schedule not in SCHEDULES:
             raise ValueError(f"Parallel: schedule needs one of {sorted(SCHEDULES)}, got {self.schedule!r}")

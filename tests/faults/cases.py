@@ -12,6 +12,7 @@ from kerasoft.runtime import (
     Downpour,
     DriverReduce,
     LocalSGD,
+    Parallel,
     ParameterAveraging,
     ParameterServer,
     ShuffleAllReduce,
@@ -61,6 +62,10 @@ def _by_kind(kind: Any, *given: Any, **options: Any) -> Way:
     )
 
 
+def _cut(workers: int, **options: Any) -> Way:
+    return Way(lambda workers=None, **m: Parallel(**options, **m), workers=workers)
+
+
 def _server(store: str, **more: Any) -> Way:
     make = lambda folder=None, **m: ParameterServer(
         2, store=store, deterministic=True, folder=folder if store == "file" else None, **{**m, "workers": 2}
@@ -81,6 +86,9 @@ WAYS: dict[str, Way] = {
     "ParameterAveraging": _by_kind(ParameterAveraging, 2),
     "ParameterAveraging best": _by_kind(ParameterAveraging, 2, combine="best"),
     "LBFGS": _by_kind(LBFGS),
+    "Parallel pipeline": _cut(2, pipeline=2),
+    "Parallel model": _cut(4, model=2, data=2),
+    "Parallel zero": _cut(2, zero=3, data=2),
     "StaleSynchronous 0": Way(lambda **m: StaleSynchronous(0, deterministic=True, **m), alone=EXACT),
     "StaleSynchronous 2": Way(lambda **m: StaleSynchronous(2, **m), CONVERGES),
     "Downpour": Way(lambda **m: Downpour(2, 2, **m), CONVERGES),
@@ -196,6 +204,12 @@ CASES: list[Case] = [
     *_of("ParameterAveraging best", ("worker", "validation", "kill"), ("worker", "all-gather", "freeze"), says="rank"),
     *_of("LBFGS", ("worker", "compute", "kill"), ("worker", "all-gather", "freeze"), ("executor", "validation", "kill executor"),
          says="rank"),
+    # cut models
+    *_of("Parallel pipeline", ("worker", "compute", "kill"), ("worker", "checkpoint", "kill"), ("worker", "validation", "kill"),
+         ("worker", "compute", "freeze"), ("executor", "compute", "kill executor"), says="rank 1"),
+    *_of("Parallel model", ("worker", "compute", "kill"), ("worker", "reduce-scatter", "kill"), ("worker", "compute", "freeze"),
+         says="rank 1"),
+    *_of("Parallel zero", ("worker", "compute", "kill"), ("worker", "checkpoint", "kill"), says="rank 1"),
     # servers
     *_of("StaleSynchronous 0", ("worker", "compute", "kill"), ("worker", "reduce-scatter", "kill"), ("server", "serve", "freeze"),
          ("link", "reduce-scatter", "half-open"), ("worker", "validation", "kill"), says="rank 1"),

@@ -24,7 +24,7 @@ def test_the_table_is_large_and_names_every_strategy():
         for name, way in WAYS.items()
         if name not in ("ParameterContext", "ParameterServer file")
     }
-    assert kinds >= set(runtime.__all__) - {"ParameterContext", "Strategy", "Threshold", "TopK", "TwoBit", "Parallel"}
+    assert kinds >= set(runtime.__all__) - {"ParameterContext", "Strategy", "Threshold", "TopK", "TwoBit"}
     assert set(SAMPLE) <= set(BY_NAME)
     for case in CASES:
         if case.who != "driver" and case.how not in ("slow link",) and not WAYS[case.way].stateless:

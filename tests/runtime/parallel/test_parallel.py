@@ -113,6 +113,8 @@ def test_what_cannot_be_cut_is_said():
         Parallel(workers=4, model=2)
     with pytest.raises(ValueError, match="zero needs 3 .* or 0, got 2"):
         Parallel(data=2, zero=2)
+    with pytest.raises(ValueError, match="zero=3 exchanges float32 directly"):
+        Parallel(data=2, zero=3, topology="ring")
     with pytest.raises(ValueError, match="schedule needs one of \\['1f1b', 'gpipe'\\], got 'ring'"):
         Parallel(pipeline=2, schedule="ring")
     with pytest.raises(ValueError, match="microbatches need a pipeline"):
