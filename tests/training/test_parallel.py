@@ -71,11 +71,14 @@ def distributed(context, x, y, cuts=(0, 13, 13, 40, 61)):
 
 OPTIONS = dict(batch_size=16, epochs=2, verbose=0, seed=5, shuffle=False)
 CASES = [
-    (mlp, Parallel(data=2, zero=3)),
+    pytest.param(mlp, Parallel(data=2, zero=3), marks=pytest.mark.soak),
     (transformer, Parallel(pipeline=2, data=2, microbatches=2)),
-    (ncf, Parallel(model=2)),
+    pytest.param(ncf, Parallel(model=2), marks=pytest.mark.soak),
 ]
-SCORED = [(mlp, Parallel(pipeline=2)), (transformer, Parallel(model=2, data=2))]
+SCORED = [
+    (mlp, Parallel(pipeline=2)),
+    pytest.param(transformer, Parallel(model=2, data=2), marks=pytest.mark.soak),
+]
 
 
 @pytest.mark.parametrize("make, strategy", CASES, ids=lambda c: getattr(c, "__name__", ""))
@@ -109,6 +112,7 @@ def test_a_cut_model_scores_as_a_whole_one(context, make, strategy):
     assert len(scored.take(3)) == 3
 
 
+@pytest.mark.soak
 def test_a_killed_part_changes_no_bit(context):
     x, y = rows(mlp)
     data = distributed(context, x, y)

@@ -71,7 +71,12 @@ def test_a_lost_part_changes_no_bit(name, rank):
 
 
 @pytest.mark.parametrize(
-    "first, then", [("pipeline", None), (None, "slices"), ("slices", "split layers, two replicas")]
+    "first, then",
+    [
+        ("pipeline", None),
+        pytest.param(None, "slices", marks=pytest.mark.soak),
+        pytest.param("slices", "split layers, two replicas", marks=pytest.mark.soak),
+    ],
 )
 def test_a_checkpoint_goes_on_with_another_cut(first, then, alone, tmp_path):
     strategies = [AllReduce(2) if name is None else cut(name) for name in (first, then)]
