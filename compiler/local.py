@@ -208,14 +208,14 @@ class LocalStep:
         common = {"iteration": iteration, "learning_rate": after(learning_rate, gradients)}
         jobs = []
         for i, (param, gradient) in enumerate(zip(params, gradients)):
-            given = {"param": param.ravel(), "gradient": gradient.ravel(), "segment": segments[i], **common}
-            given |= {f"slot/{s.name}": v[i].ravel() for s, v in zip(self._source.slots, slots)}
+            given = {"param": _flat(param), "gradient": _flat(gradient), "segment": segments[i], **common}
+            given |= {f"slot/{s.name}": _flat(v[i]) for s, v in zip(self._source.slots, slots)}
             jobs.append((pack_update(update, self._source.slots, {"n": param.size}, chooser), given))
         outs = run_together(jobs)
         if whole:
             new_params, *new_slots = (self.pieces.cut(vector, join) for vector in outs[0])
             return new_params, tuple(new_slots)
-        shaped = [[v.reshape(p.shape) for v in out] for p, out in zip(params, outs)]
+        shaped = [[v if v.shape == p.shape else v.reshape(p.shape) for v in out] for p, out in zip(params, outs)]
         turned = [tuple(out[k] for out in shaped) for k in range(1 + len(slots))]
         return turned[0], tuple(turned[1:])
 
@@ -238,6 +238,10 @@ def _whole(choosers: Choosers, kind: str, layout: Layout, pieces: Pieces | None)
         return run(packed, {"share": jnp.float32(1), **given})
 
     return whole
+
+
+def _flat(array: Any) -> Any:
+    return array if array.ndim == 1 else array.ravel()
 
 
 def _arrays(names: Sequence[str], batch: Mapping[str, Any], given: Sequence[Any]) -> tuple:

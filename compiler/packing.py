@@ -195,7 +195,8 @@ def _readers(homes: Mapping[str, tuple[str, int]]) -> tuple[Callable, Callable]:
         if n.op.name == "input":
             return arrays[n.attrs["name"]]
         home, start = homes[n.attrs["name"]]
-        return slice_of(arrays[home], n.shape, start).astype(n.dtype)
+        array = slice_of(arrays[home], n.shape, start)
+        return array if array.dtype == n.dtype else array.astype(n.dtype)
 
     return leaf_name, value
 
@@ -319,7 +320,8 @@ def _finish_predict(layout: Layout, outs: Mapping[str, Any], arrays: Mapping[str
 def flat(value: Any, entry: Entry) -> Any:
     if value is None:
         return jnp.zeros(entry.size, jnp.float32)
-    return jnp.ravel(value).astype(jnp.float32)
+    value = value if value.ndim == 1 else jax.lax.reshape(value, (entry.size,))
+    return value if value.dtype == jnp.float32 else value.astype(jnp.float32)
 
 
 def join(parts: list[Any]) -> Any:

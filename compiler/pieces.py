@@ -75,9 +75,9 @@ class Pieces:
 
     def vector(self, pieces: Sequence[Any], join: Callable[[list], Any]) -> Any:
         """The flat vector of pieces."""
-        flat = {name: piece.ravel() for name, piece in zip(self.names, pieces)}
+        flat = {name: piece if piece.ndim == 1 else piece.ravel() for name, piece in zip(self.names, pieces)}
         homes = [(*self.home(e.name), e.size) for e in self.layout.params if e.size]
-        return join([flat[name][start : start + size] for name, start, size in homes])
+        return join([_part(flat[name], start, size) for name, start, size in homes])
 
     def flat(self, pieces: Sequence[Any]) -> np.ndarray:
         """float32[P], a new vector, read-only; XLA copies with all threads into memory that it has used before."""
@@ -96,6 +96,14 @@ class Pieces:
             homes[e.name] = (self.names[-1] if self.names else "params/0", start)
             start += e.size
         return homes
+
+
+def _part(vector: Any, start: int, size: int) -> Any:
+    if size == vector.size:
+        return vector
+    if isinstance(vector, np.ndarray):
+        return vector[start : start + size]
+    return jax.lax.slice(vector, (start,), (start + size,))  # NumPy's way takes several times as long to trace
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -188,7 +189,7 @@ class Graph:
     outputs: tuple[Node, ...]
     output_names: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def nodes(self) -> list[Node]:
         return topological(self.outputs)
 

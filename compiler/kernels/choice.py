@@ -169,11 +169,14 @@ class Choosers:
     def __init__(self, graph: Graph):
         self.graph = graph
         self._variant: str | None = None
+        self._made: dict[frozenset, Chooser] = {}
 
     def __call__(self, sizes: Mapping[str, Any]) -> Chooser:
-        made = Chooser(self.graph, sizes, self._variant)
-        self._variant = made.variant
-        return made
+        key = frozenset(sizes.items())
+        if key not in self._made:
+            self._made[key] = Chooser(self.graph, sizes, self._variant)
+        self._variant = self._made[key].variant
+        return self._made[key]
 
 
 def case_of(n: Node, sizes: Mapping[str, Any], asked: str | None = None, all_: bool = False) -> Case | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,19 @@ def spec_of(x: Sequence[int], kernel: Sequence[int], attrs: Mapping[str, Any]) -
         x, kernel: shapes (batch, *spatial, channels) and (*window, channels / groups, filters).
         attrs: strides, padding, dilation and groups of op conv.
     """
-    strides, dilation, groups = tuple(attrs["strides"]), tuple(attrs["dilation"]), attrs["groups"]
+    strides, dilation, padding = tuple(attrs["strides"]), tuple(attrs["dilation"]), attrs["padding"]
+    if not isinstance(padding, str):
+        padding = tuple(map(tuple, padding))
+    return _spec_of(tuple(x), tuple(kernel), strides, dilation, attrs["groups"], padding)
+
+
+@functools.lru_cache(maxsize=4096)
+def _spec_of(x: tuple, kernel: tuple, strides: tuple, dilation: tuple, groups: int, padding: Any) -> tuple | None:
     rank = len(strides)
     if not 1 <= rank <= 3 or min(*x[1:], *kernel) < 1:
         return None
     sizes, window = tuple(x[1:-1]), tuple(kernel[:-2])
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, window))
-    padding = attrs["padding"]
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(sizes, reach, strides, padding.upper())
     before, after = zip(*padding)

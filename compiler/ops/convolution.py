@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..errors import ShapeError
 from ..ir import Node, TensorType
-from . import shape
+from . import rules, shape
 from .registry import VJP, op
 
 
@@ -68,6 +68,7 @@ conv_op = op(
     ),
     gradient=_conv_gradient,
     check=_check,
+    result=rules.convolved,
     flops=lambda types, attrs, result: 2 * _known(result.shape) * _known(types[1].shape[:-1]),
     doc="Convolution: (b, s.., c), (k.., c/groups, f) -> (b, t.., f).",
 )
@@ -134,6 +135,7 @@ conv_fused = op(
     "conv_fused",
     lower=_fused,
     gradient=VJP,
+    result=rules.convolved,
     flops=lambda types, attrs, result: 2 * _known(result.shape) * _known(types[1].shape[:-1]),
 )
 
@@ -148,6 +150,7 @@ conv_grad_kernel_bias = op(
     "conv_grad_kernel_bias",
     lower=_grads,
     gradient=VJP,
+    result=rules.kernel_and_bias,
     flops=lambda types, attrs, result: 2 * _known(types[1].shape) * _known(result.items[0].shape[:-1]),
 )
 

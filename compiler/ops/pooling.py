@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..ir import TensorType
+from . import rules
 from .convolution import channels_back, channels_last, each, window_fits
 from .registry import VJP, op
 
@@ -40,6 +41,7 @@ max_pool_op = op(
     "max_pool",
     lower=_max_pool,
     gradient=lambda n, dy: (max_pool_grad(n.inputs[0], dy, **n.attrs),),
+    result=rules.pooled,
     doc="The largest cell of each window: (b, s.., c) -> (b, t.., c).",
 )
 

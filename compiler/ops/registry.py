@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import CompilerError, ShapeError
 from ..ir import Constant, Node, TensorType, TupleType, Type, node
-from . import trials
+from . import rules, trials
 
 REGISTRY: dict[str, Op] = {}
 VJP = object()  # gradient=VJP: JAX's own vector-Jacobian product of the lowering
@@ -39,7 +39,7 @@ class Op:
         has_effect: never removed, merged or moved (collectives, callbacks).
         home: the module that defined it.
         result: ``result(types, attrs) -> type`` where abstract evaluation cannot tell (sizes that JAX cannot reason
-            about); None means abstract evaluation.
+            about) or takes long (`rules`); None, also as what it gives, means abstract evaluation.
     """
 
     def __init__(self, name, lower, gradient, check, flops, has_effect, doc=None, result=None):
@@ -66,8 +66,9 @@ class Op:
         types = [i.type for i in inputs]
         if self.check is not None:
             self.check(types, attrs)
-        if self.result is not None:
-            return self.result(types, attrs)
+        known = self.result(types, attrs) if self.result is not None else None
+        if known is not None:
+            return known
         return _infer(self, tuple(types), _Attrs(attrs))
 
 
@@ -155,6 +156,7 @@ item_op = op(
     "item",
     lower=lambda x, *, index: x[index],
     gradient=lambda n, dy: (tuple(dy if i == n.attrs["index"] else None for i in range(len(n.inputs[0].type.items))),),
+    result=rules.element,
 )
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from ..errors import ShapeError
 from ..ir import Node, TensorType
+from . import rules
 from .registry import VJP, op
 
 
@@ -52,12 +53,14 @@ zeros_like = op(
     "zeros_like",
     lower=lambda x, *, dtype=None: jnp.zeros_like(x, dtype=dtype),
     gradient=no_gradient,
+    result=rules.as_first,
     doc="Zeros of the shape and dtype (or `dtype`) of x.",
 )
 ones_like = op(
     "ones_like",
     lower=lambda x, *, dtype=None: jnp.ones_like(x, dtype=dtype),
     gradient=no_gradient,
+    result=rules.as_first,
     doc="Ones of the shape and dtype (or `dtype`) of x.",
 )
 reshape = op(
@@ -70,12 +73,14 @@ broadcast_to = op(
     "broadcast_to",
     lower=lambda x, *, shape: jnp.broadcast_to(x, shape),
     gradient=lambda n, dy: (unbroadcast(dy, n.inputs[0]),),
+    result=rules.spread,
     doc="x repeated along new and size-1 axes to `shape`.",
 )
 sum = op(
     "sum",
     lower=lambda x, *, axis=None, keepdims=False: jnp.sum(x, axis=axis, keepdims=keepdims),
     gradient=lambda n, dy: (spread(n, dy),),
+    result=rules.reduced,
     doc="The sum over `axis` (None: all axes, int or tuple).",
 )
 
