@@ -10,6 +10,7 @@
 //
 // A tile whose result is not finite is computed again by plain sums: transforms make NaN of an infinity and spread it.
 #include <algorithm>
+#include <optional>
 
 #include "parallel.h"
 #include "product.h"
@@ -161,7 +162,7 @@ class Convolution {
                  u + t * kernel_distance() + q * depth_.each * kColumns, m + t * distance, f);
       }
     }
-    Workspace* taps = nullptr;
+    std::optional<Workspace> taps;
     for (int64_t tile = range.begin; tile < range.end; ++tile, m += kColumns) {
       const Place place = place_of(s_, M, tile);
       for (int64_t j = panel * kColumns, v = 0; v < kColumns && j < s_.f; j += LANES, v += LANES) {
@@ -174,15 +175,14 @@ class Convolution {
           for (vec one : row) bad |= not_finite(one);
         if (__builtin_expect(any(bad), 0)) {
           if (!taps) {
-            taps = new Workspace(R * R * s_.c * kColumns * sizeof(float));
+            taps.emplace(R * R * s_.c * kColumns * sizeof(float));
             taps_of(panel, taps->floats());
           }
-          sum_plainly(place, taps->floats() + v, out);
+          sum_plainly(place, j, taps->floats() + v, out);
         }
         put(place, j, out);
       }
     }
-    delete taps;
   }
 
   void put(Place at, int64_t j, vec (&out)[M][M]) const {
@@ -201,8 +201,10 @@ class Convolution {
     }
   }
 
-  // A tile's outputs by plain sums.
-  void sum_plainly(Place at, const float* taps, vec (&out)[M][M]) const {
+  // A tile's outputs by plain sums; no further than to NaN, so that a net that has diverged is not much slower.
+  void sum_plainly(Place at, int64_t j, const float* taps, vec (&out)[M][M]) const {
+    const int lanes = int(std::min<int64_t>(LANES, s_.f - j));
+    const int64_t columns = std::min<int64_t>(M, s_.ow - at.column);
     for (int r = 0; r < M; ++r) {
       for (int c = 0; c < M; ++c) out[r][c] = vec{};
       for (int tap = 0; tap < R * R; ++tap) {
@@ -214,6 +216,7 @@ class Convolution {
           for (int c = 0; c < M; ++c)
             if (left + c >= 0 && left + c < s_.w) out[r][c] += x[c * s_.c + k] * g;
         }
+        if (all_nan(out[r], columns, lanes)) break;
       }
     }
   }

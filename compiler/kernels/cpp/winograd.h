@@ -182,5 +182,16 @@ inline bool any(ivec mask) {
   return found != 0;
 }
 
+// Whether the first `lanes` lanes of all `sums` are NaN, and so will stay.
+template <size_t N>
+inline bool all_nan(const vec (&sums)[N], int64_t count, int lanes) {
+  ivec numbers{};
+  for (int64_t i = 0; i < count; ++i) numbers |= sums[i] == sums[i];
+  int32_t found[LANES], left = 0;
+  std::memcpy(found, &numbers, sizeof found);
+  for (int lane = 0; lane < lanes; ++lane) left |= found[lane];
+  return left == 0;
+}
+
 }  // namespace winograd
 }  // namespace kerasoft

@@ -157,6 +157,9 @@ class KernelGradient {
               out[tap / R][tap % R] += x_[((image * s_.h + r) * s_.w + l) * s_.c + c] * slope;
           }
         }
+        bool lost = true;  // all sums are NaN, and so they stay
+        for (auto& taps : out) lost = lost && all_nan(taps, R, lanes);
+        if (lost) return;
       }
     }
   }
