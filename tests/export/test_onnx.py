@@ -88,6 +88,30 @@ def test_ops_as_nodes_and_a_quantised_model():
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_eight_bit_integers():
+    ks.utils.set_random_seed(2)
+    x = inputs = ks.Input((9, 9, 3))
+    x = skip = ks.layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = ks.layers.Conv2D(8, 3, strides=2, padding="same")(ks.layers.ZeroPadding2D(1)(x))
+    skip = ks.layers.Conv2D(8, 1)(ks.layers.MaxPooling2D(2, padding="same")(skip)[:, :5, :5])
+    x = ks.layers.ReLU(6.0)(ks.layers.Add()([x[:, :5, :5], skip]))
+    x = ks.layers.DepthwiseConv2D(3, padding="same")(x)  # negative numbers
+    x = ks.layers.Conv2D(6, 2, dilation_rate=2)(x)
+    model = ks.Model(inputs, ks.layers.Dense(4)(ks.layers.Flatten()(x)))
+    data = np.random.default_rng(0).uniform(-1, 1, (40, 9, 9, 3)).astype("float32")
+    small, _ = ks.quantizers.post_training(model, data, accuracy_guard=None)
+    made = onnx_model(forward_of(small, None))
+    kinds = [n.op_type for n in made.graph.node]
+    assert kinds.count("ConvInteger") == 5 and kinds.count("MatMulInteger") == 1
+    read = {name for n in made.graph.node for name in n.input}
+    assert {one.name for one in made.graph.initializer} <= read, "kernels are written once"
+    (got,) = session(made.SerializeToString()).run(None, {made.graph.input[0].name: data})
+    want = small.predict(data, verbose=0)
+    off = np.abs(got - want) / np.abs(want).max()
+    # The same integers, but for sums that end half-way between two of them and round differently in the last bit.
+    assert np.mean(off < 1e-5) > 0.9 and off.max() < 0.02
+
+
 def test_sparse_rows():
     ids = ks.Input((4,), dtype="int32")
     rows = ks.layers.CategoryEncoding(9, output_mode="multi_hot", sparse=True)(ids)

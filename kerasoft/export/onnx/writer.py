@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import SerializationError
 from ..forward import Forward
-from . import elementwise, loops, normalized, structure, windows  # noqa: F401  the rules
+from . import elementwise, integers, loops, normalized, structure, windows  # noqa: F401  the rules
 from .builder import IR_VERSION, OPSET, Builder, element_type
 
 
@@ -55,14 +55,27 @@ def onnx_model(forward: Forward, name: str = "model", opset_version: int | None 
     for entry, node in zip(forward.outputs, graph.outputs, strict=True):
         b.nodes.append(onnx.helper.make_node("Identity", [b.names[node]], [entry["name"]]))
         outputs.append(_value(onnx, entry["name"], entry))
+    read = _read(b.nodes)  # of a kernel in another order only that copy is written
+    kept = [one for one in b.initializers if one.name in read]
     made = onnx.helper.make_model(
-        onnx.helper.make_graph(b.nodes, name, values, outputs, b.initializers),
+        onnx.helper.make_graph(b.nodes, name, values, outputs, kept),
         opset_imports=[onnx.helper.make_opsetid("", opset)],
         ir_version=IR_VERSION,
         producer_name="kerasoft",
     )
     onnx.checker.check_model(made)
     return made
+
+
+def _read(nodes: Any) -> set[str]:
+    """The names that nodes read, those in bodies of loops too."""
+    found: set[str] = set()
+    for node in nodes:
+        found |= set(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                found |= _read(attribute.g.node) | {output.name for output in attribute.g.output}
+    return found
 
 
 def _value(onnx: Any, name: str, entry: dict) -> Any:
