@@ -84,15 +84,16 @@ class Scorer:
             piece = {n: np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for n, a in piece.items()}
         valid = np.zeros(self.rows, np.float32)
         valid[:real] = 1
+        row_id = np.zeros(self.rows, np.uint32)
         environment = {
             **self._common,
             **piece,
             "valid": valid,
-            "row_id": np.zeros(self.rows, np.uint32),
+            "row_id": row_id,
             "rows": np.float32(max(real, 1)),
             "share": np.float32(1),
         }
-        return Job(0, Call(-1, real, self.rows, piece, valid, environment["row_id"]), real, True, environment)
+        return Job(0, Call(-1, real, self.rows, piece, valid, row_id), real, True, environment)
 
 
 def join(

@@ -140,7 +140,9 @@ class Parallel(LongLived):
 
         from ..parallel.division import PartsDivision
 
-        k = settings.method.microbatches
+        method = settings.method
+        assert isinstance(method, Cut)
+        k = method.microbatches
         train, test = (tuple(n // k for n in sizes) for sizes in (settings.train_sizes, settings.test_sizes))
         mesh = Mesh(model=self.model, pipeline=self.pipeline, zero=self.zero, slices=self.data if self.zero else 1)
         plan = partition(job.source, mesh, job.placement, max(train, default=1), lengths)
@@ -169,9 +171,26 @@ class Parallel(LongLived):
         vectors = tuple(plan.localise(i, params) for i in range(plan.coordinates))
         return Scoring(Cut(self.grid, self.kind), tuple(p.to_bytes() for p in programs), vectors, rows)
 
-    def check_memory(self, report: Any, params: int, vector: int, slots: int, data_bytes: int, step_bytes: int) -> None:
+    def check_memory(
+        self,
+        report: Any,
+        params: int,
+        vector: int,
+        slots: int,
+        data_bytes: int,
+        step_bytes: int,
+        tables: int = 0,
+        touched: int = 0,
+    ) -> None:
         """A part's share of the weights and of the step; all parts of a replica hold its rows."""
         parts, sharers = self.grid.parts, 1 if self.zero else self.grid.parts
         super().check_memory(
-            report, params // parts, vector // parts, slots, data_bytes * sharers, step_bytes // sharers
+            report,
+            params // parts,
+            vector // parts,
+            slots,
+            data_bytes * sharers,
+            step_bytes // sharers,
+            tables,
+            touched,
         )
