@@ -45,7 +45,8 @@ class LongLived(Strategy):
         deterministic: the same bits for any number of workers: each shard's part alone, summed in a fixed tree.
         checkpoint: folder on any file system that Spark reaches, from which a new driver resumes in mid-epoch. None: a
             temporary folder on the driver, for recovery from lost workers only.
-        wire_dtype: "float32", or "bfloat16": half the bytes, weights stay float32 where they are updated.
+        wire_dtype: "float32", or "bfloat16": half the bytes, weights stay float32 where they are updated. An attempt that goes on
+            from a checkpoint then begins with unrounded weights, so after a death results agree to rounding only.
         timeout_s: seconds without a sign of life or progress after which a worker counts as frozen. Longer than the
             slowest step.
         checkpoint_every_s: seconds between checkpoints within an epoch; at epochs' ends they are made anyway.
