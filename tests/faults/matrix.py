@@ -93,6 +93,8 @@ def page(found: dict[str, dict], where: str) -> str:
         "`timeout_s` was 5. The last column is what the user reads, its numbers and names left out.",
         "",
     ]
+    if missing := [str(c) for c in CASES if str(c) not in found]:
+        lines += [f"Not run yet: {'; '.join(missing)}.", ""]
     for way in WAYS:
         rows = [c for c in cases if c.way == way]
         if rows:
