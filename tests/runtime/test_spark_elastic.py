@@ -107,10 +107,12 @@ strategy = ShuffleAllReduce(workers=2, checkpoint_every_steps=3)
 result = strategy.fit(job_of(mlp(dropout=True), epochs=4), blocks(context, shards(SIZES)), None, hooks)
 tell("digest", digest(result), [e.sums[1:].tolist() for e in hooks.ends] == [IDS] * 4)
 """
+    # Its tasks are too short for Spark to want more executors, so three are the least.
+    wanted = ON_DEMAND | {f"spark.dynamicAllocation.{n}Executors": "3" for n in ("min", "initial")}
     with Nodes(tmp_path) as nodes:
         for name in "ab":
             nodes.add(name)
-        with nodes.application(body, 1, **ON_DEMAND) as told:
+        with nodes.application(body, 1, **wanted) as told:
             told.until("step 0 0")
             nodes.add("c")
             told.until(r"step \d \d 3")
