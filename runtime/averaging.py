@@ -172,14 +172,14 @@ class AveragingStep(DistributedStep):
         if self.method.combine == GRADIENTS:
             replica.gradient = gradient * np.float32(rows) + (0 if replica.gradient is None else replica.gradient)
         else:
-            replica.params, replica.slots = self._updated(
+            replica.params, replica.slots = self._alone(
                 replica.params, gradient, replica.slots, learning_rate, self.iteration
             )
 
-    def _updated(
+    def _alone(
         self, params: Any, gradient: Any, slots: tuple[Any, ...], learning_rate: float, iteration: int
     ) -> tuple[np.ndarray, tuple[Any, ...]]:
-        """One optimizer step on whole vectors."""
+        """One optimizer step on whole vectors, without the other ranks."""
         args = Arguments(
             param=params,
             gradient=gradient,
@@ -216,7 +216,7 @@ class AveragingStep(DistributedStep):
         at = self.P
         if method.combine == GRADIENTS:
             turn = (self.iteration - steps) // method.every
-            self.params, self._slots = self._updated(self.params, vector[:at], self._slots, learning_rate, turn)
+            self.params, self._slots = self._alone(self.params, vector[:at], self._slots, learning_rate, turn)
         else:
             self.params = self.params + vector[:at]
         if averaged:

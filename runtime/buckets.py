@@ -47,7 +47,8 @@ class _Total:
 
     def __init__(self, size: int, tree: TreeSum | None):
         self.size, self.tree = size, tree
-        self._following, self._sum = (tree.start if tree else 0), None
+        self._following = tree.start if tree else 0
+        self._sum: np.ndarray | None = None
 
     def add(self, shard: int, vector: np.ndarray) -> None:
         if self.tree is not None:
@@ -175,8 +176,8 @@ class BucketedStep(DistributedStep):
 
     def _bucket(self, start: int, stop: int) -> _Bucket:
         size, world = stop - start, len(self.bounds) - 1
-        shards = self.bounds[self.rank : self.rank + 2]
-        tree = TreeSum(*shards, self.bounds[-1]) if self.deterministic else None
+        first, end = self.bounds[self.rank : self.rank + 2]
+        tree = TreeSum(first, end, self.bounds[-1]) if self.deterministic else None
         return _Bucket(start, stop, _part((start, stop), self.rank, world, self.P), _Total(size, tree))
 
     def _owner(self, places: list[slice], segments: np.ndarray) -> _Owned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from ..faults import Script
@@ -106,6 +107,7 @@ class ParameterServer(LongLived):
         validation: ShardTable | None,
         world_size: int,
         faults: Script | None = None,
+        speeds: Sequence[float] | None = None,
     ) -> Settings:
         """The workers' plan, behind the servers' ranks."""
         if world_size <= self.servers:
@@ -113,7 +115,7 @@ class ParameterServer(LongLived):
                 f"ParameterServer: {self.servers} servers leave no worker among {world_size} processes; add executors, or ask "
                 "for fewer servers or for workers="
             )
-        plain = super().settings(job, table, validation, world_size - self.servers, faults)
+        plain = super().settings(job, table, validation, world_size - self.servers, faults, speeds)
         return dataclasses.replace(
             plain,
             world_size=world_size,
