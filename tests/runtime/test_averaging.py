@@ -159,7 +159,10 @@ def test_the_best_replica_has_the_lowest_validation_loss():
 def test_settings_are_checked():
     for make, text in (
         (lambda: LocalSGD(0), "LocalSGD: tau needs a whole number of at least 1 step, got 0"),
-        (lambda: LocalSGD(workers=0), "LocalSGD: workers needs a whole number of at least 1 or None, got 0"),
+        (
+            lambda: LocalSGD(workers=0),
+            "LocalSGD: workers needs a whole number of at least 1, two of them .* or None, got 0",
+        ),
         (
             lambda: ParameterAveraging(1.5),
             "ParameterAveraging: frequency needs a whole number of at least 1 batch, got",
