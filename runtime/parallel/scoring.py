@@ -51,9 +51,10 @@ class Scorer:
     def outputs(self, blocks: Iterable[Mapping[str, np.ndarray]]) -> Iterator[tuple[np.ndarray, ...]]:
         """For each block the model's outputs for its rows; () where another part gives them."""
         call = self.program.predict(self.rows)
+        speaks = self.method.kind == "pipeline" or self._place == 0  # the parts of split layers all have the outputs
         for block in blocks:
             parts = [
-                tuple(np.asarray(o)[: job.rows] for o in call.result(job.environment))
+                tuple(np.asarray(o)[: job.rows] for o in call.result(job.environment)) if speaks else ()
                 for job in self._run("predict", block)
             ]
             yield tuple(np.concatenate(p) for p in zip(*parts, strict=True))

@@ -80,7 +80,13 @@ def with_a_slow_rank(strategy, row_s=ROW_S):
 
 
 @pytest.mark.parametrize(
-    "strategy", [AllReduce(), StaleSynchronous(0), StaleSynchronous(3)], ids=lambda s: f"{type(s).__name__}"
+    "strategy",
+    [
+        AllReduce(),
+        pytest.param(StaleSynchronous(0), marks=pytest.mark.soak),
+        pytest.param(StaleSynchronous(3), marks=pytest.mark.soak),
+    ],
+    ids=lambda s: f"{type(s).__name__}",
 )
 def test_rows_leave_a_worker_that_is_always_slow(strategy):
     deterministic = getattr(strategy, "staleness", 0) == 0

@@ -101,7 +101,7 @@ soak = pytest.mark.soak
         pytest.param(lambda **k: AllReduce(double_buffering=True, **k), id="double_buffering"),
         pytest.param(lambda **k: AllReduce(compression="top_k", **k), id="compressed", marks=soak),
         pytest.param(lambda **k: AllReduce(buckets=2, **k), id="buckets", marks=soak),
-        pytest.param(lambda **k: LocalSGD(2, **k), id="local_sgd"),
+        pytest.param(lambda **k: LocalSGD(2, **k), id="local_sgd", marks=soak),
         pytest.param(lambda **k: ParameterAveraging(2, **k), id="averaging", marks=soak),
         pytest.param(lambda **k: StaleSynchronous(0, **k), id="stale_synchronous", marks=soak),
         pytest.param(lambda **k: ParameterServer(1, **k), id="servers"),

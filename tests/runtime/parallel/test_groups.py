@@ -106,7 +106,7 @@ def test_arrays_arrive_by_number_whatever_the_order():
         assert sent >= 3 * 1_200_000
 
 
-@pytest.mark.parametrize("channels", [True, False])
+@pytest.mark.parametrize("channels", [pytest.param(True, marks=pytest.mark.soak), False])
 def test_a_rank_that_leaves_is_named_in_both_groups(channels):
     def work(groups):
         if groups.rank == 2:

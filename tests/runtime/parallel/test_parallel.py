@@ -37,7 +37,7 @@ def alone():
     return fit_in_threads(MODEL, shards(SIZES, FEATURES), 1, epochs=2, validation=VALIDATION)[:2]
 
 
-@pytest.mark.parametrize("name", CUTS)
+@pytest.mark.parametrize("name", [n if n != "gpipe" else pytest.param(n, marks=pytest.mark.soak) for n in CUTS])
 def test_a_cut_model_is_trained_as_by_one_process(name, alone):
     result, hooks, _ = fit(cut(name), validation=VALIDATION)
     np.testing.assert_allclose(weights(result), weights(alone[0]), rtol=2e-5, atol=1e-6)
