@@ -42,6 +42,7 @@ class ControlClient:
         self.local_address = wire.source_address(self._sock)
         self._lock = threading.Lock()
         self._inbox: queue.Queue[Message | None] = queue.Queue()
+        self._failure: MemoryError | None = None
         self._stop = threading.Event()
         self._where = (-1, "start")
         self._end = ""
@@ -103,6 +104,7 @@ class ControlClient:
         Raises:
             WaitTimeout: it did not come within `timeout_s`; names `waiting_for`.
             DriverLost: the driver closed the connection.
+            MemoryError: the message does not fit into this process.
         """
         try:
             message = self._inbox.get(timeout=timeout_s)
@@ -110,6 +112,8 @@ class ControlClient:
             raise WaitTimeout(f"rank {self.rank} waited {timeout_s:g} s for {waiting_for}.") from None
         if message is None:
             self._inbox.put(None)
+            if self._failure is not None:
+                raise self._failure
             raise DriverLost(f"rank {self.rank} lost the driver while waiting for {waiting_for}: {self._end}")
         return message
 
@@ -150,6 +154,9 @@ class ControlClient:
         try:
             while True:
                 self._inbox.put(wire.receive_message(self._sock, None, "a message of the driver"))
+        except MemoryError as error:  # of this worker: it has to say so, while it can still send
+            self._failure = MemoryError(f"no room for a message of the driver: {error}")
+            self._inbox.put(None)
         except (wire.Closed, DistributedError, OSError, ValueError) as error:
             self._end = str(error)
             self._inbox.put(None)

@@ -151,6 +151,26 @@ def test_the_driver_dies(server):
     zero.close(), one.close()
 
 
+def test_a_message_that_does_not_fit_is_an_error_of_the_worker(server, monkeypatch):
+    """Not a silence: the driver would wait for it, and blame the connection."""
+    zero, one = joined(server)
+    receive = wire.receive_message
+
+    def small(*args, **more):
+        if threading.current_thread().name == "kerasoft-inbox":
+            raise MemoryError("Unable to allocate 192. MiB")
+        return receive(*args, **more)
+
+    monkeypatch.setattr(wire, "receive_message", small)
+    server.broadcast("start")
+    assert zero.receive(5).kind == one.receive(5).kind == "start"  # was being waited for
+    with pytest.raises(MemoryError, match="no room for a message of the driver: Unable to allocate 192"):
+        zero.receive(5)
+    zero.send("failed")  # it can still say so
+    next_of(server, "failed")
+    zero.close(), one.close()
+
+
 def test_a_new_generation_ends_the_old_one(server):
     zero, one = joined(server)
     one.send("old news")
