@@ -78,7 +78,7 @@ def read(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
     for i, (expected, sha256) in enumerate(table):
         (size,) = struct.unpack("<Q", _take(view, offset, 8, f"length of part {i}"))
         if size != expected:
-            raise ProgramError(f"part {i} of the StepProgram has {size} bytes, its header says {expected}")
+            raise ProgramError(f"the StepProgram is damaged: its part {i} has {size} bytes, its header says {expected}")
         blob = bytes(_take(view, offset + 8, size, f"part {i}"))
         if hashlib.sha256(blob).hexdigest() != sha256:
             raise ProgramError(f"part {i} of the StepProgram is damaged: its SHA-256 differs from the header's")

@@ -161,7 +161,7 @@ def test_settings_are_checked():
         (lambda: LocalSGD(0), "LocalSGD: tau needs a whole number of at least 1 step, got 0"),
         (
             lambda: LocalSGD(workers=0),
-            "LocalSGD: workers needs a whole number of at least 1, two of them .* or None, got 0",
+            r"LocalSGD: workers needs a whole number of at least 1, two of them \(fewest, most\), or None, got 0",
         ),
         (
             lambda: ParameterAveraging(1.5),

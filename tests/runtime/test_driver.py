@@ -218,7 +218,7 @@ def test_profile_adds_up():
 
 def test_settings_of_the_strategy_are_checked():
     for settings, text in (
-        ({"workers": 0}, "workers needs a whole number of at least 1, two of them .* or None, got 0"),
+        ({"workers": 0}, r"workers needs a whole number of at least 1, two of them \(fewest, most\), or None, got 0"),
         ({"shards": 1.5}, "shards needs a whole number of at least 1 or None, got 1.5"),
         ({"wire_dtype": "float16"}, "wire_dtype needs 'float32' or 'bfloat16', got 'float16'"),
         ({"timeout_s": 0}, "timeout_s needs seconds above 0, got 0"),

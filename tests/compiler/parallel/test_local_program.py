@@ -55,7 +55,7 @@ def test_what_is_no_local_program_is_refused(programs):
         StepProgram.from_bytes(programs[0].to_bytes())
     data = bytearray(programs[0].to_bytes())
     data[len(data) // 2] ^= 1
-    with pytest.raises(ProgramError, match="damaged|its header says"):
+    with pytest.raises(ProgramError, match="damaged"):
         LocalProgram.from_bytes(bytes(data))
 
 
