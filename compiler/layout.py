@@ -195,7 +195,10 @@ class StepArgs:
 
 @dataclasses.dataclass
 class UpdateArgs:
-    """Arguments of an update call over n elements: float32[n] vectors, `segment` int32[n] or None."""
+    """Arguments of an update call over n elements: float32[n] vectors, `segment` int32[n] or None.
+
+    `counted`, float32[n] or None: 0 for elements that sums over all slices take from another worker.
+    """
 
     param: Any
     gradient: Any
@@ -203,3 +206,4 @@ class UpdateArgs:
     segment: Any = None
     learning_rate: Any = None
     iteration: Any = None
+    counted: Any = None

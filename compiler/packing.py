@@ -19,7 +19,7 @@ from .pieces import Pieces
 
 CONTROL = ("valid", "row_id", "key", "rows", "share", "iteration")  # inputs of a step graph that are no batch arrays
 Range = tuple[int, int]
-UPDATE_INPUTS = ("param", "gradient", "segment", "learning_rate", "iteration")
+UPDATE_INPUTS = ("param", "gradient", "segment", "counted", "learning_rate", "iteration")
 
 
 @dataclasses.dataclass(frozen=True)

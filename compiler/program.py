@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +53,8 @@ class StepSource:
         slots: the optimiser's vectors. flags: how the runtime may cut a step.
         idle: for tables that the train graph only looks up, by name: what the optimiser's steps without gradient do.
         whole: for other weights that are looked up: why every step updates all of their rows.
+        part_update: of an update over whole vectors: ``graph(names)`` is that of a worker that holds some of the weights, each
+            whole, or a text says why there is none; None: not known.
     """
 
     layout: Layout
@@ -66,6 +68,9 @@ class StepSource:
     flags: Flags = Flags()
     idle: Mapping[str, IdleRule] = dataclasses.field(default_factory=dict, hash=False)
     whole: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    part_update: Callable[[Sequence[str]], Graph] | str | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     @functools.cached_property
     def tables(self) -> dict[str, Table]:

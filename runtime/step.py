@@ -32,6 +32,7 @@ class Arguments:
     slots: tuple[Any, ...] = ()
     segment: Any = None
     learning_rate: Any = None
+    counted: Any = None
 
 
 Finish = Callable[[float, "int | None"], tuple[np.ndarray, "tuple[int, ...] | None"]]
@@ -77,8 +78,9 @@ class DistributedStep:
         self.calls = {n: program.train(n) for n in sizes}
         self.test_calls = {n: program.test(n) for n in test_sizes}
         self.update, self.replicated = self._update_call()
-        segments = layout.segments()
-        self._segment = segments if self.replicated else np.ascontiguousarray(segments[self.part])
+        self._segment, self._counted = (
+            v if v is None or self.replicated else np.ascontiguousarray(v[self.part]) for v in self._variables()
+        )
         self._trees: dict[int, TreeSum] = {}
         self._waited_s = 0.0
         self._lengths: dict[str, list[int]] = {}
@@ -88,6 +90,10 @@ class DistributedStep:
         self._master: Any = None
         self._slots: tuple[Any, ...] = ()
         self.iteration = 0
+
+    def _variables(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """int32[P], the variable of each parameter; float32[P], whether it counts in norms, None: each does."""
+        return self.program.layout.segments(), None
 
     def _update_call(self) -> tuple[Any, bool]:
         """The update call, and whether it works on whole vectors. The same on all ranks."""
@@ -369,11 +375,15 @@ class DistributedStep:
             gradient=gradient,
             slots=slots,
             segment=segment,
+            counted=self._counted,
             learning_rate=np.float32(learning_rate),
             iteration=np.int32(iteration),
         )
         carry, out = update.run(0, args, (), None)
         for k in range(1, update.stages):
-            total = np.asarray(out) if self.replicated else self.collective.all_reduce_small(np.asarray(out))
-            carry, out = update.run(k, args, carry, total)
+            carry, out = update.run(k, args, carry, self._over_slices(np.asarray(out)))
         return np.asarray(out[0]), tuple(out[1:])
+
+    def _over_slices(self, vector: np.ndarray) -> np.ndarray:
+        """The sum of a few numbers over all that hold a part of the parameters."""
+        return vector if self.replicated else self.collective.all_reduce_small(vector)

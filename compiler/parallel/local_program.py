@@ -15,7 +15,7 @@ from ..program import Call, StepProgram
 from . import instructions
 from .instructions import Compute, Instruction
 
-FORMAT = "parallel-1"
+FORMAT = "parallel-2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,8 @@ class LocalProgram:
     Attributes:
         coordinate: which; coordinates: of how many.
         layout: params are this coordinate's parts; states and sums those of the whole model.
-        runs: for local parameters one after another, the index of their variable in the whole model's layout, and how many.
+        runs: for local parameters one after another, the index of their variable in the whole model's layout, how many, and
+            whether they count in sums over all parameters (another coordinate that holds them too may do it).
         update: as in `StepProgram`. inputs, outputs, slots, flags, lengths, kernels, tables: the same.
         train_rows, test_rows, predict_rows: numbers of rows that it was made for.
         fingerprint: SHA-256 of the bytes, in hex.
@@ -69,7 +70,7 @@ class LocalProgram:
         try:
             self.step = StepProgram.from_bytes(blobs[0])
             self.coordinate, self.coordinates = int(header["coordinate"]), int(header["coordinates"])
-            self.runs = [(int(variable), int(count)) for variable, count in header["runs"]]
+            self.runs = [(int(variable), int(count), bool(counts)) for variable, count, counts in header["runs"]]
             self._calls: dict[tuple[str, int], LocalCall] = {}
             for described in header["calls"]:
                 kind, rows = str(described["kind"]), int(described["rows"])
@@ -128,7 +129,14 @@ class LocalProgram:
 
     def segments(self) -> np.ndarray:
         """int32[P_local]: for each local parameter the index of its variable in the whole model's layout."""
-        return np.repeat(np.array([v for v, _ in self.runs], np.int32), [count for _, count in self.runs])
+        return self._by_run(np.array([variable for variable, _, _ in self.runs], np.int32))
+
+    def counted(self) -> np.ndarray:
+        """float32[P_local]: 1 for each local parameter that counts in sums over all parameters, else 0."""
+        return self._by_run(np.array([counts for _, _, counts in self.runs], np.float32))
+
+    def _by_run(self, values: np.ndarray) -> np.ndarray:
+        return np.repeat(values, [count for _, count, _ in self.runs])
 
     def reads(self, kind: str) -> tuple[str, ...]:
         """The arrays of a batch that this coordinate's calls of `kind` read."""
@@ -157,7 +165,7 @@ def write(
     step: StepProgram,
     coordinate: int,
     coordinates: int,
-    runs: Sequence[tuple[int, int]],
+    runs: Sequence[tuple[int, int, bool]],
     calls: Sequence[LocalCall],
     kernels: Sequence[str],
     lengths: Mapping[str, int],

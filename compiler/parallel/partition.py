@@ -12,6 +12,7 @@ from .plan import Plan
 from .slices import Slices
 from .stages import measured
 from .tensors import Tensors
+from .update import check_update
 
 
 def partition(
@@ -37,16 +38,7 @@ def partition(
     """
     pinned = {name: value for name, value in (placement or {}).items() if value is not None}
     sizes = {**(lengths or {}), "b": rows}
-    if source.flags.update_mode != "sliced":
-        raise ParallelError(
-            "this optimizer updates whole vectors (constraints, Muon, Adafactor, or a step of its own), which workers that "
-            "hold parts of the model cannot; use one that works element by element, such as Adam or SGD"
-        )
-    if source.update is not None and any(n.op.name == "all_reduce" for n in source.update.nodes):
-        raise ParallelError(
-            "this optimizer needs norms over all parameters (clipnorm, global_clipnorm, LAMB, LARS), which are not summed "
-            "over the parts of a model yet; use clipvalue=, or Adam or SGD without them"
-        )
+    check_update(source, mesh)
     if mesh.pipeline > 1:
         cost = measured(source, rows, lengths) if measure else None
         return Plan(source, mesh, Pipeline(source, mesh.pipeline, pinned, sizes, cost), rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..ir import Graph
 from ..layout import Layout
 from ..program import StepSource
 from .mesh import ParallelError
@@ -72,11 +73,12 @@ class Parted:
     """A cut in which each coordinate holds parts of weights.
 
     Attributes:
-        source: the whole model. parts: of each coordinate. layouts: of each.
+        source: the whole model. parts: of each coordinate. layouts, updates: of each.
     """
 
     working_bytes = 0  # besides weights, gradients and slots
     source: StepSource
+    updates: tuple[Graph | None, ...]
     parts: tuple[tuple[Part, ...], ...]
     layouts: tuple[Layout, ...]
 
@@ -86,10 +88,12 @@ class Parted:
     def globalise(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
         return globalise(self.source.layout, self.parts, vectors)
 
-    def runs(self, coordinate: int) -> list[tuple[int, int]]:
-        """Index of a variable of the whole model, and how many local elements of it follow, one after another."""
+    def runs(self, coordinate: int) -> list[tuple[int, int, bool]]:
+        """See `plan.Cut`. What several hold, the first of them counts."""
         index = {e.name: i for i, e in enumerate(self.source.layout.params)}
-        return [(index[e.name], e.size) for e in self.layouts[coordinate].params]
+        before = {(p.name, p.index) for parts in self.parts[:coordinate] for p in parts}
+        held = zip(self.parts[coordinate], self.layouts[coordinate].params, strict=True)
+        return [(index[e.name], e.size, (p.name, p.index) not in before) for p, e in held]
 
     def held(self, coordinate: int) -> list[tuple[str, int, str]]:
         """Each weight that a coordinate holds: its name, how many elements, and which part."""

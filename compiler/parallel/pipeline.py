@@ -30,6 +30,7 @@ from .parts import Part, Parted, local_layout
 from .places import Kinds
 from .segmented import Segmented
 from .stages import Cost, Line, counted, weighed
+from .update import part_update
 from .wiring import Piece, Pieces, names_of, written_by
 
 
@@ -58,6 +59,7 @@ class Pipeline(Segmented, Parted):
             for stage in range(stages)
         )
         self.layouts: tuple[Layout, ...] = tuple(local_layout(source.layout, parts) for parts in self.parts)
+        self.updates = tuple(part_update(source, [p.name for p in parts]) for parts in self.parts)
 
     def _weighed(self, kinds: Kinds, nodes: Sequence[Node], graph: Graph) -> Line:
         return weighed(kinds, nodes, graph.nodes, self.sizes, self.cost)

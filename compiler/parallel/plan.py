@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..costs import readable
+from ..ir import Graph
 from ..layout import Layout
 from ..program import StepSource
 from .local_program import LocalCall, LocalProgram, write
@@ -21,11 +22,13 @@ class Cut(Protocol):
     Attributes:
         coordinates: workers of one replica. layouts: of each.
         working_bytes: that a worker needs besides its parameters, gradients and slots.
+        updates: of each: the optimizer's step on a slice of its weights, or on all of them.
     """
 
     coordinates: int
     layouts: tuple[Layout, ...]
     working_bytes: int
+    updates: tuple[Graph | None, ...]
 
     def localise(self, coordinate: int, vector: np.ndarray) -> np.ndarray:
         """float32[P] -> float32[P_local]"""
@@ -33,8 +36,9 @@ class Cut(Protocol):
     def globalise(self, vectors: Sequence[np.ndarray]) -> np.ndarray:
         """The other way round, from all coordinates."""
 
-    def runs(self, coordinate: int) -> list[tuple[int, int]]:
-        """Index of a variable of the whole model, and how many local elements of it follow, one after another."""
+    def runs(self, coordinate: int) -> list[tuple[int, int, bool]]:
+        """For local elements one after another: the index of their variable in the whole model, how many, and whether this
+        coordinate counts them in sums over all weights (one of those that hold them does)."""
 
     def held(self, coordinate: int) -> list[tuple[str, int, str]]:
         """Each weight that a coordinate holds: its name, how many elements, and which part."""
@@ -108,7 +112,14 @@ class Plan:
         programs = []
         for i, held in enumerate(calls):
             local = dataclasses.replace(
-                self.source, layout=self.layouts[i], train=None, test=None, predict=None, idle={}, whole={}
+                self.source,
+                layout=self.layouts[i],
+                train=None,
+                test=None,
+                predict=None,
+                update=self.cut.updates[i],
+                idle={},
+                whole={},
             )
             runs = self.cut.runs(i)
             programs.append(write(local.export(), i, self.coordinates, runs, held, sorted(needs), dict(lengths or {})))

@@ -66,7 +66,7 @@ class Slices(Segmented):
         graph = source.optimised("train" if source.train is not None else "predict")
         weights = len([n for n in graph.params if n.attrs["name"] in {e.name for e in source.layout.params}])
         super().__init__(source, max(1, min(MOST, weights // 2)), {}, sizes)
-        self.coordinates = workers
+        self.coordinates, self.updates = workers, (source.update,) * workers
         groups: list[Group] = []
         start = 0
         for k in range(self.stages):
@@ -132,8 +132,8 @@ class Slices(Segmented):
                 offset += e.size
         return found
 
-    def runs(self, coordinate: int) -> list[tuple[int, int]]:
-        """As `Parted.runs`; what fills up a slice counts to the last variable."""
+    def runs(self, coordinate: int) -> list[tuple[int, int, bool]]:
+        """As `Parted.runs`; what fills up a slice, zeros, counts to the last variable."""
         index = {e.name: i for i, e in enumerate(self.source.layout.params)}
         found = []
         for g in self.groups:
@@ -141,7 +141,7 @@ class Slices(Segmented):
             own = whole[coordinate * g.slice_size : (coordinate + 1) * g.slice_size]
             own = np.concatenate([own, np.full(g.slice_size - len(own), whole[-1] if len(whole) else 0, np.int32)])
             edges = [0, *(np.flatnonzero(np.diff(own)) + 1), len(own)]
-            found += [(int(own[a]), int(b - a)) for a, b in zip(edges, edges[1:]) if b > a]
+            found += [(int(own[a]), int(b - a), True) for a, b in zip(edges, edges[1:]) if b > a]
         return found
 
     def held(self, coordinate: int) -> list[tuple[str, int, str]]:

@@ -30,6 +30,7 @@ from .parts import Part, Parted, local_layout
 from .places import CHEAP
 from .shardings import Sharding
 from .spread import COORDINATE, Spread
+from .update import counting_once
 from .weights import Weights
 
 AXES = {"part_sum": "model", "part_stack": "model", "all_reduce": "data"}
@@ -55,6 +56,10 @@ class Tensors(Parted):
             for i in range(count)
         )
         self.layouts: tuple[Layout, ...] = tuple(local_layout(source.layout, parts) for parts in self.parts)
+        update = source.update
+        if update is not None and None in axes.values():  # weights that all workers have
+            update = counting_once(update)
+        self.updates = (update,) * count
         self._spreads: dict[str, Spread] = {}
         self._optimised: dict[str, Graph] = {}
 

@@ -67,11 +67,14 @@ class Adafactor(Optimizer):
             return
         super().build(variables)
         self._rows, self._columns, self._squares = [], [], []
-        for variable in variables:
+        for index, variable in enumerate(variables):
             shape = tuple(variable.shape)
-            for kept, part in ((self._rows, shape[:-1]), (self._columns, shape[:-2] + shape[-1:])):
+            for slot, kept, part in (
+                ("rows", self._rows, shape[:-1]),
+                ("columns", self._columns, shape[:-2] + shape[-1:]),
+            ):
                 if len(shape) >= 2:
-                    kept.append(self.add_variable(part, dtype=variable.dtype, name=variable.name))
+                    kept.append(self._add(part, "zeros", variable.name, index, variable.dtype, slot))
                 else:  # never used; Keras keeps their place in files
                     kept.append(Variable(0, dtype="int32", trainable=False, name=variable.name))
                     self._variables.append(kept[-1])

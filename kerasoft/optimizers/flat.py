@@ -44,17 +44,23 @@ class FlatOptimizer:
 
     _cut: _Cut | None = None  # what `slots_to_variables` did last
 
-    def trace_update(self, layout: Any) -> tuple[Graph, str, tuple[tuple[str, float], ...]]:
+    def trace_update(
+        self, layout: Any, part: Sequence[int] | None = None
+    ) -> tuple[Graph, str, tuple[tuple[str, float], ...]]:
         """The update graph, its mode ("sliced" or "replicated") and the slots ``(name, first value)`` it keeps.
 
         Args:
             layout: `kerasoft.compiler.program.Layout` whose `params` are the variables of `build`, in order.
+            part: indices of some of them, for a worker whose vectors hold these, whole, one after another; norms of all are
+                sums over such workers. Only where `refuses_parts` gives None.
 
         Inputs and outputs are those of docs/design/0001; `segment` is an input only where needed. With a schedule the
         learning rate comes from `iteration`. `loss_scale_factor` is left out: traced steps do not scale the loss.
         """
         places = self._places(layout)
-        whole = needs_whole_variables(self, places) or bool(self._extras())
+        if part is not None:
+            places = places_of([places[i].variable for i in part])
+        whole = needs_whole_variables(self, self._places(layout)) or bool(self._extras())
         n = sum(place.size for place in places) if whole else symbol("n")
         specs = self.slot_specs(layout)
         param, gradient = (input_node(name, (n,), "float32") for name in ("param", "gradient"))
@@ -62,7 +68,10 @@ class FlatOptimizer:
         segment = input_node("segment", (n,), "int32") if self._needs_segment(places) else None
         rate, iteration = input_node("learning_rate", (), "float32"), input_node("iteration", (), "int32")
         with Scope(training=True):
-            moment = Moment(self._rate_of(rate, iteration), iteration, segment, (lambda x: x) if whole else all_reduce)
+            alone = whole and part is None
+            moment = Moment(
+                self._rate_of(rate, iteration), iteration, segment, (lambda x: x) if alone else all_reduce, whole
+            )
             extra = self._extra_places(places)
             own = {name: vector for name, vector in slots.items() if name not in {e.name for e in extra}}
             extras = {e.variable: ops.cast(e.of(slots[e.name]), e.variable.dtype) for e in extra}
@@ -73,6 +82,12 @@ class FlatOptimizer:
         names = ("param", *(f"slot/{name}" for name, _ in specs))
         graph = Graph(inputs, (state.param, *(after[name] for name, _ in specs)), names)
         return graph, "replicated" if whole else "sliced", specs
+
+    def refuses_parts(self) -> str | None:
+        """Why a worker cannot update some of the variables by itself, each of them whole; None if it can."""
+        if type(self)._flat_step is not FlatOptimizer._flat_step:
+            return f"{type(self).__name__} wraps other optimizers"
+        return f"{type(self).__name__} keeps variables that belong to no weight" if self._extras() else None
 
     def trace_idle(self, variables: Mapping[str, Any], slots: Sequence[str]) -> dict[str, IdleRule | str]:
         """For each table by name what steps without a gradient do to its rows; or why it is updated as a whole.

@@ -92,13 +92,15 @@ class Moment:
 
     Attributes:
         learning_rate: float32[]. iteration: int32[], steps (calls) made before.
-        segment: int32[n] where `needs_segment`. all_reduce: sum over the slices of the vector.
+        segment: int32[n] where `needs_segment`. all_reduce: sum over the slices of the vector, or over its parts.
+        whole_variables: whether the vector holds its variables whole, so that sums over each of them are complete.
     """
 
     learning_rate: Any
     iteration: Any
     segment: Any = None
     all_reduce: Callable[[Any], Any] = lambda x: x
+    whole_variables: bool = False
 
 
 def places_of(variables: Sequence[Any]) -> tuple[Place, ...]:
@@ -152,8 +154,8 @@ def flat_step(optimizer: Any, places: Sequence[Place], state: State, gradient: A
         moves = ops.equal(ops.mod(moment.iteration + 1, every), 0)
         collected = gradient + state.slots["gradient_accumulator"]
         gradient = ops.where(moves, collected / float(every), gradient)
-    segments = Segments(places, moment.segment, moment.all_reduce)
-    gradient = _clipped(optimizer, gradient, segments)
+    segments = Segments(places, moment.segment, (lambda x: x) if moment.whole_variables else moment.all_reduce)
+    gradient = _clipped(optimizer, gradient, segments, moment)
     state = dataclasses.replace(state, param=_decayed(optimizer, places, state.param, moment))
     if optimizer.overrides_update_step:
         state = _by_variable(optimizer, places, state, gradient, moment)
@@ -192,12 +194,12 @@ def averaged(optimizer: Any, param: Any, average: Any, steps: Any) -> tuple[Any,
     return param, average
 
 
-def _clipped(optimizer, gradient, segments):
+def _clipped(optimizer, gradient, segments, moment):
     if positive(optimizer.clipnorm):
         norms = ops.sqrt(segments.sums(ops.square(gradient)))
         return gradient * segments.spread(optimizer.clipnorm / ops.maximum(norms, optimizer.clipnorm))
     if positive(optimizer.global_clipnorm):
-        norm = ops.sqrt(segments.all_reduce(ops.sum(ops.square(gradient))))
+        norm = ops.sqrt(moment.all_reduce(ops.sum(ops.square(gradient))))
         scale = optimizer.global_clipnorm / ops.maximum(norm, optimizer.global_clipnorm)
         return gradient * (scale + (norm - norm))  # not a number where the norm is not finite
     if positive(optimizer.clipvalue):

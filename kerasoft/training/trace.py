@@ -129,11 +129,12 @@ class _Trace:
             [(name, node.shape) for name, node in sums.items()],
         )
         slots: tuple[SlotSpec, ...] = ()
-        update_mode = "sliced"
+        update_mode, part_update = "sliced", None
         idle: dict[str, Any] = {}
         whole: dict[str, str] = {}
         if TRAIN in parts:
             graphs["update"], slots, update_mode = trace_optimizer(optimizer, list(params.values()), layout)
+            part_update = trace_parts(optimizer, list(params), layout) if update_mode == "replicated" else None
             idle, whole = trace_tables(optimizer, graphs["train"], params, slots)
         flags = Flags(self.exact_rows, self.couples_rows, update_mode)
         inputs = tuple(InputSpec(leaf.name, leaf.shape, leaf.dtype) for leaf in self.signature.leaves)
@@ -146,6 +147,7 @@ class _Trace:
             flags=flags,
             idle=idle,
             whole=whole,
+            part_update=part_update,
             **_all(graphs),
         )
         shapes = tuple(map(_shape, tree.flatten(self.outputs)))
@@ -332,6 +334,12 @@ def trace_optimizer(
         optimizer.build(list(variables))
     graph, mode, specs = optimizer.trace_update(layout)
     return graph, tuple(SlotSpec(name, fill) for name, fill in specs), mode
+
+
+def trace_parts(optimizer: Any, names: Sequence[str], layout: Layout) -> Any:
+    """``graph(names of variables)``: the update graph of a worker that holds these; or why there is none."""
+    refused = optimizer.refuses_parts()
+    return refused or (lambda part: optimizer.trace_update(layout, [names.index(name) for name in part])[0])
 
 
 def trace_tables(

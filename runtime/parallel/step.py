@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..collectives import ALIGNMENT
 from ..feed import Call, Feed, Step
 from ..reports import Stopwatch
 from ..step import DistributedStep, Finish
@@ -110,6 +111,35 @@ class PartStep(DistributedStep):
             if job.last:
                 yield job.call, total
                 total = None
+
+    # --- the update --------------------------------------------------------------------------------------------------
+
+    def _variables(self) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.program.flags.update_mode == "replicated":  # its step knows the part's own variables
+            return super()._variables()
+        return self.program.segments(), self.program.counted() if self.method.kind == "model" else None
+
+    def _update_call(self) -> tuple[Any, bool]:
+        call, replicated = super()._update_call()
+        if not self.P:  # without weights, but the others wait for this part in sums over all weights
+            norms = self.program.update(ALIGNMENT)
+            self._norms = norms if norms.stages > 1 else None
+        return call, replicated
+
+    def _update_and_gather(
+        self, owned: np.ndarray, learning_rate: float, note: int, iteration: int, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, tuple[int, ...]]:
+        if not self.P and self._norms is not None:
+            zeros = np.zeros(ALIGNMENT, np.float32)
+            self._counted = zeros
+            slots = (zeros,) * len(self.program.slots)
+            self._updated(self._norms, zeros, zeros, slots, zeros.astype(np.int32), learning_rate, iteration)
+        return super()._update_and_gather(owned, learning_rate, note, iteration, out)
+
+    def _over_slices(self, vector: np.ndarray) -> np.ndarray:
+        """First over the replicas, then over the parts."""
+        total = super()._over_slices(vector)
+        return total if self.method.grid.parts == 1 else self._over_parts(total)
 
     # --- among the parts ---------------------------------------------------------------------------------------------
 

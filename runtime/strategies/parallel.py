@@ -40,8 +40,8 @@ class Parallel(LongLived):
     ``3 (d - 1) / d * 4 P`` bytes.
 
     The compiler chooses where to cut from shapes and costs; ``layer.placement = 1`` puts a layer into that stage of a
-    pipeline, "split" or "replicate" say it of a layer's weights under ``model=``. Optimizers whose update needs norms of all
-    weights are refused. `wire_dtype` and `topology` count between replicas; between parts float32 travels directly.
+    pipeline, "split" or "replicate" say it of a layer's weights under ``model=``. Optimizers that look at
+    whole weights (Muon, Adafactor, constraints) need ``pipeline=``. `wire_dtype` and `topology` count between replicas; between parts float32 travels directly.
 
     A worker that dies or stays silent for `timeout_s` ends the attempt: the next one goes on from the last checkpoint and
     gives the same bits. Checkpoints hold whole vectors, so that a fit goes on with another cut, other replicas, or
@@ -117,11 +117,6 @@ class Parallel(LongLived):
 
     def method(self, job: TrainJob, table: ShardTable, validation: ShardTable | None) -> Method:
         flags, who = job.source.flags, "Parallel"
-        if flags.update_mode == "replicated" and self.grid.parts > 1:
-            raise ValueError(
-                f"{who}: this optimizer's update needs all weights at once (Muon, Adafactor, constraints, a step of one's "
-                "own), which no worker has. Take another optimizer, or AllReduce."
-            )
         count = self.microbatches or 4 * self.pipeline if self.pipeline > 1 else 1
         if flags.exact_rows and count > 1:
             raise ValueError(

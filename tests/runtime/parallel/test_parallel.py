@@ -126,9 +126,5 @@ def test_what_cannot_be_cut_is_said():
         Parallel(model=2, microbatches=2)
     with pytest.raises(ValueError, match="every worker makes one call a step"):
         fit(Parallel(data=2, zero=3, deterministic=True))
-    for model, text in (
-        ({"update_mode": "replicated"}, "needs all weights at once"),
-        ({"clip": True}, "norms over all"),
-    ):
-        with pytest.raises(ValueError, match=text):
-            fit_in_threads(mlp(**model), shards(SIZES), 2, Parallel(pipeline=2), epochs=1)
+    with pytest.raises(ValueError, match="needs all weights at once"):
+        fit_in_threads(mlp(update_mode="replicated"), shards(SIZES), 2, Parallel(pipeline=2), epochs=1)
