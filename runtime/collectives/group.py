@@ -40,8 +40,8 @@ def connect(
         transports: which may be used. "shm" needs all ranks on one host (found out by opening one file in common), else
             each pair uses "unix" where it connects, else "tcp". Every rank passes the same.
         wire_dtype, exact_from: see `Exchange`.
-        topology: "direct", or "ring", "tree", "two_level" between sockets (float32 only), or "auto": shared memory among ranks
-            of one host, else the cheapest of the four by a cost model measured here. elements, groups: see `Routed`.
+        topology: "direct", or "ring", "tree", "two_level" between sockets, or "auto": shared memory among ranks of one host,
+            else the cheapest of the four by a cost model measured here. elements, groups: see `Routed`.
 
     Raises:
         PeerLost, PeerFrozen, HandshakeError: see `links.connect_all`.
@@ -95,7 +95,7 @@ def collective_of(
         if descriptor is not None:
             made = SharedMemory(rank, links, descriptor, timeout_s)
         elif topology != "direct":
-            made = Routed(rank, links, timeout_s, topology, elements, groups)
+            made = Routed(rank, links, timeout_s, topology, elements, groups, wire_dtype, exact_from)
         made.who = exchange.who
         return made
     except BaseException as error:

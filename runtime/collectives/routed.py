@@ -4,6 +4,9 @@ Between the ranks of one host "two_level" goes through shared memory (`near.py`)
 
 Deterministic sums carry the nodes of the fixed tree over shards (`tree.py`) from rank to rank and put siblings together as
 soon as both are there: the same additions as everywhere, so the same bits. Other sums add what arrives to what is there.
+
+With bfloat16 on the wire a message of the other sums is rounded at each hop and added in float32; nodes of the fixed tree
+travel as float32, as in direct exchange. Gathered slices are rounded once, by their owner. Shared memory holds float32.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .. import wire
 from .base import Gathered, Stopwatch
 from .exchange import ALL_GATHER, PHASES, REDUCE_SCATTER, TREE, Exchange
 from .links import Link
@@ -36,7 +38,7 @@ class Routed(Exchange):
     Args:
         topology: one of `topology.NAMES`, or "auto": the one that costs least by alpha and beta measured when connecting.
         elements: of the vectors that the choice is made for (V of the layout). groups: for tests, what is one host; None:
-            ranks that Unix sockets connect.
+            ranks that Unix sockets connect. wire_dtype, exact_from: see `Exchange`.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Routed(Exchange):
         topology: str,
         elements: int,
         groups: Sequence[int] | None = None,
+        wire_dtype: str = "float32",
+        exact_from: int | None = None,
     ):
-        super().__init__(rank, links, timeout_s)
+        super().__init__(rank, links, timeout_s, wire_dtype, exact_from)
         self.groups = tuple(groups) if groups is not None else self._hosts(links)
         self._near = self._shared() if topology in ("two_level", "auto") else None
         try:
@@ -215,6 +219,7 @@ class Routed(Exchange):
             sums = near.up(partials, here, shards, elements)
             leads = near.rank == 0
             held = [{n: v[cut] for n, v in sums.items()} if leads else {} for cut in cuts]
+        rounded = self.wire_dtype == "bfloat16" and kind == REDUCE_SCATTER
         for number, messages in enumerate(self._routes(nodes, shards)):
             out: dict[int, list[memoryview]] = {}
             into: dict[int, np.ndarray] = {}
@@ -222,11 +227,12 @@ class Routed(Exchange):
                 messages = [m for m in messages if not self._of_host(m[0])]
             for (source, target, what), names in messages:
                 if source == self.rank:
-                    out[target] = [wire.byte_view(held[s][n]) for s, ns in zip(what, names, strict=True) for n in ns]
+                    leaving = [(s, held[s][n]) for s, ns in zip(what, names, strict=True) for n in ns]
+                    out[target] = [self._packed((kind, target, s), v, cuts[s], rounded).data for s, v in leaving]
                 elif target == self.rank:
-                    count = sum((cuts[s].stop - cuts[s].start) * len(ns) for s, ns in zip(what, names, strict=True))
-                    into[source] = self._scratch((kind, number, source), count)
-            self._round(kind, out, {source: wire.byte_view(space) for source, space in into.items()}, watch)
+                    size = sum(self._size(cuts[s], rounded) * len(ns) for s, ns in zip(what, names, strict=True))
+                    into[source] = self._scratch((kind, number, source), size, np.uint8)
+            self._round(kind, out, {source: space.data for source, space in into.items()}, watch)
             for (source, target, what), names in messages:
                 if source == self.rank:
                     for s in what:
@@ -234,9 +240,14 @@ class Routed(Exchange):
                 elif target == self.rank:
                     at, space = 0, into[source]
                     for s, ns in zip(what, names, strict=True):
+                        size = self._size(cuts[s], rounded)
                         for n in ns:
-                            size = cuts[s].stop - cuts[s].start
                             piece = space[at : at + size]
+                            if rounded:
+                                whole = self._scratch((kind, number, source, s), cuts[s].stop - cuts[s].start)
+                                piece = self._decode(piece, cuts[s], whole)
+                            else:
+                                piece = piece.view(np.float32)
                             ours.add(piece.ctypes.data)
                             at += size
                             put(held[s], n, piece, shards, ours)
@@ -256,6 +267,14 @@ class Routed(Exchange):
             (owned[...],) = held[self.rank].values()
         watch.stop(self.counters)
         return owned
+
+    def _size(self, cut: slice, rounded: bool) -> int:
+        """Bytes of a slice in a message."""
+        return self._rounded_bytes(cut) if rounded else 4 * (cut.stop - cut.start)
+
+    def _packed(self, name, values: np.ndarray, cut: slice, rounded: bool) -> np.ndarray:
+        """uint8: a slice as a message carries it; `name` names the memory for it if it is rounded."""
+        return self._encode(name, values, cut) if rounded else values.view(np.uint8)
 
     def _routes(self, nodes: Sequence[Sequence[Node]], shards: int) -> list[list[tuple[Transfer, list[list[Node]]]]]:
         """For each round the messages from or to this rank, and the nodes that each carries of each of its slices."""
@@ -298,6 +317,11 @@ class Routed(Exchange):
             vector = self._scratch("gathered", elements) if out is None else self._checked(out, elements)
         if vector.ctypes.data + 4 * mine.start != owned.ctypes.data:
             vector[mine] = owned
+        rounded = self.wire_dtype == "bfloat16" and not exact
+        packed: dict[int, np.ndarray] = {}  # slices as they travel
+        if rounded:
+            packed[self.rank] = self._encode((ALL_GATHER, self.rank), vector[mine], mine)
+            self._decode(packed[self.rank], mine, vector[mine])
         notes[self.rank] = note
         if near is not None:
             near.members_done(call)
@@ -309,20 +333,24 @@ class Routed(Exchange):
                 if near is not None and self._of_host(transfer):
                     continue
                 if source == self.rank:
-                    sending[target] = [
-                        *(wire.byte_view(vector[cuts[s]]) for s in what),
-                        notes[list(what)].data.cast("B"),
-                    ]
+                    for s in what:
+                        if s not in packed:
+                            packed[s] = self._packed((ALL_GATHER, s), vector[cuts[s]], cuts[s], rounded)
+                    sending[target] = [*(packed[s].data for s in what), notes[list(what)].data.cast("B")]
                 elif target == self.rank:
-                    size = sum(4 * (cuts[s].stop - cuts[s].start) for s in what) + 8 * len(what)
+                    size = sum(self._size(cuts[s], rounded) + 8 for s in what)
                     into[source] = self._scratch((ALL_GATHER, number, source), size, np.uint8), what
             self._round(ALL_GATHER, sending, {source: space.data for source, (space, _) in into.items()}, watch)
             for space, what in into.values():
                 at = 0
                 for s in what:
-                    size = 4 * (cuts[s].stop - cuts[s].start)
-                    vector[cuts[s]] = space[at : at + size].view(np.float32)
-                    at += size
+                    piece = space[at : at + self._size(cuts[s], rounded)]
+                    at += len(piece)
+                    if rounded:
+                        packed[s] = piece
+                        self._decode(piece, cuts[s], vector[cuts[s]])
+                    else:
+                        vector[cuts[s]] = piece.view(np.float32)
                 notes[list(what)] = np.frombuffer(space[at:].tobytes(), np.int64)
         everybodys = tuple(notes.tolist())
         if near is not None:

@@ -45,8 +45,9 @@ class LongLived(Strategy):
         deterministic: the same bits for any number of workers: each shard's part alone, summed in a fixed tree.
         checkpoint: folder on any file system that Spark reaches, from which a new driver resumes in mid-epoch. None: a
             temporary folder on the driver, for recovery from lost workers only.
-        wire_dtype: "float32", or "bfloat16": half the bytes, weights stay float32 where they are updated. An attempt that goes on
-            from a checkpoint then begins with unrounded weights, so after a death results agree to rounding only.
+        wire_dtype: "float32", or "bfloat16": half the bytes, weights stay float32 where they are updated. If `deterministic`, sums
+            of gradients still travel as float32 (three quarters of the bytes). Within shared memory nothing is rounded. An attempt
+            that goes on from a checkpoint then begins with unrounded weights, so after a death results agree to rounding only.
         timeout_s: seconds without a sign of life or progress after which a worker counts as frozen. Longer than the
             slowest step.
         checkpoint_every_s: seconds between checkpoints within an epoch; at epochs' ends they are made anyway.
@@ -54,7 +55,7 @@ class LongLived(Strategy):
         memory_cap_bytes: of a worker's rows; above it they are mapped from its scratch disk. None: no cap.
         topology: who sends to whom when vectors are summed and gathered. "direct": everybody to everybody, or shared memory
             among ranks of one host. "ring", "tree", "two_level" (members to a leader of their host, a ring of leaders):
-            by sockets, float32. "auto": shared memory on one host, else the cheapest by a round's and a byte's cost, measured
+            by sockets. "auto": shared memory on one host, else the cheapest by a round's and a byte's cost, measured
             when the workers connect and told of by an event "strategy". All give the same bits if `deterministic`.
     """
 
@@ -80,8 +81,6 @@ class LongLived(Strategy):
             raise ValueError(f"{who}: wire_dtype needs 'float32' or 'bfloat16', got {self.wire_dtype!r}")
         if self.topology not in ("auto", *NAMES):
             raise ValueError(f"{who}: topology needs 'auto' or one of {NAMES}, got {self.topology!r}")
-        if self.topology != "direct" and self.wire_dtype != "float32":
-            raise ValueError(f"{who}: wire_dtype={self.wire_dtype!r} needs topology='direct', got {self.topology!r}")
         for name in ("timeout_s", "checkpoint_every_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{who}: {name} needs seconds above 0, got {getattr(self, name)!r}")

@@ -27,6 +27,19 @@ def test_deterministic_bits_are_the_same_for_every_topology_and_after_a_death():
     assert digest(lost) == wanted and [e.kind for e in hooks.events].count("retrying") == 1
 
 
+def test_deterministic_bits_with_a_bfloat16_wire_are_the_same_for_every_topology():
+    def fit(topology, world_size=3):
+        strategy = AllReduce(deterministic=True, topology=topology, wire_dtype="bfloat16", timeout_s=5)
+        return fit_in_threads(mlp(dropout=True), shards(SIZES), world_size, strategy, epochs=2, transports=("tcp",))[0]
+
+    wanted = digest(fit("direct"))
+    assert wanted != digest(
+        fit_in_threads(mlp(dropout=True), shards(SIZES), 3, AllReduce(deterministic=True), epochs=2)[0]
+    )
+    for topology in ("ring", "tree", "two_level"):
+        assert digest(fit(topology, 4)) == wanted, topology
+
+
 def test_auto_takes_shared_memory_on_one_host():
     result, hooks, _ = fit_in_threads(mlp(), shards(SIZES), 2, AllReduce(topology="auto", timeout_s=5))
     wanted, _, _ = fit_in_threads(mlp(), shards(SIZES), 2, AllReduce(timeout_s=5))
@@ -37,5 +50,3 @@ def test_auto_takes_shared_memory_on_one_host():
 def test_settings_are_checked():
     with pytest.raises(ValueError, match=r"AllReduce: topology needs 'auto' or one of \('direct', .*, got 'star'"):
         AllReduce(topology="star")
-    with pytest.raises(ValueError, match="wire_dtype='bfloat16' needs topology='direct', got 'ring'"):
-        AllReduce(topology="ring", wire_dtype="bfloat16")
