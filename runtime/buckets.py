@@ -142,18 +142,9 @@ class BucketedStep(DistributedStep):
     overlaps.
     """
 
-    def __init__(
-        self,
-        program: Any,
-        rank: int,
-        bounds: Sequence[int],
-        sizes: Sequence[int],
-        test_sizes: Sequence[int] = (),
-        deterministic: bool = False,
-        watch: Stopwatch | None = None,
-    ):
+    def __init__(self, program: Any, *others: Any):
         self._ranges = program.buckets
-        super().__init__(_ByBuckets(program), rank, bounds, sizes, test_sizes, deterministic, watch)
+        super().__init__(_ByBuckets(program), *others)
         self._buckets = [self._bucket(*r) for r in self._ranges]
         self._by_bucket = not self.replicated and (self.update is None or self.update.stages == 1)
         if self.replicated:

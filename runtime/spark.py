@@ -347,7 +347,7 @@ class SparkAttempt:
             self._context.addJobTag(self._tag)
             self._job.collect()
         except Exception as error:
-            self._error = _explained(error)
+            self._error = explained(error)
         finally:
             self._ended.set()
 
@@ -363,7 +363,7 @@ class SparkAttempt:
         self._ended.wait(60)
 
 
-def _explained(error: Exception) -> tuple[str, bool]:
+def explained(error: Exception) -> tuple[str, bool]:
     """What Spark says without the Java traces around it, and whether Python code of the job raised."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     own = "Traceback (most recent call last):" in lines and "worker exited unexpectedly" not in str(error)

@@ -114,7 +114,7 @@ class ParameterContext:
 
     def _epoch(self, tasks: Any, epoch: int, port: TreePort, jobs: Watch) -> None:
         """Runs the tasks of one epoch, again if they got stuck: those that are done find nothing more to do."""
-        from .spark import _explained
+        from .spark import explained
 
         for _ in range(ATTEMPTS):
             try:
@@ -125,5 +125,5 @@ class ParameterContext:
                     raise TrainingFailed(f"descent raised {port.failure!r}") from port.failure
                 why = jobs.why()
                 if not why:
-                    raise TrainingFailed(f"a task of epoch {epoch + 1} failed: {_explained(error)[0]}") from error
+                    raise TrainingFailed(f"a task of epoch {epoch + 1} failed: {explained(error)[0]}") from error
         raise RetriesExhausted(f"{ATTEMPTS} attempts at epoch {epoch + 1} got stuck; the last: {why}")

@@ -242,7 +242,7 @@ def receive_message(
         )
     head = bytearray(header.head_bytes)
     read_exact(sock, memoryview(head), body_timeout_s, f"the fields of a message ({waiting_for})")
-    message, arrays = _parse_head(bytes(head), header.body_bytes)
+    message, arrays = parse_head(bytes(head), header.body_bytes)
     for name, dtype, shape in arrays:
         array = np.empty(shape, dtype)
         message.arrays[name] = array
@@ -254,7 +254,7 @@ def receive_message(
     return message
 
 
-def _parse_head(head: bytes, body_bytes: int) -> tuple[Message, list[tuple[str, np.dtype, tuple[int, ...]]]]:
+def parse_head(head: bytes, body_bytes: int) -> tuple[Message, list[tuple[str, np.dtype, tuple[int, ...]]]]:
     """Message without arrays, and what arrays follow. Everything is checked before anything is allocated."""
     try:
         parsed = json.loads(head)

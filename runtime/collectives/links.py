@@ -161,7 +161,7 @@ def connect_all(
         listener.start(secret, generation, rank, len(table))
         wanted = [p for p in table if p.rank != rank and (partners is None or p.rank in partners)]
         for peer in [p for p in wanted if p.rank < rank]:
-            links[peer.rank] = _dial(peer, rank, secret, generation, deadline, transports, timeout_s)
+            links[peer.rank] = dial(peer, rank, secret, generation, deadline, transports, timeout_s)
         missing = {peer.rank for peer in wanted if peer.rank > rank}
         while missing:
             try:
@@ -182,7 +182,7 @@ def connect_all(
     return links
 
 
-def _dial(
+def dial(
     peer: Peer,
     rank: int,
     secret: bytes,
@@ -191,13 +191,18 @@ def _dial(
     transports: Sequence[str],
     timeout_s: float,
 ) -> Link:
-    """Connects to a lower rank, trying again while it hangs up (its places for strangers may be taken)."""
+    """A connection to another rank's listener, authenticated; tries again while it hangs up (its places for strangers may be taken).
+
+    Raises:
+        PeerLost: it takes no connections. PeerFrozen: it did not answer within `timeout_s`.
+        HandshakeError: something else listens there.
+    """
     hello = wire.Hello(b"P", generation, rank, peer.rank)
     reason = "its port is closed"
     while True:
-        for transport, dial in _ways(peer.address, transports, deadline):
+        for transport, connected in _ways(peer.address, transports, deadline):
             try:
-                sock = dial()
+                sock = connected()
             except OSError as error:
                 reason = str(error)
                 continue

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import wire
 from ..collectives.base import Counters, Peer
-from ..collectives.links import PeerListener, _dial, blame
+from ..collectives.links import PeerListener, blame, dial
 from ..errors import DistributedError, PeerFrozen, PeerLost
 from ..wire import Message
 from .effects import Ask, Fetched, Go, Push, Reply, Stand
@@ -287,7 +287,7 @@ def link_to(
         from .file_store import FileLink
 
         return FileLink(server, peer, rank, secret, generation, inbox, timeout_s)
-    sock = _dial(peer, rank, secret, generation, wire.Deadline(timeout_s), transports, timeout_s).sock
+    sock = dial(peer, rank, secret, generation, wire.Deadline(timeout_s), transports, timeout_s).sock
     return SocketLink(server, peer, sock, inbox, timeout_s)
 
 

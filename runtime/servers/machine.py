@@ -87,7 +87,7 @@ class SliceServer:
         self.reports: list[tuple[int, np.ndarray]] = []  # (step, sums float32[M]) that nobody has taken yet
         self.counts = dict.fromkeys(("pushes", "stale_pushes", "repeated_pushes", "staleness", "most_staleness"), 0)
         self._own = dict.fromkeys(self.workers, 0)  # by push: updates of each worker
-        self._received = dict.fromkeys(self.workers, 0)  # the next clock that each worker has to push
+        self.received = dict.fromkeys(self.workers, 0)  # the next clock that each worker has to push
         self._pending: dict[int, dict[int, Push]] = {}
         self._tails: dict[int, dict[int, dict[Node, np.ndarray]]] = {}
         self._asked: list[Ask] = []
@@ -102,7 +102,7 @@ class SliceServer:
         self.epoch, self.done, self.stop = epoch, clock, False
         self.version = clock if self.by_clock else self.version
         self.rate = self.rate if rate is None else rate
-        self._received = dict.fromkeys(self.workers, clock)
+        self.received = dict.fromkeys(self.workers, clock)
         self._pending, self._tails = {}, {}
         return [*self._answered(), *self._settled()]
 
@@ -130,14 +130,14 @@ class SliceServer:
 
     def behind(self) -> list[int]:
         """The workers that everybody waits for: those with the fewest steps pushed."""
-        least = min(self._received.values())
-        return [w for w in self.workers if self._received[w] == least and w not in self._standing]
+        least = min(self.received.values())
+        return [w for w in self.workers if self.received[w] == least and w not in self._standing]
 
     def resume(self, worker: int) -> tuple[int, int, int]:
         """(epoch, step, next stop) from which a worker that takes another one's place goes on."""
         self._asked = [ask for ask in self._asked if ask.worker != worker]
         self._standing.pop(worker, None)
-        clock, last = self._received[worker], self._last_go
+        clock, last = self.received[worker], self._last_go
         begun = (
             last is not None and last.epoch == self.epoch and not last.end
         )  # else all stand at the epoch's first step
@@ -168,10 +168,10 @@ class SliceServer:
     # --- by clock ----------------------------------------------------------------------------------------------------
 
     def _push_by_clock(self, push: Push) -> Replies:
-        if push.clock < self._received[push.worker]:  # from the worker whose place another one took
+        if push.clock < self.received[push.worker]:  # from the worker whose place another one took
             self.counts["repeated_pushes"] += 1
             return []
-        self._received[push.worker] = push.clock + 1
+        self.received[push.worker] = push.clock + 1
         self.rate = push.rate if not self.coordinator and push.worker == self.workers[0] else self.rate
         self._pending.setdefault(push.clock, {})[push.worker] = push
         while len(self._pending.get(self.version, ())) == len(self.workers):
@@ -213,7 +213,7 @@ class SliceServer:
 
     def _take_tail(self, push: Push) -> None:
         """Moves the states by the worker's share of its change, and adds the step's sums once all workers gave theirs."""
-        self._received[push.worker] = push.clock + 1
+        self.received[push.worker] = push.clock + 1
         tail = push.tail[WHOLE]
         S = len(self.state)
         if S:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import WireError
-from ..wire import HEADER_BYTES, MESSAGE, Message, _parse_head, message_buffers, unpack_header
+from ..wire import HEADER_BYTES, MESSAGE, Message, message_buffers, parse_head, unpack_header
 from .effects import Ask, Go, Node, Push, Reply, Stand
 
 
@@ -105,7 +105,7 @@ def from_bytes(data: bytes) -> Message:
     start = HEADER_BYTES + header.head_bytes
     if header.kind != MESSAGE or len(data) != start + header.body_bytes:
         raise WireError(f"a message announces {start + header.body_bytes} bytes and has {len(data)}.")
-    message, arrays = _parse_head(data[HEADER_BYTES:start], header.body_bytes)
+    message, arrays = parse_head(data[HEADER_BYTES:start], header.body_bytes)
     for name, dtype, shape in arrays:
         count = int(np.prod(shape, dtype=np.int64))
         message.arrays[name] = np.frombuffer(data, dtype, count, start).reshape(shape)

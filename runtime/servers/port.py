@@ -86,7 +86,7 @@ class Port:
     def _told(self, machine: SliceServer, worker: int, kind: str) -> Message:
         with self._lock:
             if kind == "who":
-                done = [machine.epoch, machine.version, machine.done, *machine._received.values()]
+                done = [machine.epoch, machine.version, machine.done, *machine.received.values()]
                 return Message("who", {"behind": machine.behind(), "done": done})
             epoch, clock, next_stop = machine.resume(worker)
             first = machine.iteration - machine.version

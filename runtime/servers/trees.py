@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import wire
 from ..collectives.base import Peer
-from ..collectives.links import _dial
+from ..collectives.links import dial
 from ..errors import DistributedError, TrainingFailed, WireError
 from ..wire import Message
 from .links import ServerListener
@@ -124,7 +124,7 @@ class TreeTask:
     def __call__(self, part: int, rows: Iterable[Any]) -> Iterator[None]:
         """Computes the gradients of all batches that are not done yet; the last answer says that all have arrived."""
         peer = Peer(0, self.address[0], 0, {"tcp": list(self.address), "unix": None})
-        sock = _dial(peer, part + 1, self.secret, 0, wire.Deadline(TIMEOUT_S), ("tcp",), TIMEOUT_S).sock
+        sock = dial(peer, part + 1, self.secret, 0, wire.Deadline(TIMEOUT_S), ("tcp",), TIMEOUT_S).sock
         try:
             first = self._asked(sock, Message("begin", {"epoch": self.epoch})).fields["batch"]
             model, version = None, 0
