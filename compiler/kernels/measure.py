@@ -17,6 +17,8 @@ SHORTEST_S = 0.5e-3  # a round repeats a call until it took so long
 ENOUGH_S = 0.1  # for the rounds of one op
 NEVER_S = 1e9
 HOPELESS = 2.0  # a candidate that is so much slower than the best in the first round is not tried again
+HOPELESS_AT_ONCE = 5.0  # nor one that is so much slower in its very first call, if that took as long as this:
+LONG_S = 10e-3
 
 
 def timed(
@@ -39,17 +41,24 @@ def timed(
     with jax.ensure_compile_time_eval():  # this may run while a whole step is traced
         arrays = [jax.device_put(a) for a in example(op, types, attrs)]
     calls: dict[str, Callable[[], Any]] = {}
-    refused: dict[str, float] = {}
-    for name, (run, options) in candidates.items():
+    dropped: dict[str, float] = {}
+    least_s = NEVER_S
+    for name, (run, options) in reversed(candidates.items()):  # XLA's own last: it may take twenty times the rest
         function = jax.jit(functools.partial(run, **attrs), compiler_options=dict(options) or None)
         call = functools.partial(function.lower(*arrays).compile(), *arrays)
+        begin = time.perf_counter()
         try:
             jax.block_until_ready(call())
         except jax.errors.JaxRuntimeError:  # refused at run time: never to be taken
-            refused[name] = NEVER_S
+            dropped[name] = NEVER_S
             continue
-        calls[name] = call
-    return shortest(calls, rounds) | refused
+        first_s = time.perf_counter() - begin
+        least_s = min(least_s, first_s)
+        if first_s > max(LONG_S, HOPELESS_AT_ONCE * least_s):
+            dropped[name] = first_s
+        else:
+            calls[name] = call
+    return shortest(calls, rounds) | dropped
 
 
 def shortest(

@@ -12,7 +12,7 @@ import pytest
 from kerasoft.compiler.errors import CompilerError
 from kerasoft.compiler.explain import explain
 from kerasoft.compiler.ir import Graph, symbol
-from kerasoft.compiler.kernels import choice, lowerings, settings, timing
+from kerasoft.compiler.kernels import choice, lowerings, measure, settings, timing
 from kerasoft.compiler.kernels.choice import Chooser
 from kerasoft.compiler.kernels.decisions import Decisions, folder
 from kerasoft.compiler.lower import function
@@ -133,6 +133,23 @@ def test_the_budget_bounds_and_what_it_left_stays_with_the_rule(monkeypatch, tab
     assert names() == names() and measured == [(512, 4096)]
     settings.set_budget_s(0.2)
     assert names()["x"] == ("xla", "measured") and measured == [(512, 4096), (512, 2048)]
+
+
+def test_a_hopeless_candidate_is_called_once():
+    calls = {"slow": 0, "quick": 0}
+
+    def lowering(name, seconds):
+        def called(x):
+            calls[name] += 1
+            time.sleep(seconds)
+            return x
+
+        return lambda x: jax.pure_callback(called, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    candidates = {"slow": (lowering("slow", 0.1), {}), "quick": (lowering("quick", 0.0), {})}
+    times = measure.timed("tanh", candidates, [jax.ShapeDtypeStruct((4, 4), "float32")], {})
+    assert times["slow"] >= 0.1 > 5 * times["quick"]
+    assert calls["slow"] == 1 and calls["quick"] > 2
 
 
 def test_small_nodes_are_never_measured(table, measuring):
