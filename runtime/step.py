@@ -365,7 +365,7 @@ class DistributedStep:
         master: Any,
         gradient: np.ndarray,
         slots: tuple[Any, ...],
-        segment: np.ndarray,
+        segment: np.ndarray | None,
         learning_rate: float,
         iteration: int,
     ) -> tuple[np.ndarray, tuple[Any, ...]]:
