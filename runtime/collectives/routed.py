@@ -11,32 +11,28 @@ travel as float32, as in direct exchange. Gathered slices are rounded once, by t
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .base import Gathered, Stopwatch
-from .exchange import ALL_GATHER, PHASES, REDUCE_SCATTER, TREE, Exchange
+from .exchange import ALL_GATHER, REDUCE_SCATTER, TREE, Exchange
 from .links import Link
+from .measuring import Line, measured
 from .near import Near
 from .shared import open_segment
-from .topology import NAMES, Costs, Schedule, Transfer, cost_s, schedule
+from .topology import NAMES, Schedule, Transfer, schedule
 from .tree import PLAIN, Node, covers, merged, put
 
-MEASURE = 15
-PROBES, LEAST_BYTES, MOST_BYTES, NEAR_BYTES = 7, 1 << 16, 16 << 20, 1 << 20
 SURE = 0.7
 """Another topology than "direct" is taken only if it is predicted to cost less than this share: the model is no better."""
-PHASES[MEASURE] = "measuring the network"
 
 
 class Routed(Exchange):
     """Messages go by a schedule. Made by `connect`.
 
     Args:
-        topology: one of `topology.NAMES`, or "auto": the one that costs least by alpha and beta measured when connecting.
+        topology: one of `topology.NAMES`, or "auto": the one that costs least, by what is measured when connecting.
         elements: of the vectors that the choice is made for (V of the layout). groups: for tests, what is one host; None:
             ranks that Unix sockets connect. wire_dtype, exact_from: see `Exchange`.
     """
@@ -55,29 +51,57 @@ class Routed(Exchange):
         super().__init__(rank, links, timeout_s, wire_dtype, exact_from)
         self.groups = tuple(groups) if groups is not None else self._hosts(links)
         self._near = self._shared() if topology in ("two_level", "auto") else None
+        self.lines: dict[str, Line] = {}
+        self._schedules: dict[str, Schedule] = {}
+        self.remark = f"all-reduce by {topology} over {self.transport}"
+        if topology == "auto":
+            topology = self._cheapest(elements)
+        self.use(topology)
+
+    def use(self, topology: str) -> None:
+        """Goes on by another topology; all ranks call it between the same calls."""
+        self.topology = topology
+        if topology not in self._schedules:
+            self._schedules[topology] = schedule(topology, self.groups)
+        self.schedule = self._schedules[topology]
+
+    def cost_s(self, name: str, elements: int) -> float:
+        """Predicted seconds of an all-reduce of vectors of so many elements by topology `name`, after "auto"."""
+        return self.lines[name].seconds_of(elements)
+
+    @property
+    def alpha_s(self) -> float:
+        """Seconds of a round of messages: half of what the fewest numbers take directly."""
+        return self.lines["direct"].seconds[0] / 2
+
+    @property
+    def byte_s(self) -> float:
+        """Seconds of a byte sent while another one is received and added."""
+        return self.lines["direct"].slope_s * self.world_size / (8 * (self.world_size - 1))
+
+    def _cheapest(self, elements: int) -> str:
+        """Measures the topologies and takes one."""
         try:
-            self.costs = self.measure(elements)
+            self.lines = measured(self, NAMES, elements)
+            if self._near is not None:  # the memory in which was measured is given back
+                self._near.close()
+                self._near = self._shared()
         except BaseException:
             if self._near is not None:
                 self._near.close()
             raise
-        self.costs_s = {n: self.cost_s(n, elements) for n in NAMES}
-        cheapest = min(self.costs_s, key=self.costs_s.__getitem__)
-        if self.costs_s[cheapest] > SURE * self.costs_s["direct"]:
+        self._buffers.clear()
+        self.counters.take()
+        costs_s = {name: self.cost_s(name, elements) for name in NAMES}
+        cheapest = min(costs_s, key=costs_s.__getitem__)
+        if costs_s[cheapest] > SURE * costs_s["direct"]:
             cheapest = "direct"
-        self.topology = cheapest if topology == "auto" else topology
-        self.schedule: Schedule = schedule(self.topology, self.groups)
-        costs = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in self.costs_s.items())
+        costs = ", ".join(f"{n} {1e3 * s:.2f} ms" for n, s in costs_s.items())
         self.remark = (
-            f"all-reduce by {self.topology} over {self.transport}: a round costs {1e6 * self.costs.alpha_s:.0f} us, "
-            f"a byte {1e9 * self.costs.both_s:.3f} ns, which makes, for {elements:,} numbers: {costs}"
+            f"all-reduce by {cheapest} over {self.transport}: a round costs {1e6 * self.alpha_s:.0f} us, "
+            f"a byte {1e9 * self.byte_s:.3f} ns; measured and predicted for {elements:,} numbers: {costs}"
         )
-
-    def cost_s(self, name: str, elements: int) -> float:
-        """Predicted seconds of an all-reduce of vectors of so many elements by topology `name`."""
-        sizes = [4 * (s.stop - s.start) for s in self.slices(elements)]
-        shared = self.groups if name == "two_level" and self._near is not None else None
-        return cost_s(schedule(name, self.groups), sizes, self.costs, shared)
+        return cheapest
 
     def _hosts(self, links: Mapping[int, Link]) -> tuple[int, ...]:
         """For each rank the lowest one that it reaches by a Unix socket, or itself: who connects so shares a host."""
@@ -108,53 +132,6 @@ class Routed(Exchange):
         if self._near is not None:
             self._near.close()
         super().close()
-
-    def measure(self, elements: int) -> Costs:
-        """Costs of a round and of a byte: medians, of the slowest rank (one that only sends is done early).
-
-        Every rank sends to the next one, few bytes and many; then only the even ones send; then all add; then those of a
-        host put vectors together. Many are as many as a slice of `elements` has: what fits the cache costs less.
-        """
-        size = min(max(4 * elements // self.world_size // 64 * 64, LEAST_BYTES), MOST_BYTES)
-        following, before = (self.rank + 1) % self.world_size, (self.rank - 1) % self.world_size
-        out, into = np.ones(size, np.uint8), np.ones(size, np.uint8)
-        sends, receives = self.rank % 2 == 0 and self.rank + 1 < self.world_size, self.rank % 2 == 1
-        left, right = np.ones(size // 4, np.float32), np.ones(size // 4, np.float32)
-
-        def shift(count: int) -> None:
-            self._round(MEASURE, {following: [out[:count].data]}, {before: into[:count].data}, Stopwatch())
-
-        def one_way() -> None:
-            sending = {following: [out.data]} if sends else {}
-            self._round(MEASURE, sending, {before: into.data} if receives else {}, Stopwatch())
-
-        near, few_bytes = self._near, min(size, NEAR_BYTES)
-        members = [[PLAIN]] * (0 if near is None else near.world_size)
-        if near is not None and not near.fits(members, 0, few_bytes // 4):
-            near = None
-
-        def up() -> None:
-            if near is not None:
-                near.up({PLAIN: left[: few_bytes // 4]}, members, 0, few_bytes // 4)
-
-        def add() -> None:
-            np.add(left, right, out=right)
-
-        medians = []
-        for probe in (lambda: shift(64), lambda: shift(size), one_way, add, up):
-            seconds = []
-            for _ in range(PROBES + 2):
-                self.barrier()
-                began = time.perf_counter()
-                probe()
-                seconds.append(time.perf_counter() - began)
-            medians.append(statistics.median(seconds[2:]))
-        table = np.zeros((self.world_size, len(medians)))
-        table[self.rank] = medians
-        few, many, one, added, through = self.all_reduce_small(table.reshape(-1)).reshape(table.shape).max(0)
-        self.counters.take()
-        both, one_way_s = (max(float(s - few), 0.0) / size for s in (many, one))
-        return Costs(float(few), both, one_way_s, float(added) / size, float(through) / few_bytes)
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
@@ -278,7 +255,7 @@ class Routed(Exchange):
 
     def _routes(self, nodes: Sequence[Sequence[Node]], shards: int) -> list[list[tuple[Transfer, list[list[Node]]]]]:
         """For each round the messages from or to this rank, and the nodes that each carries of each of its slices."""
-        key = ("routes", shards, tuple(map(tuple, nodes)))
+        key = ("routes", self.topology, shards, tuple(map(tuple, nodes)))
         if key not in self._plans:
             held = [[list(own) for _ in range(self.world_size)] for own in nodes]
             routes = []

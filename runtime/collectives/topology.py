@@ -1,4 +1,4 @@
-"""Which rank sends what to whom in a reduce-scatter and in an all-gather, and what that costs: pure functions.
+"""Which rank sends what to whom in a reduce-scatter and in an all-gather: pure functions.
 
 A schedule is rounds of messages (from, to, slices). In a reduce-scatter a message hands over what its sender has added up of
 these slices so far; in the end slice j's sum is at rank j. In an all-gather a message copies slices that its sender has.
@@ -11,7 +11,7 @@ these slices so far; in the end slice j's sum is at rank j. In an all-gather a m
 | two-level (G hosts) | 2 (G - 1) + 4 | 2 (G - 1) / G at a leader, none at others (they share memory) |
 
 Source of the ring: P. Patarasuk and X. Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations (2009),
-brought to deep learning by Baidu (2017). Costs: R. Hockney's alpha + beta n.
+brought to deep learning by Baidu (2017). What each costs: `measuring.py`.
 """
 
 from __future__ import annotations
@@ -103,53 +103,3 @@ def _two_level(groups: Sequence[int]) -> Schedule:
     reduce.append(tuple(Transfer(leader, r, (r,)) for r, leader in members))
     gather.append(tuple(Transfer(leader, r, tuple(s for s in everything if s != r)) for r, leader in members))
     return Schedule(tuple(r for r in reduce if r), tuple(g for g in gather if g))
-
-
-class Costs(NamedTuple):
-    """What the network and the processor cost.
-
-    Attributes:
-        alpha_s: seconds of a round. both_s: of a byte sent while another one is received. one_s: of a byte that only goes one
-            way. add_s: of adding a byte of float32 numbers to others. near_s: of a byte through a host's shared memory.
-    """
-
-    alpha_s: float
-    both_s: float
-    one_s: float
-    add_s: float
-    near_s: float = 0.0
-
-
-def cost_s(plan: Schedule, sizes: Sequence[int], costs: Costs, shared: Sequence[int] | None = None) -> float:
-    """Seconds of an all-reduce: alpha for each round, and for its busiest rank beta for each byte, and the additions.
-
-    Args:
-        sizes: bytes of each slice. shared: the host of each rank, if ranks of one host share memory.
-    """
-    total = 0.0
-    for half in (plan.reduce, plan.gather):
-        held = [[half is plan.reduce] * len(sizes) for _ in sizes]
-        for transfers in half:
-            sent, received, passed, through = ([0] * len(sizes) for _ in range(4))
-            for source, target, what in transfers:
-                near = shared is not None and shared[source] == shared[target]
-                for s in what:
-                    if not near:
-                        sent[source] += sizes[s]
-                        received[target] += sizes[s]
-                    if near:
-                        through[target] += sizes[s]
-                    elif held[target][s] or plan.routed:  # added, or copied to its place
-                        passed[target] += sizes[s]
-            for source, _, what in transfers:
-                for s in what:
-                    held[source][s] = False
-            for _, target, what in transfers:
-                for s in what:
-                    held[target][s] = half is plan.reduce
-            busiest = max(
-                costs.both_s * min(o, i) + costs.one_s * abs(o - i) + costs.add_s * more + costs.near_s * near_bytes
-                for o, i, more, near_bytes in zip(sent, received, passed, through, strict=True)
-            )
-            total += costs.alpha_s + busiest
-    return total

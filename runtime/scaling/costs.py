@@ -1,8 +1,8 @@
 """What compute, networks, stragglers and deaths cost, and who waits for whom: plain functions of seconds and bytes.
 
 1. Compute: seconds of a gradient, for each worker and step drawn from a distribution of stragglers (seeded).
-2. Exchange: bytes and rounds from the strategies' docstrings, times alpha and beta (R. Hockney's model, as in
-   `kerasoft.runtime.collectives.topology`, which says the same of a schedule message by message).
+2. Exchange: bytes and rounds from the strategies' docstrings, times alpha and beta (R. Hockney's model; the tests compare
+   with the schedules of `kerasoft.runtime.collectives.topology`, message by message).
 3. Who waits for whom: a recursion over steps, worker by worker: barriers, clocks, rounds, pushes.
 4. Deaths: the expected share of time for checkpoints, lost work and new starts (J. Daly, A higher order estimate of the
    optimum checkpoint interval for restart dumps, 2006).

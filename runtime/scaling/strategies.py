@@ -11,6 +11,7 @@ import numpy as np
 
 from ..averaging import BEST, GRADIENTS
 from ..collectives.compression import Compression, Threshold, TopK, TwoBit, compression_of
+from ..collectives.routed import SURE
 from ..strategies import (
     AllReduce,
     Downpour,
@@ -32,7 +33,6 @@ from .costs import (
     round_steps,
 )
 
-SURE = 0.7  # as `collectives.routed`: another topology than direct is taken if it costs less than this share
 HALVES_S = 0.66e-9  # seconds a parameter: to bfloat16 and back, for gradients and for weights
 ENCODE_S, DECODE_S = 1.5e-9, 2e-8  # seconds a parameter of the vector, and a parameter sent
 

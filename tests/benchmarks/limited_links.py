@@ -61,7 +61,6 @@ def rank_main(address, secret, rank, world_size, options, results) -> None:
         if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), NEW_NETWORK):
             raise OSError(ctypes.get_errno(), "setns")
     from kerasoft.runtime.collectives import PeerListener, connect
-    from kerasoft.runtime.collectives.topology import schedule
     from kerasoft.runtime.control_client import ControlClient
 
     alone = tuple(range(world_size))
@@ -70,12 +69,12 @@ def rank_main(address, secret, rank, world_size, options, results) -> None:
         listener = PeerListener(client.local_address)
         table = client.join(listener.address)
         with connect(
-            table, rank, secret, 1, listener=listener, transports=("tcp",), topology="auto", groups=alone
-        ) as collective:
-            costs = collective.measure(options.parameters) if world_size == 2 else None
+            table, rank, secret, 1, listener=listener, transports=("tcp",), groups=alone, elements=options.parameters,
+            topology="auto" if world_size == 2 else "ring",
+        ) as collective:  # fmt: skip
+            costs = (collective.alpha_s, collective.byte_s) if world_size == 2 else None
             for name in options.topologies:
-                collective.topology, collective.schedule = name, schedule(name, alone)
-                collective._plans.clear()
+                collective.use(name)
                 collective.barrier()
                 seconds = []
                 for _ in range(options.steps):
@@ -126,9 +125,9 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4, 8, 16])
     parser.add_argument("--topologies", nargs="+", default=["direct", "ring"])
     options = parser.parse_args()
-    _, _, costs = measured(2, options)[0]
-    network = Network(costs.alpha_s, costs.both_s, add_s=costs.add_s)
-    print(f"alpha {costs.alpha_s * 1e6:.0f} us, beta {costs.both_s * 1e9:.2f} ns/byte")
+    _, _, (alpha_s, byte_s) = measured(2, options)[0]
+    network = Network(alpha_s, byte_s, add_s=0)  # of bytes that are added
+    print(f"alpha {alpha_s * 1e6:.0f} us, beta {byte_s * 1e9:.2f} ns/byte")
     print("| ranks | topology | ms/step | predicted | off | exchange alone |\n|---|---|---|---|---|---|")
     for world_size in options.ranks:
         for name, ms, _ in measured(world_size, options):

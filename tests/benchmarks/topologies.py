@@ -1,9 +1,10 @@
-"""All-reduce over TCP by each topology against its cost model: milliseconds measured and predicted.
+"""All-reduce over TCP by each topology against its cost model: milliseconds measured and predicted, and the error.
 
-    python tests/benchmarks/topologies.py [--ranks 2 4] [--sizes 1000 100000 1000000 10000000]
+    python tests/benchmarks/topologies.py [--ranks 2 4] [--sizes 1000 10000 100000 1000000 10000000] [--elements 10000000]
 
-Ranks are processes of this machine. Alpha and beta are measured as when a fit's workers connect, then each topology is timed
-in interleaved rounds. "two_level" takes pairs of ranks for hosts, which share memory.
+Ranks are processes of this machine. What the model rests on is measured as when a fit's workers connect with
+``AllReduce(topology="auto")`` and a vector of `--elements`, once; then each topology is timed in interleaved rounds at all sizes, the
+slowest rank's median. "two_level" takes pairs of ranks for hosts, which share memory.
 """
 
 from __future__ import annotations
@@ -20,35 +21,35 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 import numpy as np
 
 
-def rank_main(address, secret, rank, world_size, sizes, rounds, results) -> None:
+def rank_main(address, secret, rank, world_size, options, results) -> None:
     from kerasoft.runtime.collectives import PeerListener, connect
-    from kerasoft.runtime.collectives.topology import NAMES, schedule
+    from kerasoft.runtime.collectives.topology import NAMES
     from kerasoft.runtime.control_client import ControlClient
 
     groups = [r // 2 * 2 for r in range(world_size)]
     with ControlClient(address, secret, 1, rank) as client:
         listener = PeerListener(client.local_address)
         table = client.join(listener.address)
-        with connect(
-            table, rank, secret, 1, listener=listener, transports=("tcp",), topology="auto", groups=groups
-        ) as collective:
-            plans = {name: schedule(name, groups) for name in NAMES}
-            for size in sizes:
+        settings = dict(listener=listener, transports=("tcp",), topology="auto", groups=groups)
+        settings |= dict(wire_dtype=options.wire, elements=options.elements)
+        with connect(table, rank, secret, 1, **settings) as collective:
+            for size in options.sizes:
                 vector = np.ones(size, np.float32)
                 seconds: dict[str, list[float]] = {name: [] for name in NAMES}
-                costs = collective.costs = collective.measure(size)
-                for _ in range(rounds):
+                for _ in range(options.rounds * (4 if size <= 100_000 else 1) + 2):
                     for name in NAMES:
-                        collective.topology, collective.schedule = name, plans[name]
-                        collective._plans.clear()
+                        collective.use(name)
                         collective.barrier()
                         began = time.perf_counter()
                         owned = collective.reduce_scatter(vector)
                         collective.all_gather(owned, size)
                         seconds[name].append(time.perf_counter() - began)
+                medians = np.zeros((world_size, len(NAMES)))
+                medians[rank] = [statistics.median(s[2:]) for s in seconds.values()]
+                slowest = collective.all_reduce_small(medians.reshape(-1)).reshape(medians.shape).max(0)
                 if rank == 0:
-                    found = {n: (statistics.median(s), collective.cost_s(n, size)) for n, s in seconds.items()}
-                    results.put((size, *costs[:2], found))
+                    found = [(s, collective.cost_s(n, size)) for n, s in zip(NAMES, slowest.tolist(), strict=True)]
+                    results.put((size, collective.alpha_s, collective.byte_s, found))
             collective.barrier()
 
 
@@ -58,12 +59,13 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 100_000, 1_000_000, 10_000_000])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000, 10_000_000])
+    parser.add_argument("--elements", type=int, default=10_000_000)
+    parser.add_argument("--wire", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--rounds", type=int, default=15, help="four times as many up to 100,000 numbers")
     options = parser.parse_args()
-    print(
-        "| ranks | floats | alpha us | beta ns/byte | direct | ring | tree | two-level | (ms measured / predicted)\n|---|---|---|---|---|---|---|---|---|"
-    )
+    print("| ranks | floats | alpha us | beta ns/byte | direct | ring | tree | two-level |\n" + "|---" * 8 + "|")
+    errors = []
     context = multiprocessing.get_context("spawn")
     for world_size in options.ranks:
         with ControlServer(new_secret(), "127.0.0.1") as server:
@@ -72,7 +74,7 @@ def main() -> None:
             processes = [
                 context.Process(
                     target=rank_main,
-                    args=(server.address, server.secret, rank, world_size, options.sizes, options.rounds, results),
+                    args=(server.address, server.secret, rank, world_size, options, results),
                 )
                 for rank in range(world_size)
             ]
@@ -80,10 +82,15 @@ def main() -> None:
                 process.start()
             for _ in options.sizes:
                 size, alpha_s, beta_s, found = results.get(timeout=100)
-                cells = " | ".join(f"{1e3 * a:.3g} / {1e3 * b:.3g}" for a, b in found.values())
-                print(f"| {world_size} | {size:,} | {1e6 * alpha_s:.0f} | {1e9 * beta_s:.3f} | {cells} | |", flush=True)
+                cells = " | ".join(f"{1e3 * a:.3g} / {1e3 * b:.3g} ({b / a - 1:+.0%})" for a, b in found)
+                errors += [abs(b / a - 1) for a, b in found]
+                print(f"| {world_size} | {size:,} | {1e6 * alpha_s:.0f} | {1e9 * beta_s:.3f} | {cells} |", flush=True)
             for process in processes:
                 process.join(30)
+    within = sum(e <= 0.3 for e in errors)
+    print(
+        f"within 30 %: {within} of {len(errors)}; median error {statistics.median(errors):.0%}, largest {max(errors):.0%}"
+    )
 
 
 if __name__ == "__main__":
