@@ -27,6 +27,8 @@ STRATEGIES = {
     'AllReduce(topology="ring")': lambda n: AllReduce(topology="ring"),
     'AllReduce(topology="tree")': lambda n: AllReduce(topology="tree"),
     'AllReduce(wire_dtype="bfloat16")': lambda n: AllReduce(wire_dtype="bfloat16"),
+    'AllReduce(topology="ring", wire_dtype="bfloat16")': lambda n: AllReduce(topology="ring", wire_dtype="bfloat16"),
+    'AllReduce(buckets=4, topology="ring")': lambda n: AllReduce(buckets=4, topology="ring"),
     'AllReduce(compression="threshold")': lambda n: AllReduce(compression="threshold"),
     'AllReduce(double_buffering=True, topology="ring")': lambda n: AllReduce(double_buffering=True, topology="ring"),
     'LocalSGD(10, topology="ring")': lambda n: LocalSGD(10, topology="ring"),

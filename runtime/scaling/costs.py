@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -107,6 +108,8 @@ class Job:
     Attributes:
         parameters: P. compute_s: seconds of a gradient of a worker's part of the batch (weak scaling: the same for any number
             of nodes). update_s: seconds of the optimiser for each parameter. other_s: of a step's bookkeeping (measured).
+        buckets: shares of the parameters in the buckets of the gradient, the last layers' first; () = alike. forward: share
+            of the gradient's time before the first bucket's part of the backward pass begins, which goes by parameters.
         nodes: N, one worker each. steps: that are drawn.
     """
 
@@ -123,11 +126,15 @@ class Job:
     table: float = 0.0
     touched: float = 0.0
     steps: int = 240
+    buckets: tuple[float, ...] = ()
+    forward: float = 1 / 3
 
     def __post_init__(self) -> None:
         for name in ("parameters", "compute_s", "nodes", "steps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Job: {name} needs a number above 0, got {getattr(self, name)!r}")
+        if self.buckets and not (min(self.buckets) > 0 and math.isclose(sum(self.buckets), 1)):
+            raise ValueError(f"Job: buckets needs shares above 0 that add up to 1, got {self.buckets!r}")
 
     @property
     def vector_bytes(self) -> float:
@@ -215,6 +222,24 @@ def overlapped_steps(times: np.ndarray, exchange_s: float) -> float:
             exchanged = begin.max() + exchange_s  # of step t - 1
         begin = np.maximum(finish, exchanged)
     return float(begin.max() + exchange_s)
+
+
+def bucketed_steps(
+    times: np.ndarray, ready: Sequence[float], exchanges_s: Sequence[float], updates_s: Sequence[float]
+) -> float:
+    """Buckets: the k-th one travels when all have it, after `ready[k]` of a gradient, and the one before has travelled.
+
+    A worker updates its slice of a bucket between the bucket's two halves, which keeps the processor from what is left of
+    the gradient.
+    """
+    total = 0.0
+    for slowest in times.max(axis=1):
+        free = held_up = 0.0
+        for share, exchange, update in zip(ready, exchanges_s, updates_s, strict=True):
+            free = max(free, share * slowest + held_up) + exchange + update
+            held_up += update
+        total += free
+    return float(total)
 
 
 def clock_steps(times: np.ndarray, staleness: int, push_s: float, fetch_s: float, update_s: float = 0.0) -> float:

@@ -28,6 +28,7 @@ from .costs import (
     Prediction,
     all_reduce_s,
     barrier_steps,
+    bucketed_steps,
     clock_steps,
     overlapped_steps,
     round_steps,
@@ -116,13 +117,21 @@ def _(strategy: AllReduce, job: Job) -> Prediction:
         exchange = gathered + ENCODE_S * job.parameters + n * DECODE_S * words
         update = job.update_s * job.parameters
     else:
-        whole = strategy.double_buffering or strategy.wire_dtype != "float32"  # tables then travel whole
+        whole = (
+            strategy.double_buffering or strategy.buckets > 1 or strategy.wire_dtype != "float32"
+        )  # so do tables then
         size = job.vector_bytes if whole else 4 * job.travelling
         exchange = exchange_s(net, n, size, strategy.topology, strategy.wire_dtype)
         update = job.update_s * (job.parameters / n if whole else job.dense / n + job.rows)  # all ranks update all rows
         sent = 2 * (n - 1) / n * size * (0.5 if strategy.wire_dtype == "bfloat16" else 1)
     if strategy.double_buffering:  # the exchange is hidden; the update takes the processor from the gradient
         return _prediction(job, lambda times: overlapped_steps(times + update, exchange), update, sent)
+    if strategy.buckets > 1:
+        shares = job.buckets or (1 / strategy.buckets,) * strategy.buckets
+        ready = [job.forward + (1 - job.forward) * sum(shares[: k + 1]) for k in range(len(shares))]
+        exchanges = [exchange_s(net, n, b * size, strategy.topology, strategy.wire_dtype) for b in shares]
+        updates = [b * update for b in shares]
+        return _prediction(job, lambda times: bucketed_steps(times, ready, exchanges, updates), update, sent)
     return _prediction(job, lambda times: barrier_steps(times, exchange + update), update, sent)
 
 

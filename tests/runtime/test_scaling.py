@@ -1,5 +1,6 @@
 """The scaling model: closed forms, schedules message by message, the event-driven simulator, measured points, limits."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -93,6 +94,27 @@ def test_one_worker_exchanges_nothing():
 def test_double_buffering_takes_the_longer_of_compute_and_exchange():
     assert overlapped_steps(np.full((10, 3), 2.0), 5.0) == pytest.approx(2 + 10 * 5)
     assert overlapped_steps(np.full((10, 3), 5.0), 2.0) == pytest.approx(10 * 5 + 2)
+
+
+def test_buckets_by_hand():
+    job = Job(1e6, 0.3, 2, PLAIN, update_s=0)
+    each = 2e-4 + 2e-3 + 1e-4  # of half a megabyte of numbers
+    # buckets are there after 0.1 + 0.1 and 0.1 + 0.2 s: the first one's exchange is hidden, the last one's is not
+    assert predict(AllReduce(buckets=2), job).step_s == pytest.approx(0.3 + each)
+    assert predict(AllReduce(buckets=2), job).sent_bytes == predict(AllReduce(), job).sent_bytes
+    slow = dataclasses.replace(
+        job, network=dataclasses.replace(PLAIN, byte_s=1e-7)
+    )  # 0.2003 s each: the second one waits
+    assert predict(AllReduce(buckets=2), slow).step_s == pytest.approx(0.2 + 2 * (2e-4 + 0.2 + 1e-4))
+    uneven = dataclasses.replace(slow, buckets=(0.9, 0.1))
+    shown = 0.28 + (2e-4 + 0.36 + 1.8e-4) + (2e-4 + 0.04 + 2e-5)
+    assert predict(AllReduce(buckets=2), uneven).step_s == pytest.approx(shown)
+    busy = dataclasses.replace(
+        job, update_s=2e-8
+    )  # 10 ms of one rank's half of a vector, 5 of a bucket's; they take the processor
+    assert predict(AllReduce(buckets=2), busy).step_s == pytest.approx(0.3 + 0.01 + each)
+    with pytest.raises(ValueError, match=r"Job: buckets needs shares above 0 that add up to 1, got \(0.5, 0.6\)"):
+        Job(1e6, 0.3, 2, buckets=(0.5, 0.6))
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
