@@ -55,8 +55,8 @@ class LongLived(Strategy):
         memory_cap_bytes: of a worker's rows; above it they are mapped from its scratch disk. None: no cap.
         topology: who sends to whom when vectors are summed and gathered. "direct": everybody to everybody, or shared memory
             among ranks of one host. "ring", "tree", "two_level" (members to a leader of their host, a ring of leaders):
-            by sockets. "auto": shared memory on one host, else the cheapest by a round's and a byte's cost, measured
-            when the workers connect and told of by an event "strategy". All give the same bits if `deterministic`.
+            by sockets. "auto": shared memory on one host, else the cheapest, by times measured when the workers
+            connect (half a second to some seconds) and told of by an event "strategy". All give the same bits if `deterministic`.
     """
 
     balance: ClassVar[bool] = False  # shards move from slow workers to fast ones

@@ -165,7 +165,8 @@ def test_measured_stragglers_within_ten_percent(name):
 
 # docs/scaling.md, tests/benchmarks/limited_links.py: 700,000 parameters, alpha and beta as two ranks measured them. Not here:
 # direct exchange of two at 25 Mbit/s (11 % off), and 16 in a ring while other work kept this machine's cores busy
-LINKS = {100: (117e-6, 8.484e-8, 0.3), 25: (125e-6, 3.3891e-7, 1.0)}  # Mbit/s: alpha, beta, seconds of sleep
+LINKS = {100: (117e-6, 8.484e-8, 0.3), 25: (125e-6, 3.3891e-7, 1.0), 1000: (57e-6, 9.06e-9, 0.6)}
+# Mbit/s: alpha, beta, seconds of sleep; at 1000 beta was fitted to two ranks and direct exchange
 
 
 @pytest.mark.parametrize(
@@ -176,12 +177,14 @@ LINKS = {100: (117e-6, 8.484e-8, 0.3), 25: (125e-6, 3.3891e-7, 1.0)}  # Mbit/s: 
         (100, 2, "tree", 979.8), (100, 4, "tree", 1593.1), (100, 8, "tree", 2180.9), (100, 16, "tree", 2831.1),
         (25, 2, "ring", 1928.3), (25, 4, "ring", 2476.1), (25, 8, "ring", 2715.0), (25, 16, "ring", 2771.6),
         (25, 4, "direct", 2852.2), (25, 8, "direct", 3389.0), (25, 16, "direct", 3565.4),
+        (1000, 2, "ring", 896.6), (1000, 4, "direct", 1017.0), (1000, 4, "ring", 1076.3), (1000, 8, "direct", 1205.0),
     ],
 )  # fmt: skip
 def test_measured_links_within_ten_percent(mbit, nodes, topology, ms):
     alpha_s, byte_s, sleep_s = LINKS[mbit]
     network = Network(alpha_s, byte_s, add_s=2.2e-11)
-    said = predict(AllReduce(topology=topology), Job(700_000, sleep_s, nodes, network, update_s=0))
+    parameters = 6_998_552 if mbit == 1000 else 700_000
+    said = predict(AllReduce(topology=topology), Job(parameters, sleep_s, nodes, network, update_s=0))
     assert said.step_s * 1e3 == pytest.approx(ms, rel=0.10)
 
 
