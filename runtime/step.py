@@ -78,10 +78,12 @@ class DistributedStep:
         self.calls = {n: program.train(n) for n in sizes}
         self.test_calls = {n: program.test(n) for n in test_sizes}
         self.update, self.replicated = self._update_call()
-        self._segment, self._counted = (
-            v if v is None or self.replicated else np.ascontiguousarray(v[self.part]) for v in self._variables()
-        )
-        self._trees: dict[int, TreeSum] = {}
+        segments, counted = self._variables()
+        kept = slice(None) if self.replicated else self.part
+        self._segment = np.ascontiguousarray(segments[kept])
+        self._counted = None if counted is None else np.ascontiguousarray(counted[kept])
+        self._trees: dict[tuple[str, int], TreeSum] = {}
+        self.test_bounds: tuple[int, ...] = ()  # as `bounds`, of the validation data; `Trainer` says
         self._waited_s = 0.0
         self._lengths: dict[str, list[int]] = {}
         self._send = aligned_empty(self.owned.stop - self.owned.start)
@@ -256,7 +258,7 @@ class DistributedStep:
         for i, (call, args) in enumerate(jobs):
             running.append((call, args, started if i == 0 else calls[call.size].run(0, args, (), None)))
         for k, length in enumerate(lengths, 1):
-            reduced = self._sum_small([(call, np.asarray(out)) for call, _, (_, out) in running], length)
+            reduced = self._sum_small([(call, np.asarray(out)) for call, _, (_, out) in running], length, kind)
             running = [
                 (call, args, calls[call.size].run(k, args, carry, reduced)) for call, args, (carry, _) in running
             ]
@@ -270,11 +272,12 @@ class DistributedStep:
                 started = calls[following.size].run(0, args, (), None)
             yield call, np.asarray(out)
 
-    def _sum_small(self, outs: Iterable[tuple[Call, np.ndarray]], length: int) -> np.ndarray:
+    def _sum_small(self, outs: Iterable[tuple[Call, np.ndarray]], length: int, kind: str = "train") -> np.ndarray:
         """The sum of short vectors over all calls of all ranks."""
         self.watch.lap("compute")
         if self.deterministic:
-            total = self.collective.all_reduce_small_tree(self._partials(outs, length), self.bounds, length)
+            partials = self._partials(outs, length, kind)
+            total = self.collective.all_reduce_small_tree(partials, self._bounds_of(kind)[1], length)
         else:
             mine = np.zeros(length, np.float32)
             for _, out in outs:
@@ -283,12 +286,15 @@ class DistributedStep:
         self._charge_sync()
         return total
 
-    def _partials(self, outs: Iterable[tuple[Call, np.ndarray]], length: int) -> dict[tuple[int, int], np.ndarray]:
+    def _partials(
+        self, outs: Iterable[tuple[Call, np.ndarray]], length: int, kind: str = "train"
+    ) -> dict[tuple[int, int], np.ndarray]:
         """Sums of the nodes of the fixed tree that this rank's shards make up; shards without rows count as zeros."""
-        start, stop = self.bounds[self.rank : self.rank + 2]
-        if length not in self._trees:
-            self._trees[length] = TreeSum(start, stop, self.bounds[-1])
-        tree, following = self._trees[length], start
+        number, bounds = self._bounds_of(kind)
+        start, stop = bounds[number : number + 2]
+        if (kind, length) not in self._trees:
+            self._trees[kind, length] = TreeSum(start, stop, bounds[-1])
+        tree, following = self._trees[kind, length], start
         zeros = np.zeros(length, np.float32)
         for call, out in outs:
             for _ in range(following, call.shard):
@@ -298,6 +304,10 @@ class DistributedStep:
         for _ in range(following, stop):
             tree.add(zeros)
         return tree.partials()
+
+    def _bounds_of(self, kind: str) -> tuple[int, Sequence[int]]:
+        """This rank's number among those with rows of their own, and which shards each of them has."""
+        return self.rank, self.bounds if kind == "train" else self.test_bounds
 
     def _charge_sync(self) -> None:
         counters = self.collective.counters

@@ -9,7 +9,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -140,6 +140,14 @@ class ShardStore:
                 for array in group.values():
                     if isinstance(array, np.memmap):
                         _mapping(array).madvise(mmap.MADV_DONTNEED)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Lets go of all other arrays, when they have been checked: `gather` gives these alone from now on."""
+        for arrays in self._arrays.values():
+            for name in [n for n in arrays if n not in names]:
+                array = arrays.pop(name)
+                if isinstance(array, np.memmap):
+                    os.unlink(str(array.filename))
 
     def specs(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         """(shape of a row, dtype) of each array; empty when no shard here has rows."""

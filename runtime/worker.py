@@ -104,6 +104,10 @@ class Method:
 
         return StepProgram.from_bytes(programs[0])
 
+    def reads(self, program: Any, kind: str) -> tuple[str, ...]:
+        """The arrays of a batch that a rank's calls of `kind` ("train" or "test") read; it holds no others."""
+        return tuple(i.name for i in program.inputs)
+
     def parts(self, params: int, vector: int, world_size: int) -> list[slice]:
         """The slice of the parameters (of `params` elements) that each rank keeps; `vector` is V of the layout."""
         return [slice(min(s.start, params), min(s.stop, params)) for s in slices(vector, world_size)]
@@ -187,6 +191,10 @@ class Settings:
         """Rank r (or group r of sharers) owns the training shards ``bounds[r] .. bounds[r + 1] - 1``."""
         return bounds_of(self.owners, self.world_size // self.method.sharers)
 
+    def test_bounds(self) -> tuple[int, ...]:
+        """The same for the validation shards."""
+        return bounds_of(self.validation_owners, self.world_size // self.method.sharers)
+
 
 def bounds_of(owners: Sequence[int], world_size: int) -> tuple[int, ...]:
     """Where each rank's shards begin, and their number at the end; `owners` ascend."""
@@ -233,15 +241,27 @@ class Trainer:
         watch: Stopwatch,
     ):
         self.settings, self.rank, self.watch = settings, rank, watch
-        specs = tuple((i.name, fixed_shape(i, program.lengths), np.dtype(i.dtype)) for i in program.inputs)
+        specs, validation_specs = (
+            tuple(
+                (i.name, fixed_shape(i, program.lengths), np.dtype(i.dtype))
+                for i in program.inputs
+                if i.name in settings.method.reads(program, kind)
+            )
+            for kind in ("train", "test")
+        )
+        store.keep([name for name, _, _ in specs])
         self.plan = Plan(settings.table.rows, settings.batch_size, settings.steps_per_epoch)
         one_by_one = settings.one_by_one
         self.feed = Feed(store, self.plan, settings.train_sizes, one_by_one, specs, settings.seed, settings.shuffle)
         self.validation_feed = None
         if validation_store is not None:
             plan = Plan(validation_store.table.rows, settings.validation_batch_size)
-            self.validation_feed = Feed(validation_store, plan, settings.test_sizes, one_by_one, specs, 0, False)
+            validation_store.keep([name for name, _, _ in validation_specs])
+            self.validation_feed = Feed(
+                validation_store, plan, settings.test_sizes, one_by_one, validation_specs, 0, False
+            )
         self.step = settings.method.step(settings, rank, program, watch)
+        self.step.test_bounds = settings.test_bounds()
         self.step.warm_up(self.feed, self.validation_feed)
         self.epoch = self.done = 0
         self.learning_rate = 0.0

@@ -25,6 +25,8 @@ class LocalCall:
     Attributes:
         kind: "train", "test" or "predict".
         phases: "whole", or "forward" and "backward"; see `run`.
+            "before", if there is such, comes first, for all calls of a step.
+        totals: what "before" gives this call's share of, name and shape; the other phases read the sums over all calls.
         results: names in the environment after the last phase: "vector", or for "predict" what this coordinate gives of
             the outputs, in their order (all of them, or none).
     """
@@ -33,6 +35,7 @@ class LocalCall:
     rows: int
     phases: Mapping[str, tuple[Instruction, ...]]
     results: tuple[str, ...]
+    totals: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def compile(self) -> None:
         """Compiles all that is not compiled yet."""
@@ -78,7 +81,8 @@ class LocalProgram:
                     name: tuple(instructions.from_json(value, blobs) for value in phase)
                     for name, phase in described["phases"]
                 }
-                self._calls[kind, rows] = LocalCall(kind, rows, phases, tuple(described["results"]))
+                totals = tuple((str(name), tuple(map(int, shape))) for name, shape in described["totals"])
+                self._calls[kind, rows] = LocalCall(kind, rows, phases, tuple(described["results"]), totals)
             self.kernels: tuple[str, ...] = tuple(header["kernels"])
             self.lengths: dict[str, int] = dict(header["lengths"])
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -180,6 +184,7 @@ def write(
                 [name, [instructions.to_json(one, blobs) for one in phase]] for name, phase in call.phases.items()
             ],
             "results": list(call.results),
+            "totals": [[name, list(shape)] for name, shape in call.totals],
         }
         for call in calls
     ]

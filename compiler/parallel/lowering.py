@@ -85,7 +85,7 @@ class Lowering:
             extra: names and types of arguments that `finish` reads. needs: nodes that it reads.
         """
         known = {n for n in given}
-        nodes = self._between([*wanted, *needs], known)
+        nodes = self.between([*wanted, *needs], known)
         given = sorted(given, key=self.index.__getitem__)
         leaves = [n for n in nodes if n.op.name in ("input", "param")]
         arguments: dict[
@@ -147,7 +147,8 @@ class Lowering:
             return slice_of(named[home], n.shape, start).astype(n.dtype)
         return named[weight_name(n)].reshape(n.shape).astype(n.dtype)
 
-    def _between(self, wanted: Sequence[Node], known: set[Node]) -> list[Node]:
+    def between(self, wanted: Sequence[Node], known: set[Node]) -> list[Node]:
+        """What must be computed to get from `known` to `wanted`, in order."""
         need: set[Node] = set()
         stack = [n for n in wanted if n not in known]
         while stack:

@@ -22,7 +22,9 @@ from ..costs import bound_type, size_bytes
 from ..ir import Dim, Graph, Node
 from ..layout import Layout
 from ..program import StepSource
-from .instructions import Compute, Drop, Instruction, Receive, Send
+from .before import Before
+from .instructions import Drop, Instruction, Receive, Send
+from .levels import leveled, sums_in
 from .local_program import LocalCall
 from .lowering import Lowering, vector_of
 from .mesh import ParallelError
@@ -40,8 +42,6 @@ class Pipeline(Segmented, Parted):
     Attributes:
         parts: the weights of each coordinate. layouts: of each.
     """
-
-    how = "a pipeline"
 
     def __init__(
         self,
@@ -68,12 +68,13 @@ class Pipeline(Segmented, Parted):
         """The call of each coordinate, and the native libraries that they need."""
         graph, forward, backward = self.places(kind)
         exchange = _Exchange(graph, self, forward, backward, kind)
-        made, needs = [], set()
+        made, needs, sizes = [], set(), {**lengths, "b": rows}
+        before = Before(self._hoisted(kind)[1], kind, self.layouts[0], sizes)
         for stage in range(self.stages):
-            lowering = Lowering(graph, kind, self.layouts[stage], {**lengths, "b": rows})
-            made.append(exchange.call(stage, rows, lowering))
+            lowering = Lowering(graph, kind, self.layouts[stage], sizes)
+            made.append(before.ahead_of(exchange.call(stage, rows, lowering)))
             needs |= lowering.chooser.needs
-        return made, needs
+        return made, needs | before.needs
 
     def sent(self) -> list[float]:
         """For each coordinate, the bytes that it sends to others in a call."""
@@ -126,9 +127,8 @@ class _Exchange(Pieces):
             made.append(Receive(source, names_of(lowering, nodes), types))
         shared = [n for to, nodes in sent for n in nodes if n in self.homes]  # own weights that others read
         wanted = [*self.wanted[piece], *dict.fromkeys(n for n in shared if n not in self.wanted[piece])]
-        compute, results = self._compute(piece, wanted, lowering)
-        if compute is not None:
-            made.append(compute)
+        code, results = self._code(piece, wanted, lowering)
+        made += code
         for to, nodes in sorted(sent, key=lambda m: m[0], reverse=phase == "backward"):
             nodes.sort(key=self._index.__getitem__)
             made.append(Send(to, names_of(lowering, nodes)))
@@ -144,26 +144,27 @@ class _Exchange(Pieces):
         gone = tuple(sorted(there - kept))
         return (*made, *((Drop(gone),) if gone else ())), results
 
-    def _compute(self, piece: Piece, wanted: list[Node], lowering: Lowering) -> tuple[Compute | None, tuple[str, ...]]:
+    def _code(self, piece: Piece, wanted: list[Node], lowering: Lowering) -> tuple[list[Instruction], tuple[str, ...]]:
         phase, stage = piece
+        cuts = sums_in(lowering.graph)
         layout = lowering.layout
         outs = self.results[piece]
         given = list(self.given[piece])
         last = phase == self.phases[-1]
         if self.kind == "predict":
             if not outs:
-                return (lowering.compute(given, wanted) if wanted else None), ()
+                return (leveled(lowering, cuts, given, wanted) if wanted else []), ()
             names = tuple(outs)
             finish = lambda values, _: {name: values[n] for name, n in outs.items()}  # noqa: E731
-            return lowering.compute(given, wanted, finish, (), tuple(outs.values())), names
+            return leveled(lowering, cuts, given, wanted, finish, (), tuple(outs.values())), names
         if not last:  # sums and states of the forward phase wait for the vector
 
             def finish(values: Mapping[Node, Any], _: Mapping[str, Any]) -> dict[str, Any]:
                 return {f"part/{name}": values[n] for name, n in outs.items()}
 
             if not wanted and not outs:
-                return None, ()
-            return lowering.compute(given, wanted, finish, (), tuple(outs.values())), ()
+                return [], ()
+            return leveled(lowering, cuts, given, wanted, finish, (), tuple(outs.values())), ()
         before = self.results["forward", stage] if phase == "backward" else {}
         extra = [(f"part/{name}", lowering.types(n)[0]) for name, n in before.items()]
         keeps = self.kind == "train" and stage == 0 and layout.S > 0
@@ -190,7 +191,7 @@ class _Exchange(Pieces):
                 parts["state/"] |= {name: _zero(layout, name) for name in assigned - set(parts["state/"])}
             return {"vector": vector_of(layout, parts["grad/"], parts["state/"], parts["sum/"], kept)}
 
-        return lowering.compute(given, wanted, finish_vector, extra, tuple(outs.values())), ("vector",)
+        return leveled(lowering, cuts, given, wanted, finish_vector, extra, tuple(outs.values())), ("vector",)
 
 
 def _zero(layout: Layout, name: str) -> Any:

@@ -47,7 +47,7 @@ class Links(Protocol):
     def receive(self, source: int, types: Types) -> Sequence[np.ndarray]:
         """From a coordinate of the same replica, of these shapes and dtypes."""
 
-    def scatter(self, axis: str, vector: np.ndarray) -> np.ndarray:
+    def scatter(self, axis: str, vector: np.ndarray, name: str) -> np.ndarray:
         """float32[n * ranks] -> float32[n]: the own part, in the order of ranks, of the sum over the ranks along `axis`."""
 
 
@@ -85,7 +85,7 @@ def run(phase: Sequence[Instruction], environment: dict[str, Any], links: Links)
             environment[f"params/{instruction.group}"] = whole[: instruction.size]
         elif isinstance(instruction, ScatterGrads):
             vector = np.asarray(environment.pop(f"grads/{instruction.group}"))
-            environment[f"slice/{instruction.group}"] = links.scatter("model", vector)
+            environment[f"slice/{instruction.group}"] = links.scatter("model", vector, f"slice/{instruction.group}")
         elif isinstance(instruction, Drop):
             for name in instruction.names:
                 environment.pop(name, None)

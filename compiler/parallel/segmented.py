@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..costs import flops
 from ..ir import Dim, Graph, Node
 from ..program import StepSource
-from .mesh import ParallelError
+from .before import hoisted
 from .places import Kinds, backward_places, forward_places, kinds_of, pinned_line, pins_of
 from .stages import Line, cuts
 
@@ -21,8 +21,6 @@ class Segmented:
         seconds: what each segment was expected to cost, for a call of the rows that it was balanced for.
     """
 
-    how = ""  # who is refused, in errors
-
     def __init__(
         self,
         source: StepSource,
@@ -31,6 +29,7 @@ class Segmented:
         sizes: Mapping[str, Dim],
     ):
         self.source, self.stages, self.sizes = source, stages, dict(sizes)
+        self._graphs: dict[str, tuple[Graph, Graph | None]] = {}
         self.batch = [i.name for i in source.inputs]
         graph = self._graph("train" if source.train is not None else "predict")
         kinds = kinds_of(graph, source.layout, self.batch)
@@ -58,15 +57,13 @@ class Segmented:
         raise NotImplementedError
 
     def _graph(self, kind: str) -> Graph:
-        graph = self.source.optimised(kind)
-        for n in graph.nodes:
-            if n.op.name == "all_reduce":
-                raise ParallelError(
-                    f"{self.how} cannot train this model: {n.source or 'its loss'} needs a sum over all rows of the batch "
-                    "within the step (a mask's number of steps, synchronised statistics), which is not made between its "
-                    "parts. Use model= instead."
-                )
-        return graph
+        return self._hoisted(kind)[0]
+
+    def _hoisted(self, kind: str) -> tuple[Graph, Graph | None]:
+        """The graph of a call after the passes, and what is summed over all rows before it."""
+        if kind not in self._graphs:
+            self._graphs[kind] = hoisted(self.source.optimised(kind))
+        return self._graphs[kind]
 
     def places(self, kind: str) -> tuple[Graph, dict[Node, int], dict[Node, int]]:
         """The graph of a call after the passes, and the segments of its forward and of its other nodes."""

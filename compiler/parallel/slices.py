@@ -23,10 +23,12 @@ import numpy as np
 
 from ..costs import size_bytes
 from ..ir import Dim, Graph, Node
-from ..layout import Entry, Layout
+from ..layout import SLICE_ALIGNMENT, Entry, Layout
 from ..packing import flat, join
 from ..program import StepSource
+from .before import Before
 from .instructions import Compute, Drop, GatherParams, Instruction, ScatterGrads
+from .levels import leveled, sums_in
 from .local_program import LocalCall
 from .lowering import Lowering, vector_of
 from .mesh import ParallelError
@@ -53,14 +55,17 @@ class Group:
     slice_size: int
 
 
+def _slice_size(size: int, workers: int) -> int:
+    """A multiple of 64, so that an element stands at the same place in a vector register for any number of workers."""
+    return -(-size // (workers * SLICE_ALIGNMENT)) * SLICE_ALIGNMENT
+
+
 class Slices(Segmented):
     """A model whose parameters are kept in slices.
 
     Attributes:
         groups: one for each segment, possibly empty. layouts: of each worker: its slices under the names of the groups.
     """
-
-    how = "Parallel(zero=3)"
 
     def __init__(self, source: StepSource, workers: int, sizes: Mapping[str, Dim]):
         graph = source.optimised("train" if source.train is not None else "predict")
@@ -72,7 +77,7 @@ class Slices(Segmented):
         for k in range(self.stages):
             entries = tuple(e for e in source.layout.params if self.homes.get(e.name, 0) == k)
             size = sum(e.size for e in entries)
-            groups.append(Group(entries, size, start, -(-size // workers)))
+            groups.append(Group(entries, size, start, _slice_size(size, workers)))
             start += groups[-1].slice_size
         self.groups = tuple(groups)
         own = Layout.of(
@@ -179,10 +184,12 @@ class Slices(Segmented):
             for e in g.entries:
                 homes[e.name] = (f"params/{k}", offset)
                 offset += e.size
-        lowering = Lowering(graph, kind, self.layouts[0], {**lengths, "b": rows}, homes)
+        sizes = {**lengths, "b": rows}
+        lowering = Lowering(graph, kind, self.layouts[0], sizes, homes)
         instructions, results = _Rounds(graph, self, forward, backward, kind).instructions(lowering)
-        call = LocalCall(kind, rows, {"whole": instructions}, results)
-        return [call] * self.coordinates, set(lowering.chooser.needs)
+        before = Before(self._hoisted(kind)[1], kind, self.layouts[0], sizes)
+        call = before.ahead_of(LocalCall(kind, rows, {"whole": instructions}, results))
+        return [call] * self.coordinates, set(lowering.chooser.needs) | before.needs
 
 
 class _Rounds(Pieces):
@@ -249,8 +256,10 @@ class _Rounds(Pieces):
         wanted = list(self.wanted[piece])
         if not wanted and not outs and not scatters:
             return []
-        code: Compute = lowering.compute(list(self.given[piece]), wanted, finish, (), tuple(outs.values()))
-        return [code, ScatterGrads(stage, group.slice_size)] if scatters else [code]
+        code = leveled(
+            lowering, sums_in(lowering.graph), list(self.given[piece]), wanted, finish, (), tuple(outs.values())
+        )
+        return [*code, ScatterGrads(stage, group.slice_size)] if scatters else code
 
     def _vector(self, lowering: Lowering) -> Compute:
         """Own slices of the gradient, and this worker's share of states and sums, as one vector."""

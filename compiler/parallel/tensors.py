@@ -14,7 +14,7 @@ Source: Shoeybi et al., "Megatron-LM", 2019; Xu et al., "GSPMD", 2021.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..costs import bound_type, flops, size_bytes
@@ -22,12 +22,13 @@ from ..ir import Dim, Graph, Node
 from ..layout import Layout
 from ..passes import optimise
 from ..program import StepSource
+from .before import Before, hoisted
 from .choices import Choices
-from .instructions import Compute, Drop, Gather, Instruction, Number, Sum
+from .instructions import Gather, Instruction, Number, Sum
+from .levels import leveled
 from .local_program import LocalCall
-from .lowering import LEAVES, Lowering, vector_of
+from .lowering import Lowering, vector_of
 from .parts import Part, Parted, local_layout
-from .places import CHEAP
 from .shardings import Sharding
 from .spread import COORDINATE, Spread
 from .update import counting_once
@@ -47,7 +48,7 @@ class Tensors(Parted):
         self.source, self.coordinates, self.sizes = source, count, dict(sizes)
         self.choices = Choices(count, sizes)
         kind = "train" if source.train is not None else "predict"
-        graph: Graph = getattr(source, kind)
+        graph = self._graph(kind)[0]
         learnt = {e.name for e in source.layout.params}
         self.shardings: dict[str, Sharding] = Weights(graph, self.choices, placement, learnt).shardings
         axes = {e.name: self.shardings[e.name].axis if e.name in self.shardings else None for e in source.layout.params}
@@ -63,9 +64,14 @@ class Tensors(Parted):
         self._spreads: dict[str, Spread] = {}
         self._optimised: dict[str, Graph] = {}
 
+    def _graph(self, kind: str) -> tuple[Graph, Graph | None]:
+        """The whole model's graph before the passes, and what is summed over all rows before a call."""
+        graph: Graph = getattr(self.source, kind)
+        return hoisted(graph)
+
     def spread(self, kind: str) -> Spread:
         if kind not in self._spreads:
-            self._spreads[kind] = Spread(getattr(self.source, kind), self.choices, self.shardings)
+            self._spreads[kind] = Spread(self._graph(kind)[0], self.choices, self.shardings)
         return self._spreads[kind]
 
     def local(self, kind: str) -> Graph:
@@ -76,13 +82,15 @@ class Tensors(Parted):
 
     def calls(self, kind: str, rows: int, lengths: Mapping[str, int]) -> tuple[list[LocalCall], set[str]]:
         """The call of each coordinate: the same but for the first instruction."""
-        lowering = Lowering(self.local(kind), kind, self.layouts[0], {**lengths, "b": rows})
-        instructions, results = _levels(lowering)
-        calls = [
-            LocalCall(kind, rows, {"whole": (Number(COORDINATE, i), lowering.weights(), *instructions)}, results)
-            for i in range(self.coordinates)
+        sizes = {**lengths, "b": rows}
+        lowering = Lowering(self.local(kind), kind, self.layouts[0], sizes)
+        instructions, results = _instructions(lowering)
+        phases = [
+            {"whole": (Number(COORDINATE, i), lowering.weights(), *instructions)} for i in range(self.coordinates)
         ]
-        return calls, set(lowering.chooser.needs)
+        before = Before(self._graph(kind)[1], kind, self.layouts[0], sizes)
+        calls = [before.ahead_of(LocalCall(kind, rows, phase, results)) for phase in phases]
+        return calls, set(lowering.chooser.needs) | before.needs
 
     def sent(self) -> list[float]:
         """For each coordinate, the bytes that it sends to others in a call: sums by halves, gathers to everybody."""
@@ -106,74 +114,10 @@ class Tensors(Parted):
         return [dict(found) for _ in range(self.coordinates)]
 
 
-def _levels(lowering: Lowering) -> tuple[tuple[Instruction, ...], tuple[str, ...]]:
-    """A graph with sums and stacks as instructions: all that a level sums is exchanged at once."""
-    order, graph, kind = lowering.order, lowering.graph, lowering.kind
-    cuts = {n: AXES[n.op.name] for n in order if n.op.name in AXES}
-    level: dict[Node, int] = {}
-    for n in order:
-        level[n] = max((level[i] + (i in cuts) for i in n.inputs), default=0)
-    last = max((level[n] + 1 for n in cuts), default=0)
-    reads: list[dict[Node, None]] = []
-    for k in range(last + 1):
-        wanted = list(graph.outputs) if k == last else [n.inputs[0] for n in cuts if level[n] == k]
-        reads.append(_read(wanted, level, cuts, k))
-    carried: list[dict[Node, None]] = [{} for _ in range(last + 1)]  # computed in a level, read in a later one
-    for k in range(last, -1, -1):  # last levels first: what they read, earlier ones must keep
-        reads[k] |= _read([*carried[k]], level, cuts, k)
-        for n in reads[k]:
-            if n not in cuts:
-                carried[level[n]][n] = None
-    made: list[Instruction] = []
-    ends: dict[str, int] = {}
-    for k in range(last + 1):
-        summed = [n for n in cuts if level[n] == k and k < last]
-        made.append(_compute(lowering, list(reads[k]), list(carried[k]), summed, k == last))
-        for axis in ("data", "model"):
-            vectors = [n for n in summed if cuts[n] == axis and n.op.name != "part_stack"]
-            if vectors:
-                names = tuple(lowering.names(n)[0] for n in vectors)
-                made.append(Sum(axis, names, tuple(lowering.types(n)[0] for n in vectors)))
-        stacked = [n for n in summed if n.op.name == "part_stack"]
-        for dtype in dict.fromkeys(n.dtype for n in stacked):
-            chosen = [n for n in stacked if n.dtype == dtype]
-            names = tuple(lowering.names(n)[0] for n in chosen)
-            made.append(Gather("model", names, tuple(lowering.types(n)[0] for n in chosen)))
-        for n in reads[k]:
-            for name in lowering.names(n):
-                ends[name] = k
-    return _dropping(made, ends), ("vector",) if kind != "predict" else tuple(graph.output_names)
-
-
-def _read(wanted: Sequence[Node], level: Mapping[Node, int], cuts: Mapping[Node, str], k: int) -> dict[Node, None]:
-    """What level `k` reads of earlier ones to compute these."""
-    found: dict[Node, None] = {}
-    seen: set[Node] = set()
-    stack = list(wanted)
-    while stack:
-        n = stack.pop()
-        if n in seen:
-            continue
-        seen.add(n)
-        if n.op.name in LEAVES or not n.inputs:
-            continue
-        if level[n] < k and (n in cuts or n.op.name not in CHEAP):
-            found[n] = None
-        else:
-            stack.extend(n.inputs)
-    return found
-
-
-def _compute(lowering: Lowering, given: list[Node], carried: list[Node], summed: list[Node], is_last: bool) -> Compute:
+def _instructions(lowering: Lowering) -> tuple[tuple[Instruction, ...], tuple[str, ...]]:
+    """A graph with sums and stacks as instructions, and the names of its results."""
     graph, layout, kind = lowering.graph, lowering.layout, lowering.kind
     outputs = dict(zip(graph.output_names, graph.outputs))
-    wanted = sorted((n for n in carried if n not in given), key=lowering.index.__getitem__)
-    if not is_last:
-
-        def to_exchange(values: Mapping[Node, Any], _: Mapping[str, Any]) -> dict[str, Any]:
-            return {lowering.names(n)[0]: values[n.inputs[0]] for n in summed}
-
-        return lowering.compute(given, wanted, to_exchange, (), [n.inputs[0] for n in summed])
     extra = []
     if kind == "train" and layout.S and any(f"state/{e.name}" not in outputs for e in layout.states):
         extra = [("state", ((layout.S,), "float32")), ("share", ((), "float32"))]
@@ -191,21 +135,9 @@ def _compute(lowering: Lowering, given: list[Node], carried: list[Node], summed:
         kept = arrays["state"] * arrays["share"] if extra else None
         return {"vector": vector_of(layout, parts["grad/"], parts["state/"], parts["sum/"], kept)}
 
-    return lowering.compute(given, wanted, finish, extra, tuple(outputs.values()))
-
-
-def _dropping(made: Sequence[Instruction], ends: Mapping[str, int]) -> tuple[Instruction, ...]:
-    """With `Drop`s behind the last reader of each value."""
-    found: list[Instruction] = []
-    k = -1
-    for instruction in made:
-        found.append(instruction)
-        if isinstance(instruction, Compute):
-            k += 1
-            gone = tuple(sorted(name for name, end in ends.items() if end == k))
-            if gone:
-                found.append(Drop(gone))
-    return tuple(found)
+    cuts = {n: AXES[n.op.name] for n in lowering.order if n.op.name in AXES}
+    made = leveled(lowering, cuts, [], [], finish, extra, tuple(outputs.values()))
+    return tuple(made), ("vector",) if kind != "predict" else tuple(graph.output_names)
 
 
 def collectives(call: LocalCall) -> tuple[int, int]:

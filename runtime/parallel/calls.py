@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ from ..feed import Call
 from .links import Links
 from .schedule import BACKWARD, FORWARD, SCHEDULES, Task
 
-WHOLE = "whole"
+WHOLE, BEFORE = "whole", "before"
+NOBODY: Any = None  # links of code that asks nothing of other ranks
 
 
 @dataclasses.dataclass
@@ -84,13 +86,39 @@ def run(kind: str, compiled: Any, made: Sequence[Job], order: Sequence[Task], li
     for phase, a in order:
         job = made[a]
         call = compiled(len(job.environment["valid"]))
-        interpret(call.phases[phase], job.environment, links.of(a))
+        interpret(call.phases[phase], job.environment, links.of(a, job))
         if phase in last:
             yield job
             job.environment.clear()
     links.end_step()
 
 
+def shares(compiled: Any, made: Sequence[Job]) -> list[tuple[Call, np.ndarray]]:
+    """Of each call what it adds to the sums that are made before a step's calls: over its microbatches, one vector."""
+    from kerasoft.compiler.parallel import run as interpret
+
+    found: list[tuple[Call, np.ndarray]] = []
+    total: np.ndarray | float = 0.0
+    for job in made:
+        call = compiled(len(job.environment["valid"]))
+        interpret(call.phases[BEFORE], job.environment, NOBODY)
+        total = total + np.concatenate([np.ravel(job.environment[name]) for name, _ in call.totals])
+        if job.last:
+            found.append((job.call, np.asarray(total, np.float32)))
+            total = 0.0
+    return found
+
+
+def give(totals: Sequence[tuple[str, tuple[int, ...]]], vector: np.ndarray, made: Sequence[Job]) -> None:
+    """The sums, by name, to all microbatches."""
+    at = 0
+    for name, shape in totals:
+        size = math.prod(shape)
+        for job in made:
+            job.environment[name] = vector[at : at + size].reshape(shape)
+        at += size
+
+
 def sums_over_replicas(call: Any) -> bool:
-    """Whether the replicas must meet within a call of a program."""
+    """Whether ranks with other rows must meet in the middle of a call."""
     return any(getattr(i, "axis", None) == "data" for phase in call.phases.values() for i in phase)

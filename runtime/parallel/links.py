@@ -29,7 +29,8 @@ class Links:
         self._step = 0
         self._counts: collections.Counter[tuple[str, int, int]] = collections.Counter()
 
-    def of(self, microbatch: int) -> MicrobatchLinks:
+    def of(self, microbatch: int, job: Any = None) -> MicrobatchLinks:
+        """Args: job: the `Job` of the microbatch."""
         return MicrobatchLinks(self, microbatch)
 
     def end_step(self) -> None:
@@ -78,18 +79,11 @@ class MicrobatchLinks:
         self._all.charge()
         return np.ascontiguousarray(rows).view(mine.dtype).reshape(group.world_size, *mine.shape)
 
-    def scatter(self, axis: str, vector: Any) -> np.ndarray:
-        """This rank's slice of the sum over the ranks: float32[n / ranks] of float32[n]."""
+    def scatter(self, axis: str, vector: Any, name: str) -> np.ndarray:
+        """This rank's slice of the sum over the ranks: float32[n / ranks] of float32[n]. `name`: of what is summed."""
         self._all.watch.lap("compute")
-        group = self._all.group(axis)
-        rows = np.ascontiguousarray(vector, np.float32).reshape(group.world_size, -1)
-        size = rows.shape[1]
-        own = np.empty(size, np.float32)
-        for start in range(0, size, PIECE):
-            stop = min(start + PIECE, size)
-            piece = np.zeros((group.world_size, -(-(stop - start) // ALIGNMENT) * ALIGNMENT), np.float32)
-            piece[:, : stop - start] = rows[:, start:stop]
-            own[start:stop] = group.reduce_scatter(piece.reshape(-1))[: stop - start]
+        group, mine = self._all.group(axis), np.ascontiguousarray(vector, np.float32)
+        own = in_pieces(mine.size, group.world_size, lambda cut, _: group.reduce_scatter(cut(mine)))
         self._all.charge()
         return own
 
@@ -109,6 +103,30 @@ class MicrobatchLinks:
         arrays = self._all.groups.channels.receive(source, number, types)
         self._all.charge()
         return arrays
+
+
+def in_pieces(
+    elements: int, ranks: int, reduced: Callable[[Callable[[np.ndarray], np.ndarray], int], np.ndarray]
+) -> np.ndarray:
+    """A rank's slice of a sum, in exchanges of at most `PIECE` elements a rank.
+
+    Args:
+        elements: of the vectors that are summed, a multiple of `ranks`.
+        reduced: ``reduced(cut, n)`` sums what ``cut(vector)``, float32[n], takes of a vector, and gives the rank's slice of it.
+    """
+    size = elements // ranks
+    own = np.empty(size, np.float32)
+    for start in range(0, size, PIECE):
+        stop = min(start + PIECE, size)
+        room = -(-(stop - start) // ALIGNMENT) * ALIGNMENT
+
+        def cut(vector: np.ndarray, start: int = start, stop: int = stop, room: int = room) -> np.ndarray:
+            piece = np.zeros((ranks, room), np.float32)
+            piece[:, : stop - start] = vector.reshape(ranks, size)[:, start:stop]
+            return piece.reshape(-1)
+
+        own[start:stop] = reduced(cut, room * ranks)[: stop - start]
+    return own
 
 
 def _padded(data: np.ndarray, unit: int) -> np.ndarray:

@@ -36,6 +36,11 @@ class Cut(Method):
     def sharers(self) -> int:
         return 1 if self.kind == "zero" else self.grid.parts
 
+    @property
+    def speaker(self) -> int:
+        """The part of a replica that has the model's outputs when rows are scored, among the `sharers`."""
+        return self.grid.parts - 1 if self.kind == "pipeline" else 0
+
     def sizes(self, rows: tuple[int, ...]) -> tuple[int, ...]:
         """Multiples of the microbatches."""
         k = self.microbatches
@@ -46,10 +51,14 @@ class Cut(Method):
 
         return LocalProgram.from_bytes(programs[rank % len(programs)])
 
+    def reads(self, program: Any, kind: str) -> tuple[str, ...]:
+        return tuple(program.reads(kind))
+
     def step(self, settings: Settings, rank: int, program: Any, watch: Stopwatch) -> DistributedStep:
+        from .slices_step import SlicesStep
         from .step import PartStep
 
-        return PartStep(self, settings, rank, program, watch)
+        return (SlicesStep if self.kind == "zero" else PartStep)(self, settings, rank, program, watch)
 
     def connect(
         self,

@@ -11,10 +11,12 @@ import numpy as np
 from ..collectives import Peer, PeerListener
 from ..feed import Call
 from ..reports import Stopwatch
-from .calls import Job, run, tasks
+from ..worker import fixed_shape
+from .calls import WHOLE, Job, run, shares, tasks
 from .groups import Groups, meet
 from .links import Links
 from .method import Cut
+from .slices_step import SlicesLinks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Scoring:
         programs: bytes of each part's program.
         vectors: float32 of each part: what it holds of the parameters.
         rows: of a call.
+        reads: of each part: the arrays that it needs of a block, at least one, as it must know how many rows there are.
     """
 
     method: Cut
     programs: tuple[bytes, ...]
     vectors: tuple[np.ndarray, ...]
     rows: int
+    reads: tuple[tuple[str, ...], ...]
 
 
 class Scorer:
@@ -46,18 +50,20 @@ class Scorer:
         self.method, self.program, self.rows = method, program, rows
         self._common = {"params": params, "state": state, "key": np.zeros(2, np.uint32), "iteration": np.int32(0)}
         self._place = method.grid.place(groups.rank)[1]
-        self._links = Links(groups, Stopwatch(), lambda: None)
+        self._zero, self._group = method.kind == "zero", groups.model
+        self._links = (SlicesLinks if self._zero else Links)(groups, Stopwatch(), lambda: None)
 
     def outputs(self, blocks: Iterable[Mapping[str, np.ndarray]]) -> Iterator[tuple[np.ndarray, ...]]:
         """For each block the model's outputs for its rows; () where another part gives them."""
         call = self.program.predict(self.rows)
-        speaks = self.method.kind == "pipeline" or self._place == 0  # the parts of split layers all have the outputs
+        speaks = self._speaks
         for block in blocks:
             parts = [
                 tuple(np.asarray(o)[: job.rows] for o in call.result(job.environment)) if speaks else ()
                 for job in self._run("predict", block)
             ]
             yield tuple(np.concatenate(p) for p in zip(*parts, strict=True))
+        self._accompany("predict")
 
     def sums(self, blocks: Iterable[Mapping[str, np.ndarray]], elements: int) -> np.ndarray:
         """float64[M] of the test step over all rows: this part's share of them, if parts give different ones."""
@@ -65,13 +71,45 @@ class Scorer:
         for block in blocks:
             for job in self._run("test", block):
                 total += np.asarray(job.environment["vector"], np.float64)
-        adds = self.method.kind == "pipeline" or self._place == 0
-        return total if adds else np.zeros_like(total)
+        self._accompany("test")
+        return total if self._speaks else np.zeros_like(total)
+
+    @property
+    def _speaks(self) -> bool:
+        """Whether results come from this part: those of split layers all have the same."""
+        return self.method.kind != "model" or self._place == 0
 
     def _run(self, kind: str, block: Mapping[str, np.ndarray]) -> Iterator[Job]:
         made = [self._job(piece) for piece in self._pieces(block)]
+        compiled = getattr(self.program, kind)
+        if compiled(self.rows).totals:
+            shares(compiled, made)  # a call is a batch of its own: its shares are the sums
+        if self._zero:
+            for job in made:
+                self._anybody_has_rows(True)
+                yield from run(kind, compiled, [job], [(WHOLE, 0)], self._links)
+            return
         order = tasks(kind, self.method.kind, "gpipe", self._place, self.method.grid.parts, len(made))
-        return run(kind, getattr(self.program, kind), made, order, self._links)
+        yield from run(kind, compiled, made, order, self._links)
+
+    def _anybody_has_rows(self, here: bool) -> bool:
+        """All ranks ask before each call: with ``zero=3`` they gather parameters together."""
+        return bool(self._group.all_reduce_small(np.array([here], np.float32))[0])
+
+    def _accompany(self, kind: str) -> None:
+        """Calls of padding for as long as other ranks have rows."""
+        if not self._zero:
+            return
+        empty = {
+            i.name: np.zeros((0, *fixed_shape(i, self.program.lengths)), np.dtype(i.dtype)) for i in self.program.inputs
+        }
+        compiled = getattr(self.program, kind)
+        while self._anybody_has_rows(False):
+            job = self._job(empty)
+            if compiled(self.rows).totals:
+                shares(compiled, [job])
+            for _ in run(kind, compiled, [job], [(WHOLE, 0)], self._links):
+                pass
 
     def _pieces(self, block: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         total = len(next(iter(block.values())))

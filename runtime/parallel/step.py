@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..feed import Call, Feed, Step
 from ..reports import Stopwatch
 from ..step import DistributedStep, Finish
 from ..worker import Settings
-from .calls import jobs, run, sums_over_replicas, tasks
+from .calls import Job, give, jobs, run, shares, sums_over_replicas, tasks
 from .groups import Groups
 from .links import Links
 from .method import Cut
@@ -26,21 +27,16 @@ class PartStep(DistributedStep):
        ranks with the same part (`DistributedStep`).
     3. Among the parts rank 0's note is told; in pipelines states and sums, to which each part gave what it computes, are
        added up with it.
-
-    With "zero" each rank is a part, and computes all layers on rows of its own: what a call gives is its own slices of the
-    gradients, already summed over ranks; states and sums are added up as in pipelines. Every rank makes one call a step, of
-    padding if it has no rows.
     """
 
     def __init__(self, method: Cut, settings: Settings, rank: int, program: Any, watch: Stopwatch):
         self.method = method
         self.replica, self.place = method.grid.place(rank)
         k, bounds = method.microbatches, settings.bounds()
-        self._own_rows = method.kind == "zero"
         super().__init__(
             program,
             self.replica,
-            (0, bounds[-1]) if self._own_rows else bounds,
+            bounds if method.kind != "zero" else (0, bounds[-1]),  # there each rank is alone with its part
             [n // k for n in settings.train_sizes],
             [n // k for n in settings.test_sizes],
             settings.deterministic,
@@ -50,8 +46,7 @@ class PartStep(DistributedStep):
         self._feeds: dict[str, Feed | None] = {}
         self._compiled = {"train": self.calls, "test": self.test_calls}
         self._meet = {
-            kind: self._own_rows or any(sums_over_replicas(c) for c in calls.values())
-            for kind, calls in self._compiled.items()
+            kind: any(sums_over_replicas(c) for c in calls.values()) for kind, calls in self._compiled.items()
         }
         self.groups: Groups
 
@@ -87,8 +82,6 @@ class PartStep(DistributedStep):
 
     def test(self, step: Step) -> list[tuple[Call, np.ndarray]]:
         found = [(call, np.array(v)) for call, v in self._called("test", step, None)]
-        if self._own_rows:
-            return found
         if self._adds and found:
             total = self._over_parts(np.concatenate([v for _, v in found]))
             found = list(zip((call for call, _ in found), np.split(total, len(found)), strict=True))
@@ -96,13 +89,10 @@ class PartStep(DistributedStep):
 
     def _called(self, kind: str, step: Step, key: np.ndarray | None) -> Iterator[tuple[Call, np.ndarray]]:
         """Each call with its result: the sum over its microbatches, in their order."""
-        calls = step.calls
-        if not calls and self._meet[kind]:  # replicas meet inside a call: one of padding where there are no rows
-            feed = self._feeds[kind]
-            assert feed is not None
-            calls = [feed.empty(self._sizes[kind][0])]
+        calls = self._calls(kind, step)
         common = {"params": self.params, "state": self.state, "key": key, "iteration": np.int32(self.iteration)}
         made = jobs(calls, self.method.microbatches, step.rows, common)
+        self._sum_before(kind, made)
         order = tasks(kind, self.method.kind, self.method.schedule, self.place, self.method.grid.parts, len(made))
         total: np.ndarray | None = None
         for job in run(kind, self._compiled[kind].__getitem__, made, order, self._links):
@@ -111,6 +101,22 @@ class PartStep(DistributedStep):
             if job.last:
                 yield job.call, total
                 total = None
+
+    def _calls(self, kind: str, step: Step) -> Sequence[Call]:
+        """What this rank computes in a step."""
+        if step.calls or not self._meet[kind]:
+            return step.calls
+        feed = self._feeds[kind]  # replicas meet inside a call: one of padding where there are no rows
+        assert feed is not None
+        return [feed.empty(self._sizes[kind][0])]
+
+    def _sum_before(self, kind: str, made: Sequence[Job]) -> None:
+        """What calls divide by that depends on all rows of the step, such as the steps that masks leave."""
+        compiled = self._compiled[kind]
+        totals = next(iter(compiled.values())).totals if compiled else ()
+        if totals:
+            length = sum(math.prod(shape) for _, shape in totals)
+            give(totals, self._sum_small(shares(compiled.__getitem__, made), length, kind), made)
 
     # --- the update --------------------------------------------------------------------------------------------------
 
@@ -146,7 +152,7 @@ class PartStep(DistributedStep):
     @property
     def _adds(self) -> bool:
         """Whether each part gives its share of states and sums."""
-        return self.method.kind in ("pipeline", "zero") and self.method.grid.parts > 1
+        return self.method.kind == "pipeline" and self.method.grid.parts > 1
 
     def _tell(self, sums: np.ndarray, note: int) -> tuple[np.ndarray, int]:
         """The sums of all parts, and the first part's note; makes the states whole."""

@@ -123,15 +123,16 @@ class Parallel(LongLived):
                 f"{who}: the model mixes the rows of a batch, which microbatches={count} would tear apart. "
                 "Give microbatches=1, or model= instead of pipeline=."
             )
-        if self.zero and (flags.couples_rows or flags.exact_rows or self.deterministic):
-            raise ValueError(
-                f"{who}: with zero=3 every worker makes one call a step, which deterministic=True and layers that mix the rows "
-                "of a batch (BatchNormalization) do not allow. Give model= or pipeline=."
-            )
         return Cut(self.grid, self.kind, count, self.schedule, flags.couples_rows)
 
+    @property
+    def _mesh(self) -> Any:
+        from kerasoft.compiler.parallel import Mesh
+
+        return Mesh(model=self.model, pipeline=self.pipeline, zero=self.zero, slices=self.data if self.zero else 1)
+
     def prepare(self, job: TrainJob, settings: Settings, lengths: Mapping[str, int]) -> Prepared:
-        from kerasoft.compiler.parallel import Mesh, partition
+        from kerasoft.compiler.parallel import partition
 
         from ..parallel.division import PartsDivision
 
@@ -139,13 +140,31 @@ class Parallel(LongLived):
         assert isinstance(method, Cut)
         k = method.microbatches
         train, test = (tuple(n // k for n in sizes) for sizes in (settings.train_sizes, settings.test_sizes))
-        mesh = Mesh(model=self.model, pipeline=self.pipeline, zero=self.zero, slices=self.data if self.zero else 1)
-        plan = partition(job.source, mesh, job.placement, max(train, default=1), lengths)
-        programs = tuple(p.to_bytes() for p in plan.export(train, test, (), lengths))
+        plan = partition(job.source, self._mesh, job.placement, max(train, default=1), lengths)
+        made = plan.export(train, test, (), lengths)
+        self._check_sums(job.source, made, settings.one_by_one or k > 1)
+        programs = tuple(p.to_bytes() for p in made)
         remark = plan.describe()
         if self.pipeline > 1:
             remark += f"\nstages wait {bubble(self.pipeline, k):.0%} of a step, if they take the same time"
         return Prepared(programs, lambda settings: PartsDivision(plan, self.grid), (remark,))
+
+    def _check_sums(self, source: Any, programs: Any, several: bool) -> None:
+        """Raises `ValueError` if sums are needed in the middle of a step that cannot be made there."""
+        from ..parallel.calls import sums_over_replicas
+
+        calls = [call for p in programs for call in (*map(p.train, p.train_rows), *map(p.test, p.test_rows))]
+        if several and any(map(sums_over_replicas, calls)):
+            raise ValueError(
+                "Parallel: a layer of the model needs sums of what it computes over the whole batch in the middle of a step "
+                "(BatchNormalization(synchronized=True)), which a step of several calls cannot make: leave deterministic= out, "
+                "give microbatches=1, or synchronized=False."
+            )
+        if self.zero and self.deterministic and any(n.op.name == "all_reduce" for n in source.update.nodes):
+            raise ValueError(
+                "Parallel(zero=3, deterministic=True): this optimizer needs norms of weights, whose sums would depend on how "
+                "many workers have slices. Leave deterministic= out, or give pipeline= or model=."
+            )
 
     def scoring(
         self, source: Any, kind: str, rows: int, lengths: Mapping[str, int], placement: Mapping[str, Any], params: Any
@@ -153,18 +172,23 @@ class Parallel(LongLived):
         """The model cut for `evaluate` ("test") or `predict`, in calls of `rows` rows.
 
         Raises:
-            ValueError: this strategy cuts no model for scoring.
+            ValueError: the model's own sums go over rows of all workers.
         """
-        from kerasoft.compiler.parallel import Mesh, partition
+        from kerasoft.compiler.parallel import partition
 
-        if self.zero:
-            raise ValueError(
-                "Parallel(zero=3) scores nothing: its workers have rows of their own. Give model= or pipeline=."
-            )
-        plan = partition(source, Mesh(model=self.model, pipeline=self.pipeline), placement, rows, lengths)
+        from ..parallel.calls import sums_over_replicas
+
+        plan = partition(source, self._mesh, placement, rows, lengths)
         programs = plan.export((), (rows,) if kind == "test" else (), (rows,) if kind == "predict" else (), lengths)
+        calls = [getattr(p, kind)(rows) for p in programs]
+        if self.zero and any(map(sums_over_replicas, calls)):
+            raise ValueError(
+                "Parallel(zero=3): a test step of this model sums what it computes over a batch, whose rows would be those of all "
+                "workers. Give model= or pipeline=."
+            )
         vectors = tuple(plan.localise(i, params) for i in range(plan.coordinates))
-        return Scoring(Cut(self.grid, self.kind), tuple(p.to_bytes() for p in programs), vectors, rows)
+        reads = tuple(p.reads(kind) or (source.inputs[0].name,) for p in programs)
+        return Scoring(Cut(self.grid, self.kind), tuple(p.to_bytes() for p in programs), vectors, rows, reads)
 
     def check_memory(
         self,

@@ -53,6 +53,17 @@ def test_rows_come_back_in_order_of_sequence(order, cap, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("cap", [None, 100])
+def test_arrays_that_nobody_reads_are_let_go_of(cap, tmp_path):
+    shards = shards_of((10, 0, 7))
+    store = loaded(records(shards), table_of(shards), (0, 1, 2), memory_cap_bytes=cap, scratch=str(tmp_path))
+    files = len(list(tmp_path.glob("*/*.rows")))
+    store.keep(["y/0"])
+    assert list(store.specs()) == ["y/0"] and take(store, 2, [6, 0])["y/0"].tolist() == [0, 16, 10]
+    assert len(list(tmp_path.glob("*/*.rows"))) == files // 2 and files == (0 if cap is None else 4)
+    store.close()
+
+
 def changed(shards, mutate, cap=None):
     table = table_of(shards)
     with pytest.raises(DataChanged) as error:

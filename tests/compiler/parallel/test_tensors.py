@@ -114,12 +114,6 @@ def test_convolutions_are_split_by_channels():
     assert (found["conv1/kernel"], found["conv2/kernel"]) == ("axis 2", "axis 3")
 
 
-def test_sums_over_the_data_group_stay():
-    _, programs = exact(together.masked(), 2)
-    sums = [i for i in programs[0].train(16).phases["whole"] if getattr(i, "axis", "") == "data"]
-    assert len(sums) == 1
-
-
 @pytest.mark.parametrize(
     ("pins", "said"),
     (

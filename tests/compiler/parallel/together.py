@@ -16,8 +16,8 @@ TIMEOUT_S = 60
 class Hub:
     """What the links of one replica share. Counts messages, sums and their elements."""
 
-    def __init__(self, count):
-        self.count = count
+    def __init__(self, count, replicas=1):
+        self.count, self.replicas = count, replicas
         self.queues = {(a, b): queue.Queue() for a in range(count) for b in range(count)}
         self.barrier = threading.Barrier(count)
         self.slots = [None] * count
@@ -36,7 +36,7 @@ class MemoryLinks:
         return everybody
 
     def sum(self, axis, vector):
-        if axis == "data":
+        if axis == "data" and self.hub.replicas == 1:
             return vector
         self.hub.log.append(("sum", self.index, vector.size))
         total = np.zeros_like(vector)
@@ -48,7 +48,7 @@ class MemoryLinks:
         self.hub.log.append(("gather", self.index, array.size))
         return np.stack(self._meet(array))
 
-    def scatter(self, axis, vector):
+    def scatter(self, axis, vector, name):
         self.hub.log.append(("scatter", self.index, vector.size))
         return sum(self._meet(vector)).reshape(self.hub.count, -1)[self.index]
 
@@ -72,7 +72,7 @@ def call(plan, programs, kind, rows, params, microbatches):
 
     `microbatches` may be a function that gives those of a coordinate. Every coordinate gets only the arrays that its program says that it reads.
     """
-    hub = Hub(plan.coordinates)
+    hub = Hub(plan.coordinates, plan.mesh.slices)
     results, errors = [None] * plan.coordinates, []
 
     def work(i):
@@ -84,9 +84,15 @@ def call(plan, programs, kind, rows, params, microbatches):
             chosen = microbatches(i) if callable(microbatches) else microbatches
             own = [{k: v for k, v in given.items() if k not in names} for given in chosen]
             environments = [{**given, "params": plan.localise(i, params)} for given in own]
-            for phase in local.phases.values():
+            for name, phase in local.phases.items():
                 for environment in environments:
                     run(phase, environment, links)
+                if name == "before":
+                    for total, shape in local.totals:
+                        value = sum(np.asarray(e[total]) for e in environments).ravel()
+                        value = links.sum("data", value).reshape(shape)
+                        for environment in environments:
+                            environment[total] = value
             found = [local.result(environment) for environment in environments]
             results[i] = found if kind == "predict" else sum(np.asarray(v) for v in found)
         except BaseException as error:
@@ -233,6 +239,22 @@ def convolutional(channels=32):
     model = ks.Model(inputs, layers.Dense(4, name="head")(x))
     model.compile("sgd", ks.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     return model, RANDOM.normal(size=(16, 8, 8, 3)).astype("float32"), RANDOM.integers(0, 4, 16).astype("int32")
+
+
+def synchronised(width=64):
+    """Batch normalisation by the statistics of the whole batch."""
+    layers = ks.layers
+    model = ks.Sequential(
+        [
+            ks.Input((12,)),
+            layers.Dense(width, activation="tanh", name="up"),
+            layers.BatchNormalization(synchronized=True, name="norm"),
+            layers.Dense(24, activation="relu", name="down"),
+            layers.Dense(5, name="head"),
+        ]
+    )
+    model.compile("sgd", ks.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model, RANDOM.normal(size=(16, 12)).astype("float32"), RANDOM.integers(0, 5, 16).astype("int32")
 
 
 def masked(vocabulary=64, width=32):

@@ -73,7 +73,7 @@ def test_slices_are_gathered_and_scattered_in_pieces(size, monkeypatch):
 
     def work(groups):
         links = Links(groups, Stopwatch(), lambda: None).of(0)
-        own = links.scatter("model", whole[groups.rank])
+        own = links.scatter("model", whole[groups.rank], "slice/0")
         return own, links.gather("model", own)
 
     for rank, (own, gathered) in enumerate(together(Grid(1, 3), work)):
