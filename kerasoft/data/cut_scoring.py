@@ -1,6 +1,6 @@
 """Scoring with a model that is cut among workers: a barrier job in which the ranks of a replica score its rows together.
 
-Records go by one shuffle to all ranks of the replica that scores their partition, in order; each rank reads only the
+Records go by one shuffle to all ranks of the replica that scores their partition (``zero=3``: to one rank), in order; each rank reads only the
 weights of its own part. The ranks find one another through Spark's barrier, so that a lazy result needs no driver's port.
 """
 
@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 
 from kerasoft.runtime.parallel.scoring import Scorer, Scoring, join
+from kerasoft.runtime.shards import Block
 
+from .dataframe import ColumnReader, _unpacked
+from .predicted import Output, Predicted
 from .reader import RowReader
 from .scoring import _take_threads
 
@@ -33,7 +36,7 @@ class CutScorer:
     """
 
     def __init__(self, context: Any, scoring: Scoring, state: np.ndarray, sums: int):
-        self.method, self.rows, self.sums = scoring.method, scoring.rows, sums
+        self.method, self.rows, self.reads, self.sums = scoring.method, scoring.rows, scoring.reads, sums
         self.secret = os.urandom(32)
         self._state = np.asarray(state)
         self._parts = [
@@ -45,14 +48,19 @@ class CutScorer:
     def world_size(self) -> int:
         return int(self.method.grid.world_size)
 
-    def spread(self, records: Any) -> Any:
-        """Records ``(partition, number, block)`` by rank: ``((rank, partition, number), block)``, sorted."""
-        grid = self.method.grid
+    def part_of(self, part: int, block: Block) -> Block:
+        """The arrays of a block that a part reads."""
+        return {name: array for name, array in block.items() if name in self.reads[part]}
+
+    def spread(self, records: Any, share: Callable[[int, Any], Any]) -> Any:
+        """Records ``(partition, number, block)`` by rank: ``((rank, partition, number), share(part, block))``, sorted."""
+        sharers = self.method.sharers
+        groups = self.world_size // sharers
 
         def to_ranks(record: tuple[int, int, Any]) -> Iterator[tuple[Key, Any]]:
             partition, number, block = record
-            first = partition % grid.replicas * grid.parts
-            return (((first + i, partition, number), block) for i in range(grid.parts))
+            first = partition % groups * sharers
+            return (((first + i, partition, number), share(i, block)) for i in range(sharers))
 
         return records.flatMap(to_ranks).repartitionAndSortWithinPartitions(self.world_size, _rank_of)
 
@@ -91,37 +99,68 @@ def evaluate_cut(records: Any, scorer: CutScorer) -> np.ndarray:
     def work(part: Scorer, rows: Iterator[tuple[Key, Any]]) -> list[np.ndarray]:
         return [part.sums((block for _, block in rows), elements)]
 
-    found = scorer.spread(records).barrier().mapPartitions(scorer.run(work)).collect()
+    found = scorer.spread(records, scorer.part_of).barrier().mapPartitions(scorer.run(work)).collect()
     return np.sum(np.stack(found), axis=0)
 
 
-def predict_cut(rdd: Any, reader: RowReader, scorer: CutScorer, restore: Callable[[Sequence[np.ndarray]], Any]) -> Any:
+def predict_cut(
+    records: Any, partitions: int, scorer: CutScorer, finish: Callable[[Sequence[np.ndarray], Any], Iterable[Any]]
+) -> Any:
+    """A lazy RDD of what `finish` makes of each block and its outputs, in the order and the partitions of the blocks.
+
+    Args:
+        records: ``(partition, number of the block, (block, rest))``; the rest travels with the block, to one rank.
+        partitions: how many the result has.
+        finish: ``finish(outputs, rest)``.
+    """
+    speaker = scorer.method.speaker
+
+    def share(part: int, pair: tuple[Any, Any]) -> tuple[Any, Any]:
+        return scorer.part_of(part, pair[0]), pair[1] if part == speaker else None
+
+    def work(part: Scorer, rows: Iterator[tuple[Key, Any]]) -> Iterator[tuple[tuple[int, int], Any]]:
+        waiting: list[tuple[Key, Any]] = []
+
+        def ordered() -> Iterator[Any]:
+            for key, (block, rest) in rows:
+                waiting.append((key, rest))
+                yield block
+
+        for outputs in part.outputs(ordered()):
+            (_, partition, number), rest = waiting.pop(0)
+            if outputs:
+                yield (partition, number), (outputs, rest)
+
+    scored = scorer.spread(records, share).barrier().mapPartitions(scorer.run(work))
+    back = scored.repartitionAndSortWithinPartitions(partitions, _partition_of)
+    return back.mapPartitions(functools.partial(_each, finish), preservesPartitioning=True)
+
+
+def predict_rows(rdd: Any, reader: RowReader, scorer: CutScorer, restore: Callable[[Sequence[np.ndarray]], Any]) -> Any:
     """A lazy RDD of one prediction a row, in the order and the partitions of `rdd`; see `scoring.predict_rows`."""
 
     def blocks(index: int, rows: Iterator[Any]) -> Iterator[tuple[int, int, Any]]:
         for number, block in enumerate(reader.blocks(rows, f"partition {index}")):
-            yield index, number, block
+            yield index, number, (block, None)
 
-    def work(part: Scorer, rows: Iterator[tuple[Key, Any]]) -> Iterator[tuple[tuple[int, int], Any]]:
-        keys: list[Key] = []
-
-        def ordered() -> Iterator[Any]:
-            for key, block in rows:
-                keys.append(key)
-                yield block
-
-        for outputs in part.outputs(ordered()):
-            _, partition, number = keys.pop(0)
-            if outputs:
-                yield (partition, number), outputs
-
-    def rows_of(pair: tuple[tuple[int, int], Any]) -> Iterator[Any]:
-        outputs = pair[1]
+    def rows_of(outputs: Sequence[np.ndarray], _: None) -> Iterator[Any]:
         return (restore([o[row] for o in outputs]) for row in range(len(outputs[0])))
 
-    scored = scorer.spread(rdd.mapPartitionsWithIndex(blocks)).barrier().mapPartitions(scorer.run(work))
-    back = scored.repartitionAndSortWithinPartitions(rdd.getNumPartitions(), _partition_of)
-    return back.mapPartitions(functools.partial(_each, rows_of), preservesPartitioning=True)
+    return predict_cut(rdd.mapPartitionsWithIndex(blocks), rdd.getNumPartitions(), scorer, rows_of)
+
+
+def predict_frame(df: Any, reader: ColumnReader, scorer: CutScorer, outputs: Sequence[Output], name: str) -> Any:
+    """`df` with one more column, as `predicted.with_predictions`; its other columns travel beside the blocks, as Arrow."""
+    plan = Predicted(df, reader, outputs, name)
+    packed = plan.source.mapInArrow(plan.pack, "sequence int, payload binary, batch binary").rdd
+
+    def unpack(index: int, rows: Iterator[Any]) -> Iterator[tuple[int, int, Any]]:
+        for sequence, payload, batch in rows:
+            yield index, sequence, (_unpacked(payload), bytes(batch))
+
+    records = packed.mapPartitionsWithIndex(unpack)
+    rows = predict_cut(records, packed.getNumPartitions(), scorer, plan.join)
+    return df.sparkSession.createDataFrame(rows, "batch binary").mapInArrow(plan.unpack, plan.schema)
 
 
 def _rank_of(key: Key) -> int:
@@ -132,6 +171,6 @@ def _partition_of(key: tuple[int, int]) -> int:
     return key[0]
 
 
-def _each(rows_of: Callable[[Any], Iterator[Any]], pairs: Iterator[Any]) -> Iterator[Any]:
-    for pair in pairs:
-        yield from rows_of(pair)
+def _each(finish: Callable[[Any, Any], Iterable[Any]], pairs: Iterator[Any]) -> Iterator[Any]:
+    for _, (outputs, rest) in pairs:
+        yield from finish(outputs, rest)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -317,69 +317,6 @@ def _unpacked(payload: bytes) -> Block:
         block[name] = np.frombuffer(payload, dtype, count, offset).reshape(shape)
         offset += count * np.dtype(dtype).itemsize
     return block
-
-
-def with_predictions(
-    df: Any, reader: ColumnReader, outputs: Sequence[tuple[str, tuple, str]], score: Callable, name: str
-) -> Any:
-    """`df` with one more column of predictions; works on streaming DataFrames too.
-
-    Args:
-        outputs: name, shape of one row and dtype of each output. One output of one number becomes float, of shape (k,)
-            array<float>, of more axes nested arrays; several outputs a struct.
-        score: ``score() -> f`` on an executor, where ``f(block) -> tuple of arrays``.
-        name: of the new column.
-    """
-    from pyspark import TaskContext
-    from pyspark.sql import types as T
-
-    if name in df.columns:
-        raise DataError(f"the DataFrame already has a column {name!r}; choose another with output_col=.")
-    types = [_spark_type(T, shape, dtype) for _, shape, dtype in outputs]
-    added = (
-        types[0]
-        if len(types) == 1
-        else T.StructType([T.StructField(n, t) for (n, _, _), t in zip(outputs, types, strict=True)])
-    )
-    schema = T.StructType([*df.schema.fields, T.StructField(name, added)])
-    needed = numeric_columns(df, reader.names, reader.sparse)
-    prepared = [
-        c
-        for c in reader.names
-        if not (c in reader.sparse and is_sparse_kind(df.schema[c].dataType))
-        and (type(df.schema[c].dataType).__name__ == "VectorUDT" or df.schema[c].dataType != needed.schema[c].dataType)
-    ]
-    temporary = {c: f"__{c}_as_array" for c in prepared}
-    source = df
-    if prepared:
-        from pyspark.ml.functions import vector_to_array
-        from pyspark.sql import functions as F
-
-        for c in prepared:
-            is_vector = type(df.schema[c].dataType).__name__ == "VectorUDT"
-            value = vector_to_array(F.col(f"`{c}`"), "float32") if is_vector else F.col(f"`{c}`").cast("double")
-            source = source.withColumn(temporary[c], value)
-    keep = list(df.columns)
-
-    def run(batches: Iterator[Any]) -> Iterator[Any]:
-        import pyarrow as pa
-
-        context = TaskContext.get()
-        where = f"partition {context.partitionId()}" if context else "the batch"
-        predict, first = score(), 0
-        for batch in batches:
-            if not batch.num_rows:
-                continue
-            renamed = batch.select([temporary.get(c, c) for c in reader.names]).rename_columns(reader.names)
-            results = predict(reader.block(renamed, first, where))
-            first += batch.num_rows
-            arrays = [_arrow(pa, r) for r in results]
-            column = arrays[0] if len(arrays) == 1 else pa.StructArray.from_arrays(arrays, [n for n, _, _ in outputs])
-            yield pa.RecordBatch.from_arrays(
-                [*(batch.column(batch.schema.get_field_index(c)) for c in keep), column], [*keep, name]
-            )
-
-    return source.mapInArrow(run, schema)
 
 
 def _spark_type(T: Any, shape: Sequence[int], dtype: str, sparse: bool = False) -> Any:

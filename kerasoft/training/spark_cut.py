@@ -7,11 +7,12 @@ from typing import Any
 
 from ..callbacks.base import plain_logs
 from ..data.blocks import persisted
-from ..data.cut_scoring import CutScorer, evaluate_cut, predict_cut
+from ..data.cut_scoring import CutScorer, evaluate_cut, predict_frame, predict_rows
+from ..data.dataframe import ColumnReader
 from ..data.kinds import is_dataframe
 from ..data.reader import RowReader
 from . import checks
-from .spark_fit import SCORING_ROWS, Rows, _restored, context_of, placement_of
+from .spark_fit import SCORING_ROWS, Rows, _restored, context_of, outputs_of, placement_of
 
 
 def evaluate_with(
@@ -32,18 +33,24 @@ def evaluate_with(
     return plain_logs(program.traced.targets.logs(program.source.layout, sums))
 
 
-def predict_with(strategy: Any, model: Any, x: Any, batch_size: Any, feature_cols: Any) -> Any:
-    """`Trainer.predict(rdd, strategy=)`: a lazy RDD of one prediction a row."""
-    if is_dataframe(x):
+def predict_with(
+    strategy: Any, model: Any, x: Any, batch_size: Any, feature_cols: Any, output_col: str = "prediction"
+) -> Any:
+    """`Trainer.predict(strategy=)` of an RDD (a lazy RDD of one prediction a row) or a DataFrame (itself with one more column)."""
+    if is_dataframe(x) and x.isStreaming:
         raise ValueError(
-            "predict(strategy=) takes an RDD, got a DataFrame: give df.rdd with the features alone, or leave strategy= out "
-            "if the model fits an executor."
+            "predict(strategy=) takes an RDD or a DataFrame, got a stream: a cut model is scored in one job. Leave strategy= "
+            "out, or use it within foreachBatch."
         )
     rows = Rows(model, x, feature_cols, None, labels=False)
     program = rows.settle(("predict",))
     scorer = _scorer(strategy, model, rows, program, batch_size, "predict")
-    reader = RowReader(rows.columns, rows.feature_cols)
-    return predict_cut(rows.data, reader, scorer, functools.partial(_restored, program.traced.outputs))
+    if is_dataframe(x):
+        reader = ColumnReader(rows.columns, rows.data.columns, rows.feature_cols)
+        scored = predict_frame(rows.data, reader, scorer, outputs_of(program), output_col)
+        return scored if rows.data is x else scored.drop(*rows.feature_cols)
+    row_reader = RowReader(rows.columns, rows.feature_cols)
+    return predict_rows(rows.data, row_reader, scorer, functools.partial(_restored, program.traced.outputs))
 
 
 def _scorer(strategy: Any, model: Any, rows: Rows, program: Any, batch_size: Any, kind: str) -> CutScorer:

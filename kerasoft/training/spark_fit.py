@@ -202,7 +202,8 @@ def evaluate_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, label
 
 def predict_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, output_col: str = "prediction") -> Any:
     """`Trainer.predict` on an RDD (a lazy RDD) or a DataFrame (itself with one more column)."""
-    from ..data.dataframe import ColumnReader, with_predictions
+    from ..data.dataframe import ColumnReader
+    from ..data.predicted import with_predictions
     from ..data.scoring import Scorer, predict_rows
 
     rows = Rows(model, x, feature_cols, None, labels=False)
@@ -219,16 +220,19 @@ def predict_spark(model: Any, x: Any, batch_size: Any, feature_cols: Any, output
     scorer = Scorer(context_of(x), exported, params, state, size, list(rows.symbols))
     if is_dataframe(x):
         reader = ColumnReader(rows.columns, rows.data.columns, rows.feature_cols)
-        outputs = [
-            (name, tuple(int(d) for d in shape[1:]), node.dtype)
-            for name, shape, node in zip(
-                program.traced.output_names, program.traced.output_shapes, source.predict.outputs, strict=True
-            )
-        ]
-        scored = with_predictions(rows.data, reader, outputs, scorer.predict, output_col)
+        scored = with_predictions(rows.data, reader, outputs_of(program), scorer.predict, output_col)
         return scored if rows.data is x else scored.drop(*rows.feature_cols)
     reader = RowReader(rows.columns, rows.feature_cols)
     return predict_rows(rows.data, reader, scorer, functools.partial(_restored, program.traced.outputs))
+
+
+def outputs_of(program: Any) -> list[tuple[str, tuple[int, ...], str]]:
+    """Name, shape of one row and dtype of each of the model's outputs."""
+    traced, nodes = program.traced, program.source.predict.outputs
+    return [
+        (name, tuple(int(d) for d in shape[1:]), node.dtype)
+        for name, shape, node in zip(traced.output_names, traced.output_shapes, nodes, strict=True)
+    ]
 
 
 def _exported(source: Any, rows: Rows, **sizes: Sequence[int]) -> dict[int, Any]:

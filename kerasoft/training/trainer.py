@@ -466,7 +466,7 @@ class Trainer(Steps):
             x, batch_size, verbose, callbacks: as for `fit`. An RDD gives a lazy RDD of one prediction a row in the same
                 order and partitions; a DataFrame gives itself with one column more.
             steps: batches at most.
-            strategy: as for `evaluate`, of RDDs.
+            strategy: as for `evaluate`.
             feature_cols: columns of a DataFrame.
             **options: `output_col`, the name of a DataFrame's new column.
 

@@ -45,9 +45,13 @@ def ncf():
     return ks.Model(pair, L.Dense(3, activation="softmax")(L.Concatenate()([product, tower])))
 
 
+def normalised():
+    return ks.Sequential([ks.Input((6,)), L.Dense(32), L.BatchNormalization(), L.Dense(3, activation="softmax")])
+
+
 def rows(make, n=61, seed=0):
     rng = np.random.default_rng(seed)
-    if make is mlp:
+    if make in (mlp, normalised):
         x = rng.normal(size=(n, 6)).astype("float32")
     elif make is transformer:
         x = rng.integers(0, 30, (n, 8)).astype("int32")
@@ -78,6 +82,7 @@ CASES = [
 SCORED = [
     (mlp, Parallel(pipeline=2)),
     pytest.param(transformer, Parallel(model=2, data=2), marks=pytest.mark.soak),
+    pytest.param(normalised, Parallel(data=3, zero=3), marks=pytest.mark.soak),
 ]
 
 
@@ -110,6 +115,29 @@ def test_a_cut_model_scores_as_a_whole_one(context, make, strategy):
     assert scored.glom().map(len).collect() == [13, 0, 27, 21]
     np.testing.assert_allclose(np.stack(scored.collect()), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     assert len(scored.take(3)) == 3
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [Parallel(data=2, zero=3), pytest.param(Parallel(pipeline=2), marks=pytest.mark.soak)],
+    ids=["slices", "pipeline"],
+)
+def test_dataframes_get_the_column_that_ordinary_predictions_have(spark, context, strategy):
+    """Vectors and other columns beside it, in the rows' order; an empty partition."""
+    from pyspark.ml.linalg import Vectors
+
+    x, _ = rows(mlp, 40)
+    model = ready(mlp)
+    made = [(i, Vectors.dense(row), [f"row {i}"]) for i, row in enumerate(x.astype(float))]
+    parts = [made[:13], [], made[13:14], made[14:]]
+    data = context.parallelize(parts, 4).flatMap(list)
+    frame = spark.createDataFrame(data, spark.createDataFrame(made, ["i", "features", "names"]).schema)
+    cut = model.predict(frame, batch_size=8, strategy=strategy, output_col="p")
+    whole = model.predict(frame, output_col="p")
+    assert cut.schema == whole.schema
+    for a, b in zip(cut.collect(), whole.collect(), strict=True):
+        assert a[:3] == b[:3]
+        np.testing.assert_allclose(a.p, b.p, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.soak
@@ -146,5 +174,3 @@ def test_scoring_says_what_it_cannot_do(context):
         model.evaluate(data, strategy=AllReduce(2))
     with pytest.raises(ValueError, match="needs an RDD or a Spark DataFrame as x, got ndarray"):
         model.predict(x, strategy=Parallel(pipeline=2))
-    with pytest.raises(ValueError, match="zero=3\\) scores nothing"):
-        model.evaluate(data, strategy=Parallel(data=2, zero=3))
