@@ -43,7 +43,7 @@ def timed(
     calls: dict[str, Callable[[], Any]] = {}
     dropped: dict[str, float] = {}
     least_s = NEVER_S
-    for name, (run, options) in reversed(candidates.items()):  # XLA's own last: it may take twenty times the rest
+    for name, (run, options) in reversed(list(candidates.items())):  # XLA's own last: it may take twenty times the rest
         function = jax.jit(functools.partial(run, **attrs), compiler_options=dict(options) or None)
         call = functools.partial(function.lower(*arrays).compile(), *arrays)
         begin = time.perf_counter()
