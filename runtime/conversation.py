@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from .balance import speeds_of
 from .checkpoint import Checkpoint, Checkpoints
-from .collectives import slices
-from .division import Division, slices_of
+from .division import Division, Pieces, slices_of
 from .elastic import Crew, Lookout
 from .errors import ClusterError, DistributedError, WorkerLost
 from .faults import Sign, verdict
@@ -24,7 +22,7 @@ from .rank import HERE
 from .rendezvous import FORMED, FROZEN, LOST, REJOINED, ControlServer
 from .reports import Stopwatch, add
 from .wire import Message
-from .worker import KEPT, Settings
+from .worker import Settings
 
 GRACE_S = 1.0  # after the first sign of a failure, for the one that explains it
 START_S = 30.0  # for the tasks of an attempt to be placed, while there is room for them
@@ -79,10 +77,8 @@ class Conversation:
         self.lookout = Lookout(crew, settings.world_size, launcher.room)
         self._asked = ""  # of the workers: "leave" or "checkpoint"
         layout, world = progress.job.source.layout, settings.world_size
-        self.V = layout.V
-        self._cuts = slices(layout.V, world)
-        self._parts = settings.method.parts(layout.P, layout.V, world)
         self.division = division or slices_of(layout, settings)
+        self.pieces = Pieces(settings, layout, len(progress.job.source.slots), self.division)
         self._replaceable = settings.method.replaceable(world)
         self._signs: list[Sign] = []
         self._where: dict[int, tuple[str, int]] = {}
@@ -262,24 +258,7 @@ class Conversation:
             "epoch": start.epoch, "step": start.step, "iteration": start.iteration, "learning_rate": self.progress.rate,
             "untold": start.untold, "resume": resume,
         }  # fmt: skip
-        own = self.division.own
-        arrays = {"params": own(rank, start.params), "state": start.state, "sums": start.sums}
-        arrays |= {f"slot/{i}": own(rank, s) for i, s in enumerate(start.slots)}
-        arrays |= {f"{KEPT}{name}": array for name, array in self._kept_of(rank, start.kept)}
-        self._to(rank, "start", fields, arrays)
-
-    def _kept_of(self, rank: int, kept: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-        """What of a checkpoint's `kept` goes to `rank`."""
-        for name, array in kept.items():
-            kind, _, rest = name.partition("/")
-            if kind == "shard":
-                if self.settings.owners[int(rest.partition("/")[0])] == rank:
-                    yield name, array
-            elif kind == "slice":
-                whole = array.shape[-1] == self.V
-                yield name, array[..., self._cuts[rank] if whole else self._parts[rank]]
-            else:
-                yield name, array
+        self._to(rank, "start", fields, self.pieces.of_rank(rank, start))
 
     def _to(self, rank: int, kind: str, fields: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> None:
         try:
@@ -317,7 +296,7 @@ class Conversation:
         peaks = [c["peak_bytes"] for c in self.counters]
         text = f"peak resident memory of the workers: {', '.join(f'{p / (1 << 20):,.0f} MB' for p in peaks)}"
         self.progress.hooks.on_event(Event("memory", text, {"bytes": peaks}))
-        return self._assemble(finals)
+        return self.pieces.joined(finals, self.checkpoints.fit)
 
     def _on_steps(self, message: Message) -> None:
         decision = self.progress.on_steps(message)
@@ -333,7 +312,7 @@ class Conversation:
             self.progress.asked = time.perf_counter() if key[1] else self.progress.asked
         if len(slot) < self.settings.world_size:
             return
-        checkpoint = self._assemble(self._saving.pop(key))
+        checkpoint = self.pieces.joined(self._saving.pop(key), self.checkpoints.fit)
         checkpoint.hooks = self._hook_states.pop(key)
         name = self.checkpoints.commit(checkpoint)
         progress = self.progress
@@ -348,23 +327,6 @@ class Conversation:
                 {"epoch": key[0], "step": key[1], "seconds": progress.save_cost_s},
             )
         )
-
-    def _assemble(self, parts: dict[int, Message]) -> Checkpoint:
-        """The whole vectors from every rank's slice."""
-        first = parts[0]
-        params, slots = self._vectors(parts)
-        f = first.fields
-        return Checkpoint(
-            f["epoch"], f["step"], f["iteration"], f["learning_rate"], params, first.arrays["state"], slots,
-            first.arrays["sums"], self.settings.seed, self.checkpoints.fit, untold=f["untold"],
-            kept=_kept(parts),
-        )  # fmt: skip
-
-    def _vectors(self, parts: dict[int, Message]) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-        vectors = []
-        for name in ("params", *(f"slot/{i}" for i in range(len(self.progress.job.source.slots)))):
-            vectors.append(self.division.join([parts[r].arrays[name] for r in sorted(parts)]))
-        return vectors[0], tuple(vectors[1:])
 
     def _on_epoch_end(self, ends: dict[int, Message]) -> None:
         """All ranks wait for what comes next: the hooks decide."""
@@ -403,7 +365,7 @@ class Conversation:
     def _weights(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
         """Parameters, states and slots, while the workers wait at an epoch's end."""
         parts = self._pull()
-        params, slots = self._vectors(parts)
+        params, slots = self.pieces.vectors(parts)
         return params, parts[0].arrays["state"], slots
 
     def _pull(self) -> dict[int, Message]:
@@ -419,13 +381,3 @@ class Conversation:
                 later.append(message)
         self._pending.extend(later)
         return parts
-
-
-def _kept(parts: dict[int, Message]) -> dict[str, np.ndarray]:
-    """What the ranks keep besides parameters and slots, by name: slices joined in the order of ranks."""
-    found: dict[str, list[np.ndarray]] = {}
-    for rank in sorted(parts):
-        for name, array in parts[rank].arrays.items():
-            if name.startswith(KEPT):
-                found.setdefault(name.removeprefix(KEPT), []).append(array)
-    return {n: np.concatenate(a, axis=-1) if n.startswith("slice/") else a[0] for n, a in found.items()}

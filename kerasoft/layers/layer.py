@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import warnings
 from typing import Any
-
-import numpy as np
 
 from .. import dtypes, naming, tree
 from ..dtype_policies import DTypePolicy
-from ..errors import ConfigError, LayerError, UnknownClassError, UnsafeFileError
-from ..scope import EagerScope, current_scope, enter_autocast, get_mask, leave_autocast, set_mask
-from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, is_tensor, known_shape
-from ..variables import Variable
-from .call_arguments import CallArguments, check_positional, shapes_for_build, signature_of, wrong_build
+from ..errors import ConfigError, UnknownClassError, UnsafeFileError
+from ..scope import EagerScope, current_scope, enter_autocast, get_mask, leave_autocast
+from ..tensors import Call, KerasTensor, Operation, any_symbolic, infer, known_shape
+from .building import Building, complete_build
+from .call_arguments import CallArguments, check_positional, shapes_for_build, signature_of
 from .errors_in_calls import close_arguments, locate, located_constructor
 from .input_spec import check_inputs
+from .masks import Masks
 from .precision import Precision
-from .shapes import is_shape, shape_tuple, specs
+from .shapes import is_shape, specs
 from .stateless_calls import Stateless
 
 
-class Layer(Stateless, Precision, Operation):
+class Layer(Building, Masks, Stateless, Precision, Operation):
     """A function with weights.
 
     A layer of your own overrides `__init__` (settings), `build` (weights, when the input shape is known) and `call`
@@ -98,125 +94,7 @@ class Layer(Stateless, Precision, Operation):
         if "__init__" in vars(cls) and cls.__module__.startswith("kerasoft."):
             cls.__init__ = located_constructor(cls.__init__)  # type: ignore[method-assign]
         if "build" in vars(cls) and not manages_build:
-            cls.build = _complete_build(cls.build)  # type: ignore[method-assign]
-
-    @property
-    def _has_default_build(self) -> bool:
-        return type(self).build is Layer.build
-
-    @property
-    def path(self) -> str | None:
-        """The names of the layers around it and its own, joined by ``/``; None before the first use."""
-        return self._path
-
-    # --- building ---
-
-    def build(self, *input_shapes: Any) -> None:
-        """Makes the weights. Override it; `input_shape` is a tuple with None for unknown sizes."""
-        self.built = True
-
-    def add_weight(
-        self,
-        shape: Any = None,
-        initializer: Any = None,
-        dtype: Any = None,
-        trainable: bool = True,
-        autocast: bool = True,
-        regularizer: Any = None,
-        constraint: Any = None,
-        aggregation: str = "none",
-        overwrite_with_gradient: bool = False,
-        name: str | None = None,
-    ) -> Variable:
-        """A new weight of this layer.
-
-        Args:
-            shape: sizes, all known; () is a scalar.
-            initializer: a name, an object, or a callable ``(shape, dtype)``; glorot_uniform for floats, zeros else.
-            trainable: False for state such as moving averages.
-            regularizer, constraint: names, objects or callables.
-
-        Raises:
-            LayerError: a size is unknown.
-        """
-        from .. import constraints, initializers, regularizers
-
-        if isinstance(shape, str):
-            raise ValueError(
-                f"`name` must be passed as a keyword argument. Received: add_weight('{shape}', ...). "
-                f"Use: add_weight(shape=..., name='{shape}')."
-            )
-        shape = () if shape is None else (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        if not all(isinstance(d, (int, np.integer)) for d in shape):
-            raise LayerError(
-                f"Layer '{self.name}' ({type(self).__name__}) needs a known size for its weight "
-                f"'{name or 'variable'}' of shape {shape}. Give the Input the missing size."
-            )
-        dtype = self.variable_dtype if dtype is None else dtypes.standardize(dtype)
-        if initializer is None:
-            initializer = "glorot_uniform" if dtypes.is_float(dtype) else "zeros"
-        with self._name_scope():
-            variable = Variable(
-                initializers.get(initializer), shape, dtype, trainable, autocast, aggregation, name=name or "variable"
-            )
-        variable.regularizer = regularizers.get(regularizer)
-        variable.constraint = constraints.get(constraint)
-        self._track_variable(variable)
-        return variable
-
-    def _name_scope(self) -> naming.absolute_scope:
-        """Opens this layer's path, as it was at first use."""
-        return naming.absolute_scope(self._find_path())
-
-    def _find_path(self) -> str:
-        if self._path is None:
-            parents = naming.current_path()
-            self._path = f"{parents}/{self.name}" if parents else self.name
-        return self._path
-
-    def _build_once(self, arguments: CallArguments) -> None:
-        if self.built:
-            return
-        shapes = shapes_for_build(arguments, self.build, lambda x: None if x is None else known_shape(x))
-        if shapes is None:
-            raise LayerError(wrong_build(self, arguments))
-        with self._name_scope():
-            self._call_build(shapes)
-
-    def _call_build(self, shapes: dict[str, Any]) -> None:
-        if type(self).build is not Layer.build:
-            self.build(**shapes)
-        self._build_shapes = shapes or None
-        self._after_build()
-
-    def _after_build(self) -> None:
-        self.built = True
-        if _is_users(type(self)) and (type(self).build is not Layer.build or not self._layers):
-            self._locked = True
-        if not self._trainable:
-            self.trainable = False  # reaches the new variables and sublayers
-
-    def get_build_config(self) -> dict | None:
-        """The shapes that `build` was called with."""
-        if self._build_shapes is None:
-            return None
-        if len(self._build_shapes) == 1:
-            return {"input_shape": next(iter(self._build_shapes.values()))}
-        return {"shapes_dict": self._build_shapes}
-
-    def build_from_config(self, config: dict) -> None:
-        """Builds with shapes kept by `get_build_config`."""
-        if not config or self.built:
-            return
-        with self._name_scope():
-            if "shapes_dict" in config:
-                self._call_build({k: shape_tuple(v) for k, v in config["shapes_dict"].items()})
-            elif config.get("input_shape") is not None:
-                shape = shape_tuple(config["input_shape"])
-                if type(self).build is not Layer.build:
-                    self.build(shape)
-                self._build_shapes = {"input_shape": shape}
-                self._after_build()
+            cls.build = complete_build(cls.build)  # type: ignore[method-assign]
 
     # --- calling ---
 
@@ -358,53 +236,6 @@ class Layer(Stateless, Precision, Operation):
         self._pass_masks(arguments.first, outputs, previous_mask)
         return outputs
 
-    # --- masks ---
-
-    def _with_masks(self, signature: Any, arguments: CallArguments, kwargs: dict) -> tuple[dict, Any]:
-        """`kwargs` with the masks that the inputs carry, and the mask of the first input."""
-        tensors = arguments.tensors
-        previous = get_mask(arguments.first) if hasattr(arguments.first, "dtype") else None
-        if previous is None and tree.is_nested(arguments.first):
-            previous = tree.map_structure(get_mask, arguments.first)
-        if len(tensors) == 1:
-            if signature.takes_mask and arguments.by_name.get("mask") is None:
-                value = next(iter(tensors.values()))
-                found = previous if value is arguments.first else tree.map_structure(get_mask, value)
-                kwargs = {**kwargs, "mask": found}
-        else:
-            for name, value in tensors.items():
-                mask_name = f"{name}_mask"
-                if signature.has(mask_name) and arguments.by_name.get(mask_name) is None:
-                    kwargs = {**kwargs, mask_name: tree.map_structure(get_mask, value)}
-        given = kwargs.get("mask", arguments.by_name.get("mask"))
-        return kwargs, previous if given is None else given
-
-    def _pass_masks(self, first: Any, outputs: Any, previous: Any) -> None:
-        if not self.supports_masking:
-            if previous is not None and any(m is not None for m in tree.flatten(previous)):
-                warnings.warn(
-                    f"Layer '{self.name}' (of type {type(self).__name__}) was passed an input with a mask attached to "
-                    "it. However, this layer does not support masking and will therefore destroy the mask "
-                    "information. Downstream layers will not see the mask.",
-                    stacklevel=5,
-                )
-            return
-        if previous is None and type(self).compute_mask is Layer.compute_mask:
-            return
-        flat = tree.flatten(outputs)
-        if all(get_mask(x) is not None for x in flat):
-            return
-        masks = self.compute_mask(first, previous)
-        if masks is None:
-            return
-        for x, mask in zip(flat, tree.flatten(masks), strict=False):
-            if mask is not None and is_tensor(x) and get_mask(x) is None:
-                set_mask(x, mask)
-
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """The mask of the output; by default the input's."""
-        return previous_mask
-
     # --- losses ---
 
     def add_loss(self, loss: Any) -> None:
@@ -519,34 +350,6 @@ class Layer(Stateless, Precision, Operation):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
-
-
-def _complete_build(build: Any) -> Any:
-    """A `build` that may be called directly: weights get the layer's path, and the layer is built afterwards."""
-    names = list(inspect.signature(build).parameters)[1:]
-
-    @functools.wraps(build)
-    def complete(self: Layer, *args: Any, **kwargs: Any) -> Any:
-        if self._building:  # a subclass called super().build()
-            return build(self, *args, **kwargs)
-        self._building = True
-        try:
-            with self._name_scope():
-                result = build(self, *args, **kwargs)
-        finally:
-            self._building = False
-        shapes = {**dict(zip(names, args, strict=False)), **kwargs}
-        self._build_shapes = {name: shape_tuple(shape) for name, shape in shapes.items() if shape is not None}
-        self._after_build()
-        return result
-
-    return complete
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_users(cls: type) -> bool:
-    """Whether a class derives from `Layer` and from no layer or model of this library."""
-    return all(c in Layer.__mro__ or not c.__module__.startswith("kerasoft.") for c in cls.__mro__)
 
 
 def _labelled(layer: Layer) -> Any:

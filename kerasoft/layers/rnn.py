@@ -317,31 +317,6 @@ class OneOp(RNN):
 
     activations: tuple[str, ...] = ("activation", "recurrent_activation")
 
-    def kept_states(self, sequences):
-        """The states after the call before.
-
-        Raises:
-            ValueError: another number of rows than then.
-        """
-        rows, expected = sequences.shape[0], tree.flatten(self.states)[0].shape[0]
-        if isinstance(rows, int):
-            if rows != expected:
-                raise ValueError(
-                    "If an RNN is stateful, the batch size of the input sequences must be the same as the batch size of "
-                    f"the initial state. \n- Expected batch size: {expected}\n- Received batch size: {rows}"
-                )
-            return tree.map_structure(ops.convert_to_tensor, self.states)
-        current_scope().exact_rows = True
-        order = ops.mod(ops.arange(rows), expected)
-        return tree.map_structure(lambda state: ops.take(state, order, axis=0), self.states)
-
-    def reset_state(self):
-        """Makes the kept states zero."""
-        for variable in tree.flatten(self.states) if self.states is not None else ():
-            variable.assign(np.zeros(variable.shape, variable.dtype))
-
-    reset_states = reset_state
-
     def loop(self, sequences, states, mask, training):
         cell = self.cell
         names = {name: getattr(getattr(cell, name), "__name__", None) for name in self.activations}

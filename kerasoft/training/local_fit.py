@@ -17,8 +17,9 @@ from ..runtime.local import LocalLoop, sum_batches
 from ..runtime.loop import Profile, TrainJob, step_keys
 from . import checks, label_checks
 from .building import build
+from .feeds import ArrayFeed, GeneratorFeed
 from .hooks import FitHooks
-from .inputs import ArrayFeed, Arrays, GeneratorFeed, class_weights, is_arrays, split_validation, to_arrays, unpack
+from .inputs import Arrays, class_weights, is_arrays, split_validation, to_arrays, unpack
 from .status import Status
 from .together import batches_together
 

@@ -12,7 +12,8 @@ from ..data.dataframe import ColumnReader
 from ..data.kinds import is_dataframe
 from ..data.reader import RowReader
 from . import checks
-from .spark_fit import SCORING_ROWS, Rows, _restored, context_of, outputs_of, placement_of
+from .spark_fit import SCORING_ROWS, context_of, outputs_of, placement_of, restored
+from .spark_rows import Rows
 
 
 def evaluate_with(
@@ -50,7 +51,7 @@ def predict_with(
         scored = predict_frame(rows.data, reader, scorer, outputs_of(program), output_col)
         return scored if rows.data is x else scored.drop(*rows.feature_cols)
     row_reader = RowReader(rows.columns, rows.feature_cols)
-    return predict_rows(rows.data, row_reader, scorer, functools.partial(_restored, program.traced.outputs))
+    return predict_rows(rows.data, row_reader, scorer, functools.partial(restored, program.traced.outputs))
 
 
 def _scorer(strategy: Any, model: Any, rows: Rows, program: Any, batch_size: Any, kind: str) -> CutScorer:

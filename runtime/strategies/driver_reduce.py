@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 from ..loop import Hooks, TrainJob, TrainResult
-from .strategy import Strategy
+from .step_jobs import StepJobs
 
 
 @dataclasses.dataclass
-class DriverReduce(Strategy):
+class DriverReduce(StepJobs):
     """Synchronous training with the driver on the data path: simple, and slow for large models. A baseline to compare with.
 
     Every step is one Spark job:
@@ -37,26 +37,6 @@ class DriverReduce(Strategy):
 
     Source: MLlib's GradientDescent (treeAggregate and broadcast), X. Meng et al., MLlib (2016).
     """
-
-    needs_barrier: ClassVar[bool] = False
-    workers: int | None = None
-    shards: int | None = None
-    checkpoint: str | None = None
-    checkpoint_every_steps: int = dataclasses.field(default=50, kw_only=True)
-    retries: int = dataclasses.field(default=4, kw_only=True)
-    timeout_s: float = dataclasses.field(default=600, kw_only=True)
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "shards"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"DriverReduce: {name} needs a whole number of at least 1 or None, got {value!r}")
-        if not self.checkpoint_every_steps >= 1:
-            raise ValueError(
-                f"DriverReduce: checkpoint_every_steps needs at least 1 step, got {self.checkpoint_every_steps!r}"
-            )
-        if not self.timeout_s > 0:
-            raise ValueError(f"DriverReduce: timeout_s needs seconds above 0, got {self.timeout_s!r}")
 
     def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
         from ..spark_driver_reduce import DriverFit

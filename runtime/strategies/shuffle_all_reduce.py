@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any, ClassVar
 
 from ..loop import Hooks, TrainJob, TrainResult
-from .strategy import Strategy
+from .step_jobs import StepJobs
 
 
 @dataclasses.dataclass
-class ShuffleAllReduce(Strategy):
+class ShuffleAllReduce(StepJobs):
     """Synchronous training by Spark's shuffle: slower, but nothing has to run at the same time as anything else.
 
     Every step is one Spark job of three stages (BigDL's two jobs, the second split by its shuffle):
@@ -40,25 +40,8 @@ class ShuffleAllReduce(Strategy):
     Source: J. Dai et al., BigDL: A Distributed Deep Learning Framework for Big Data (2019), Algorithms 1 and 2.
     """
 
-    needs_barrier: ClassVar[bool] = False
-    workers: int | None = None
-    shards: int | None = None
-    checkpoint: str | None = None
-    checkpoint_every_steps: int = dataclasses.field(default=50, kw_only=True)
+    counts_of_steps: ClassVar[tuple[str, ...]] = ("checkpoint_every_steps", "cut_lineage_every_steps")
     cut_lineage_every_steps: int = dataclasses.field(default=10, kw_only=True)
-    retries: int = dataclasses.field(default=4, kw_only=True)
-    timeout_s: float = dataclasses.field(default=600, kw_only=True)
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "shards"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"ShuffleAllReduce: {name} needs a whole number of at least 1 or None, got {value!r}")
-        for name in ("checkpoint_every_steps", "cut_lineage_every_steps"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"ShuffleAllReduce: {name} needs at least 1 step, got {getattr(self, name)!r}")
-        if not self.timeout_s > 0:
-            raise ValueError(f"ShuffleAllReduce: timeout_s needs seconds above 0, got {self.timeout_s!r}")
 
     def fit(self, job: TrainJob, data: Any, validation: Any | None, hooks: Hooks) -> TrainResult:
         from ..spark_shuffle import ShuffleFit

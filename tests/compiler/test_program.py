@@ -1,11 +1,7 @@
 """StepSource, LocalStep and StepProgram on a two-layer regression with an optimiser that has a slot."""
 
-import dataclasses
-import functools
-import hashlib
 import os
 import pathlib
-import struct
 import subprocess
 import sys
 
@@ -13,80 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kerasoft.compiler import program as kp
-from kerasoft.compiler import wireformat
-from kerasoft.compiler.errors import ProgramError, ShapeError
-from kerasoft.compiler.gradient import gradient
+from kerasoft.compiler.errors import ProgramError
 from kerasoft.compiler.ir import Graph, symbol
 from kerasoft.compiler.ops import arithmetic as a
-from kerasoft.compiler.ops import control, indexing, linalg, reduce
+from kerasoft.compiler.ops import control, indexing, reduce
 from kerasoft.compiler.ops import shape as s
 from kerasoft.compiler.ops.collective import all_reduce
-from kerasoft.compiler.ops.registry import constant, input_node, param_node
+from kerasoft.compiler.ops.registry import input_node, param_node
 
-B = symbol("b")
-N = symbol("n")
+from tests.compiler.regression import B, N, arrays, expected, regression
+
 ROOT = pathlib.Path(kp.__file__).parents[1]
-
-
-def regression(synchronised=False):
-    """y = (x - mean) @ k + c; the mean is over the batch, or over the global batch."""
-    x, y = input_node("x/0", (B, 3), "float32"), input_node("y/0", (B, 2), "float32")
-    valid, rows, share = (
-        input_node("valid", (B,), "float32"),
-        input_node("rows", (), "float32"),
-        input_node("share", (), "float32"),
-    )
-    k, c = param_node("k", (3, 2)), param_node("c", (2,))
-    moving, still = param_node("moving", (3,), trainable=False), param_node("still", (2,), trainable=False)
-    v = s.reshape(valid, shape=(B, 1))
-    total = s.sum(a.multiply(x, v), axis=0)
-    mean = a.multiply(all_reduce(total) if synchronised else total, a.divide(1.0, rows))
-    predicted = linalg.matmul(a.subtract(x, mean), k) + c
-    error = a.multiply(a.subtract(predicted, y), v)
-    loss = s.sum(error * error) * a.divide(1.0, rows)
-    dk, dc = gradient({loss: constant(1.0)}, [k, c])
-    train = Graph(
-        (x, y, valid, rows, share),
-        (dk, dc, a.multiply(share, moving * 0.5 + mean * 0.5), loss * rows, s.sum(valid)),
-        ("grad/k", "grad/c", "state/moving", "sum/loss/total", "sum/loss/count"),
-    )
-    test = Graph((x, y, valid, rows), (loss * rows,), ("sum/loss/total",))
-    predict = Graph((x,), (linalg.matmul(a.subtract(x, moving), k) + c + still,), ("out/0",))
-    p, g, m = (input_node(n, (N,), "float32") for n in ("param", "gradient", "slot/momentum"))
-    rate = input_node("learning_rate", (), "float32")
-    moved = m * 0.9 + g
-    update = Graph((p, g, m, rate), (a.subtract(p, moved * rate), moved), ("param", "slot/momentum"))
-    return kp.StepSource(
-        layout=kp.Layout.of(
-            params={"k": (3, 2), "c": (2,)}, states={"moving": (3,), "still": (2,)},
-            sums={"loss/total": (), "loss/count": ()},
-        ),
-        inputs=(kp.InputSpec("x/0", (3,), "float32"), kp.InputSpec("y/0", (2,), "float32")),
-        outputs=("out/0",), train=train, test=test, predict=predict, update=update,
-        slots=(kp.SlotSpec("momentum"),),
-    )  # fmt: skip
-
-
-def arrays(rows=4):
-    r = np.random.default_rng(0)
-    batch = {"x/0": r.normal(size=(rows, 3)).astype("f"), "y/0": r.normal(size=(rows, 2)).astype("f")}
-    return r.normal(size=8).astype("f"), np.array([1, 2, 3, 4, 5], "f"), batch
-
-
-def expected(params, state, batch, rows):
-    """The same step by jax.grad."""
-
-    def loss(p):
-        x, y = batch["x/0"], batch["y/0"]
-        mean = x.sum(0) / rows
-        return (((x - mean) @ p[:6].reshape(3, 2) + p[6:] - y) ** 2).sum() / rows
-
-    mean = batch["x/0"].sum(0) / rows
-    states = [*(state[:3] * 0.5 + mean * 0.5), *state[3:]]
-    return np.concatenate([jax.grad(loss)(params), states, [loss(params) * rows, rows]])
 
 
 def test_local_train_is_gradient_and_update_in_one():
@@ -213,153 +149,6 @@ def test_a_fresh_process_needs_no_user_code_and_a_cache_folder_spares_compilatio
     again = run_fresh(CACHED, tmp_path / "cache", path)
     assert again == ["0", first[0], "4.0"]
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
-
-
-@functools.cache
-def exported():
-    return regression().export((4,)).to_bytes()
-
-
-# --- bytes -----------------------------------------------------------------------------------------------------------
-
-
-def test_bytes_say_the_same_and_hold_no_paths_or_user_names():
-    source = regression(synchronised=True)
-    one, two = source.export((4,), (4,)), regression(synchronised=True).export((4,), (4,))
-    assert one.fingerprint == two.fingerprint == hashlib.sha256(one.to_bytes()).hexdigest()
-    assert one.fingerprint != source.export((5,), (4,)).fingerprint
-    assert b".py" not in one.to_bytes() and b"lambda" not in one.to_bytes()
-    again = kp.StepProgram.from_bytes(one.to_bytes())
-    for name in ("layout", "inputs", "outputs", "slots", "flags"):
-        assert getattr(again, name) == getattr(source, name)
-    assert (again.train_rows, again.test_rows, again.predict_rows) == ((4,), (4,), ())
-    assert repr(again) == f"<StepProgram {one.fingerprint[:12]}, {len(one.to_bytes())} bytes, 8 parameters>"
-
-
-@given(st.integers(0, 10**6), st.integers(0, 255), st.sampled_from(["flip", "cut", "grow"]))
-@settings(max_examples=150, deadline=None)
-def test_damaged_bytes_are_a_program_error(position, value, how):
-    data = bytearray(exported())
-    position %= len(data)
-    if how == "flip":
-        data[position] ^= value or 1
-    elif how == "cut":
-        data = data[:position]
-    else:
-        data += bytes([value])
-    with pytest.raises(ProgramError):
-        kp.StepProgram.from_bytes(bytes(data))
-
-
-def headed(text):
-    return wireformat.MAGIC + struct.pack("<IQ", 1, len(text)) + hashlib.sha256(text).digest() + text
-
-
-def container(header, blobs=()):
-    return wireformat.write(header, blobs)
-
-
-@pytest.mark.parametrize(
-    "data, error",
-    [
-        (b"", "these 0 bytes are no StepProgram"),
-        (b"\x80\x04garbage", "these 9 bytes are no StepProgram: they start with b'\\x80\\x04garbag'"),
-        (
-            wireformat.MAGIC + struct.pack("<IQ", 99, 2) + b"{}",
-            "format version 99, this kerasoft reads 1: install the same",
-        ),
-        (wireformat.MAGIC + struct.pack("<IQ", 1, 1 << 60), "header claims 1152921504606846976 bytes; at most"),
-        (wireformat.MAGIC + struct.pack("<IQ", 1, 100), "cut short: its header's hash needs bytes up to 52, got 20"),
-        (headed(b"{}")[:-1], "cut short: its header needs bytes up to 54, got 53"),
-        (headed(b"[]"), "the StepProgram's header is damaged: list indices"),
-        (headed(b"[" * 100_000), "the StepProgram's header is damaged: maximum recursion"),
-        (headed(b"{}")[:20] + bytes(32) + b"{}", "the StepProgram's header is damaged: its SHA-256 differs"),
-        (container({}), "the StepProgram's header is damaged: KeyError('layout')"),
-        (container({}) + b"x", "the StepProgram ends after"),
-    ],
-)
-def test_errors_of_bytes(data, error):
-    with pytest.raises(ProgramError) as caught:
-        kp.StepProgram.from_bytes(data)
-    assert error in str(caught.value)
-
-
-def test_a_stage_that_is_no_program_fails_when_it_is_compiled_and_only_then():
-    header, blobs = wireformat.read(exported())
-    header.pop("blobs")
-    program = kp.StepProgram.from_bytes(wireformat.write(header, [b"nonsense"] * len(blobs)))
-    with pytest.raises(ProgramError, match="a stage of the StepProgram cannot be read"):
-        program.train(4)
-
-
-def test_limits(monkeypatch):
-    monkeypatch.setattr(wireformat, "MAX_BYTES", 10)
-    with pytest.raises(ProgramError, match="the program is too large to ship: header .* are large arrays constants"):
-        wireformat.write({}, [b"12345678901"])
-
-
-# --- errors of use ---------------------------------------------------------------------------------------------------
-
-
-def test_errors_of_calls():
-    source = regression()
-    program, (params, state, batch) = source.export((4,)), arrays()
-    with pytest.raises(ProgramError, match="no train call for 5 rows; it has 4"):
-        program.train(5)
-    with pytest.raises(ProgramError, match="no test call for 4 rows; it has none"):
-        program.test(4)
-    call, ones = program.train(4), np.ones(4, "f")
-    for args, error in [
-        (kp.StepArgs(params, state, batch, valid=ones, rows=None, share=1), "the train call needs 'rows', got nothing"),
-        (kp.StepArgs(params, state, {}, valid=ones, rows=4, share=1), "the batch has no 'x/0'; it holds "),
-        (kp.StepArgs(params[:5], state, batch, valid=ones, rows=4, share=1), r"train\(4\): params needs float32\[8\], got float32\[5\]"),
-        (kp.StepArgs(params, state, batch, valid=np.ones(4, "i4"), rows=4, share=1), r"valid needs float32\[4\], got int32\[4\]"),
-        (kp.StepArgs(params, state, batch, rows=4, share=1), r"valid needs float32\[4\], got nothing"),
-    ]:  # fmt: skip
-        with pytest.raises(ShapeError, match=error):
-            call.run(0, args)
-    with pytest.raises(ShapeError, match=r"y/0 needs float32\[b, 2\], got shape \(4, 3\)"):
-        source.local().test(params, state, {**batch, "y/0": batch["x/0"]}, ones, 4)
-    with pytest.raises(ShapeError, match="the test graph reads 'valid', which was not given"):
-        source.local().test(params, state, batch, None, 4)
-    with pytest.raises(ShapeError, match="the batch has no 'y/0'; it holds x/0"):
-        source.local().test(params, state, {"x/0": batch["x/0"]}, ones, 4)
-    with pytest.raises(ProgramError, match="this StepSource has no predict graph"):
-        dataclasses.replace(source, predict=None).local().predict(params, state, batch)
-
-
-def test_errors_of_sources():
-    source = regression()
-    small = kp.Layout.of(params={"k": (3, 2)}, states={"moving": (3,)}, sums={"loss/total": ()})
-    with pytest.raises(ProgramError, match="train graph: param 'c' is not in the layout"):
-        dataclasses.replace(source, layout=small).export((4,))
-    wrong = kp.Layout.of(params={"k": (2, 3), "c": (2,)}, states={"moving": (3,)})
-    with pytest.raises(ProgramError, match=r"param 'k' has shape \(3, 2\), the layout says \(2, 3\)"):
-        dataclasses.replace(source, layout=wrong).export((4,))
-    no_count = kp.Layout.of(params={"k": (3, 2), "c": (2,)}, states={"moving": (3,)}, sums={"loss/total": ()})
-    with pytest.raises(ProgramError, match="train graph: output 'sum/loss/count' has no place in the layout"):
-        dataclasses.replace(source, layout=no_count).export((4,))
-    with pytest.raises(ProgramError, match="train: a call needs at least one row, got 0"):
-        source.export((0,))
-    with pytest.raises(ProgramError, match="the layout's params hold 'k' twice"):
-        kp.Layout.of(params=[("k", ()), ("k", (2,))])
-    with pytest.raises(ProgramError, match="update_mode is 'sliced' or 'replicated', got 'both'"):
-        kp.Flags(update_mode="both")
-    p, stranger = input_node("param", (N,), "float32"), input_node("weight", (N,), "float32")
-    for graph, error in [
-        (
-            Graph((p, stranger), (p * stranger,), ("param",)),
-            "update graph: unknown input 'weight'; it may read gradient,",
-        ),
-        (Graph((p,), (p * 2.0,), ("slot/m",)), "update graph: has no output 'param', got slot/m"),
-        (
-            Graph((p,), (p * 2.0, p), ("param", "velocity")),
-            "unknown output 'velocity'; it may set param, slot/momentum",
-        ),
-        (Graph((p,), (p * param_node("k", ()),), ("param",)), "update graph: reads param 'k'; it gets vectors"),
-    ]:
-        with pytest.raises(ProgramError, match=error):
-            dataclasses.replace(source, update=graph).export()
 
 
 # --- sizes, slots, segments ------------------------------------------------------------------------------------------

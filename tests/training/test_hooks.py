@@ -11,8 +11,9 @@ from kerasoft.runtime.loop import Decision, Event, TrainJob
 
 import kerasoft as ks
 from kerasoft.callbacks.base import CallbackList
+from kerasoft.training.feeds import ArrayFeed
 from kerasoft.training.hooks import FitHooks
-from kerasoft.training.inputs import ArrayFeed, to_arrays
+from kerasoft.training.inputs import to_arrays
 from kerasoft.training.status import Status
 
 X = np.random.default_rng(0).random((40, 3)).astype("float32")
