@@ -152,7 +152,7 @@ def test_errors_of_sources():
     for graph, error in [
         (
             Graph((p, stranger), (p * stranger,), ("param",)),
-            "update graph: unknown input 'weight'; it may read gradient,",
+            "update graph: unknown input 'weight'; it may read counted, gradient,",
         ),
         (Graph((p,), (p * 2.0,), ("slot/m",)), "update graph: has no output 'param', got slot/m"),
         (
