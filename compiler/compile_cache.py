@@ -23,7 +23,8 @@ WORTH_S = 0.2  # what compiles faster is not kept there
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _HIT = "/jax/compilation_cache/cache_hits"
 _lock = threading.Lock()
-_counts = {_COMPILED: 0, _HIT: 0}
+_LOADED = "loaded whole"
+_counts = {_COMPILED: 0, _HIT: 0, _LOADED: 0}
 
 
 def _on_duration(event: str, duration_secs: float, **_: object) -> None:
@@ -53,9 +54,15 @@ def compilations() -> int:
 
 
 def cache_hits() -> int:
-    """Executables loaded from the persistent compilation cache in this process."""
+    """Executables loaded from disk in this process: from JAX's compilation cache, or whole (`stored`)."""
     with _lock:
-        return _counts[_HIT]
+        return _counts[_HIT] + _counts[_LOADED]
+
+
+def count_loaded() -> None:
+    """Counts an executable that was loaded whole."""
+    with _lock:
+        _counts[_LOADED] += 1
 
 
 def use_compile_cache(folder: str | os.PathLike[str]) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 
 from .adam_row_step import row_step
 from .allocator import keep_memory
-from .calls import compiled, run, run_together
+from .calls import Compiled, run, run_together
 from .compile_cache import use_default_cache
 from .errors import ProgramError, ShapeError
+from .fingerprint import Recipe
 from .ir import Node
 from .kernels.choice import Chooser, Choosers
 from .kernels.optimizers import after
@@ -173,16 +174,21 @@ class LocalStep:
         graph = self._source.optimised(kind)
         names = tuple(n.attrs["name"] for n in graph.inputs)
         choosers = Choosers(graph)
-        return names, compiled(_whole(choosers, kind, self.layout, pieces), choosers, 2)
+        recipe = Recipe((graph,), (kind, self.layout, pieces is not None))
+        return names, Compiled(_whole(choosers, kind, self.layout, pieces), choosers, 2, recipe)
 
     def _jit_train(self) -> tuple[tuple[str, ...], Callable]:
         names, choosers, step = self._traced()
-        return names, compiled(step, choosers, 3, donate_argnums=(0, 1, 2))
+        return names, Compiled(step, choosers, 3, self._recipe("step"), donate_argnums=(0, 1, 2))
+
+    def _recipe(self, kind: str) -> Recipe:
+        graphs = tuple(map(self._source.optimised, ("train", "update")))
+        return Recipe(graphs, (kind, self.layout, self._source.slots, self._source.flags))
 
     @functools.cached_property
     def _several(self) -> tuple[tuple[str, ...], Callable]:
         names, choosers, step = self._traced()
-        return names, several(step, names, choosers, self.layout.M)
+        return names, several(step, names, choosers, self.layout.M, self._recipe("steps"))
 
     def _traced(self) -> tuple[tuple[str, ...], Choosers, Callable]:
         """Names of the arrays of a step, its choosers, and ``step(params, state, slots, arrays, iteration, rate)``."""

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from .calls import Compiled
 from .costs import total_flops
+from .fingerprint import Recipe
 from .ir import Graph
 from .kernels.choice import Choosers
-from .lower import sizes_of
 from .packing import unknown_sizes
 
 MOST_STEPS = 32
@@ -30,13 +31,13 @@ def steps_together(graph: Graph, rows: int, batch_bytes: int) -> int:
     return max(1, int(min(MOST_STEPS, MOST_FLOPS // flops, MOST_BYTES // max(batch_bytes, 1))))
 
 
-def several(step: Callable, names: Sequence[str], choosers: Choosers, sums: int) -> Callable:
+def several(step: Callable, names: Sequence[str], choosers: Choosers, sums: int, recipe: Recipe) -> Callable:
     """``f(params, state, slots, stacked, count, iteration, learning_rate)``: `count` steps, one after another.
 
     Args:
         step: ``step(params, state, slots, arrays, iteration, learning_rate) -> (params, state, slots, sums)``.
         names: of `arrays`; those of `stacked` have the steps as their first axis, but for `ONE_FOR_ALL`.
-        sums: M.
+        sums: M. recipe: what `step` is made of.
 
     `f` gives float32[steps, M] as its last result; rows of steps that were not made are zeros.
     """
@@ -58,16 +59,9 @@ def several(step: Callable, names: Sequence[str], choosers: Choosers, sums: int)
         held = (params, state, slots, jnp.zeros((steps, sums), jnp.float32))
         return jax.lax.fori_loop(0, count, body, held)
 
-    made: list[Callable] = []
+    def single(stacked):
+        return [
+            a if name in ONE_FOR_ALL else jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for name, a in zip(names, stacked)
+        ]
 
-    def call(params, state, slots, stacked, *rest):
-        if not made:
-            one = [
-                a if name in ONE_FOR_ALL else jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-                for name, a in zip(names, stacked)
-            ]
-            options = choosers(sizes_of(choosers.graph.inputs, one)).options
-            made.append(jax.jit(whole, donate_argnums=(0, 1, 2), compiler_options=options or None))
-        return made[0](params, state, slots, stacked, *rest)
-
-    return call
+    return Compiled(whole, choosers, 3, recipe, single, donate_argnums=(0, 1, 2))

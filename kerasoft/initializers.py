@@ -35,7 +35,14 @@ class Initializer:
     @property
     def may_wait(self) -> bool:
         """Whether a variable may call it when its value is first read: built-in, never fails, repeats its values."""
-        return type(self) in _MAY_WAIT and isinstance(getattr(self, "seed", 0), (int, np.integer))
+        numbers = (getattr(self, "seed", 0), getattr(self, "value", 0))
+        return type(self) in _MAY_WAIT and all(isinstance(n, (int, float, np.number)) for n in numbers)
+
+    @property
+    def fill(self) -> float | None:
+        """The number that every element is, if that is known without a call."""
+        fills = {Zeros: 0.0, Ones: 1.0, Constant: getattr(self, "value", None)}
+        return float(fills[type(self)]) if self.may_wait and type(self) in fills else None
 
     def get_config(self) -> dict[str, Any]:
         return {}
@@ -376,7 +383,7 @@ def _window(name: str, length: int, periodic: bool = True) -> np.ndarray:
 
 
 _MAY_WAIT = {
-    *(Zeros, Ones, RandomNormal, TruncatedNormal, RandomUniform, VarianceScaling),
+    *(Zeros, Ones, Constant, RandomNormal, TruncatedNormal, RandomUniform, VarianceScaling),
     *(GlorotUniform, GlorotNormal, HeUniform, HeNormal, LecunUniform, LecunNormal),
 }
 

@@ -109,6 +109,11 @@ class Variable:
     def _value(self) -> np.ndarray:
         return self._draw() if self._array is None else self._array
 
+    @property
+    def fill(self) -> float | None:
+        """The number that every element is, of a variable that nobody has read or set; else None."""
+        return getattr(self.initializer, "fill", None) if self._array is None else None
+
     @_value.setter
     def _value(self, array: Any) -> None:
         self._array, self._shape, self._dtype = array, tuple(array.shape), np.dtype(array.dtype)

@@ -58,3 +58,41 @@ def test_others_are_called_at_once():
     assert not np.array_equal(before, generator.state.numpy())
     with pytest.raises(ValueError, match="can only be used for 2D"):
         ks.Variable(ks.initializers.Identity(), shape=(3,))
+
+
+def test_an_optimizers_variables_are_not_drawn_for_the_first_step(monkeypatch):
+    drawn = []
+    original = ks.initializers.Constant.__call__
+
+    def counted(self, shape, dtype=None):
+        drawn.append(shape)
+        return original(self, shape, dtype)
+
+    monkeypatch.setattr(ks.initializers.Constant, "__call__", counted)
+
+    def fitted(optimizer, read):
+        ks.utils.set_random_seed(3)
+        model = ks.Sequential([ks.Input((2,)), ks.layers.Dense(3)])
+        model.compile(optimizer, "mse")
+        optimizer.build(model.trainable_variables)
+        if read:
+            [v.numpy() for v in optimizer.variables]
+        drawn.clear()
+        model.fit(np.ones((4, 2), "f"), np.ones((4, 3), "f"), verbose=0)
+        return len(drawn), [v.numpy() for v in (*model.weights, *optimizer.variables)]
+
+    for make, calls in ((ks.optimizers.Adam, 0), (ks.optimizers.Adagrad, 2)):  # Adagrad's sums begin with 0.1
+        (waited, late), (_, early) = fitted(make(0.1), False), fitted(make(0.1), True)
+        assert waited == calls
+        for a, b in zip(late, early, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_numbers_that_are_known_without_a_call():
+    assert [ks.Variable(i, shape=(2,)).fill for i in ("zeros", "ones", ks.initializers.Constant(0.5))] == [0, 1, 0.5]
+    assert ks.Variable(ks.initializers.Constant([1, 2]), shape=(2,)).fill is None
+    v = ks.Variable("zeros", shape=(2,))
+    v.assign([3, 4])
+    assert v.fill is None and ks.Variable([0.0, 0.0]).fill is None
+    with pytest.raises(ValueError, match="broadcast"):
+        ks.Variable(ks.initializers.Constant([1, 2, 3]), shape=(2,))

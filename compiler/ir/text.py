@@ -43,11 +43,12 @@ from .types import TensorType, TupleType, Type, is_static, symbol
 SHOWN_ELEMENTS = 8
 
 
-def print_graph(graph: Graph, table: dict[str, Any] | None = None) -> str:
+def print_graph(graph: Graph, table: dict[str, Any] | None = None, sources: bool = True) -> str:
     """The graph as text; see the grammar at the top of this file.
 
     Args:
         table: filled with what the text shows by digest only.
+        sources: whether the layers that nodes come from are named.
     """
     table = {} if table is None else table
     unused = [n for n in graph.inputs if n not in set(graph.nodes)]
@@ -58,9 +59,9 @@ def print_graph(graph: Graph, table: dict[str, Any] | None = None) -> str:
         numbers[n] = f"%{len(numbers)}"
         inputs = f"({', '.join(numbers[i] for i in n.inputs)})" if n.inputs else ""
         shown = len(bodies)
-        attrs = ", ".join(f"{k}={_print_value(v, table, bodies)}" for k, v in n.attrs.items())
+        attrs = ", ".join(f"{k}={_print_value(v, table, bodies, sources)}" for k, v in n.attrs.items())
         lines += [f"graph {key} {{\n{body}\n}}" for key, body in list(bodies.items())[shown:]]
-        origin = f" of {n.source!r}" if n.source else ""
+        origin = f" of {n.source!r}" if n.source and sources else ""
         lines.append(f"{numbers[n]} = {n.op.name}{inputs}{'{' + attrs + '}' if attrs else ''} : {n.type}{origin}")
     if graph.inputs:
         lines.append(f"inputs {', '.join(numbers[n] for n in graph.inputs)}")
@@ -68,17 +69,17 @@ def print_graph(graph: Graph, table: dict[str, Any] | None = None) -> str:
     return "\n".join(lines)
 
 
-def _print_value(value: Any, table: dict[str, Any], bodies: dict[str, str]) -> str:
+def _print_value(value: Any, table: dict[str, Any], bodies: dict[str, str], sources: bool) -> str:
     if value is None or isinstance(value, (bool, int, float, str)):
         return repr(value)
     if isinstance(value, tuple):
-        return f"({', '.join(_print_value(v, table, bodies) for v in value)}{',' if len(value) == 1 else ''})"
+        return f"({', '.join(_print_value(v, table, bodies, sources) for v in value)}{',' if len(value) == 1 else ''})"
     if isinstance(value, Constant):
         return _print_array(value, table)
     if type(value).__name__ == "_DimExpr":
         return f"<{value}>"
     if isinstance(value, Graph):
-        body = print_graph(value, table)
+        body = print_graph(value, table, sources)
         key = "&" + hashlib.sha256(body.encode()).hexdigest()[:16]
         bodies[key] = body
         return key

@@ -182,7 +182,8 @@ class FlatOptimizer:
             name: np.zeros(sum(place.size for place in places), np.float32) for name, _ in self.slot_specs(layout)
         }
         for slot in (*self._slot_places(places), *self._extra_places(places)):
-            vectors[slot.name][slot.offset : slot.offset + slot.size] = np.ravel(slot.variable.numpy())
+            if slot.variable.fill != 0.0:  # before the first step nothing is drawn, nor are pages touched for zeros
+                vectors[slot.name][slot.offset : slot.offset + slot.size] = np.ravel(slot.variable.numpy())
         return tuple(vectors.values())
 
     def slots_to_variables(self, layout: Any, slots: Sequence[Any], iteration: Any = None) -> None:
