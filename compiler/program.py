@@ -22,6 +22,7 @@ from .errors import CompilerError, ProgramError, ShapeError
 from .ir import Graph, bind, symbol
 from .kernels import bridge
 from .kernels.choice import Chooser
+from .kernels.optimizers import apart
 from .layout import Entry, Flags, InputSpec, Layout, SlotSpec, StepArgs, UpdateArgs
 from .local import LocalStep
 from .options import compiler_options
@@ -174,8 +175,11 @@ class StepSource:
         if self.update is not None:
             graph = self.optimised("update")
             symbolic = unknown_sizes(graph)
-            packed = pack_update(graph, self.slots, {name: symbol(name) for name in symbolic})
-            _export("update", 0 if symbolic else self.layout.P, packed, compiler_options(graph), stages, blobs)
+            chooser = Chooser()
+            packed = pack_update(graph, self.slots, {name: symbol(name) for name in symbolic}, chooser)
+            with apart():
+                _export("update", 0 if symbolic else self.layout.P, packed, compiler_options(graph), stages, blobs)
+            needs |= chooser.needs
         header = {
             "layout": self.layout.to_json(),
             "inputs": [[i.name, [None if d is None else _size(d) for d in i.shape], i.dtype] for i in self.inputs],

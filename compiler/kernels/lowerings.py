@@ -24,6 +24,7 @@ class Lowering:
         prefer: ``prefer(types, attrs, threads) -> bool``: the shipped rule: whether it is taken without a measurement.
             Write down in docs/design/0004-kernel-choice.md what was measured for it.
         timed: False where the rule is right on every machine, so that nothing is measured.
+        any_size: whether it can compute types with unknown sizes too, in a program that is compiled when they are known.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Lowering:
     tried: Callable[[], bool] = lambda: True
     prefer: Callable[[Sequence[Any], Mapping[str, Any], int], bool] = lambda types, attrs, threads: True
     timed: bool = True
+    any_size: bool = False
 
     @property
     def is_there(self) -> bool:
@@ -109,7 +111,7 @@ def candidates(
     Args:
         asked: the name of one that the user asked for. all_: also those that are not tried on this machine.
     """
-    if op not in _TABLE or not all(isinstance(d, int) for t in types for d in t.shape):
-        return []
-    wanted = [one for one in _TABLE[op] if all_ or one.name == asked or one.tried()]
+    known = all(isinstance(d, int) for t in types for d in t.shape) if op in _TABLE else False
+    wanted = [one for one in _TABLE.get(op, ()) if known or one.any_size]
+    wanted = [one for one in wanted if all_ or one.name == asked or one.tried()]
     return [one for one in wanted if one.is_there and one.fits(types, attrs)]
