@@ -144,6 +144,6 @@ def _loaded(head: dict[str, Any], code: bytes, arguments: Sequence[Any]) -> Any:
         kept_var_idx=set(range(len(inputs))), committed=False, unordered_effects=[], ordered_effects=[],
         keepalive=[], host_callbacks=[], mut=None, all_args_info=None, pgle_profiler=None,
     )  # fmt: skip
-    given = in_tree.unflatten([stages.ArgInfo(t, False) for t in inputs])
+    given = jax.tree.unflatten(in_tree, [stages.ArgInfo(t, False) for t in inputs])
     out_tree = PyTreeDef.deserialize_using_proto(default_registry, base64.b64decode(head["tree"]))
     return stages.Compiled(unloaded.load(), [], given, out_tree, no_kwargs=True)
