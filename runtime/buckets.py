@@ -201,6 +201,8 @@ class BucketedStep(DistributedStep):
         self.params, self.state = np.array(params), np.array(state)
         for owned in self._owned:
             owned.master = _taken(self.params, owned.places)
+        if not self.replicated:
+            self.params = self._whole(self._own([owned.master for owned in self._owned]), exact=False)
 
     def slices(self) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         slots = zip(*(owned.slots for owned in self._owned), strict=True)
@@ -212,14 +214,15 @@ class BucketedStep(DistributedStep):
             return _taken(np.asarray(parts[0]), [b.part for b in self._buckets])
         return np.concatenate([np.asarray(p) for p in parts])
 
-    def _whole(self, mine: np.ndarray) -> np.ndarray:
-        """The vector of length P of which every rank has its slice of each bucket."""
+    def _whole(self, mine: np.ndarray, exact: bool = True) -> np.ndarray:
+        """The vector of length P of which every rank has its slice of each bucket; not `exact`: as a step gathers it."""
         at = 0
         for b in self._buckets:
             send = np.zeros(_length(self.collective.owned(b.size)), np.float32)
             send[: _length(b.part)] = mine[at : at + _length(b.part)]
             at += _length(b.part)
-            self.collective.all_gather(send, b.size, out=self._next[b.start : b.stop], exact=True)
+            self.collective.exact_from = max(self.P - b.start, 0)
+            self.collective.all_gather(send, b.size, out=self._next[b.start : b.stop], exact=exact)
         return self._next[: self.P].copy()
 
     # --- one step ----------------------------------------------------------------------------------------------------

@@ -145,12 +145,15 @@ class DistributedStep:
     ) -> None:
         """Starts from this rank's slices of the parameters and slots; the other slices come from the other ranks.
 
+        Parameters are gathered as after a step: where the wire rounds them (bfloat16), an attempt that goes on from a
+        checkpoint computes with the same rounded ones as an undisturbed run.
+
         Args:
             kept: what `kept` gave for the checkpoint that is gone on from, {} at the start of a fit.
         """
         self.collective = collective
         self.state, self.iteration = np.array(state), iteration
-        self.params = self._whole(params)
+        self.params = self._whole(params, exact=self.replicated)
         if self.replicated:
             self._master = self.params
             self._slots = tuple(self._whole(s) for s in slots)
@@ -158,15 +161,19 @@ class DistributedStep:
             self._master, self._slots = np.array(params), tuple(np.array(s) for s in slots)
 
     def replace(self, params: np.ndarray, state: np.ndarray) -> None:
-        """Goes on from other parameters and states (whole vectors, the same on all ranks); slots stay."""
-        self.params, self.state = np.array(params), np.array(state)
-        self._master = self.params if self.replicated else np.array(params[self.part])
+        """Goes on from other parameters and states (whole vectors, the same on all ranks); slots stay. All ranks together."""
+        self.state = np.array(state)
+        if self.replicated:
+            self.params = self._master = np.array(params)
+        else:
+            self._master = np.array(params[self.part])
+            self.params = self._whole(self._master, exact=False)
 
-    def _whole(self, mine: np.ndarray) -> np.ndarray:
-        """A copy of the vector of length P of which every rank has its slice."""
+    def _whole(self, mine: np.ndarray, exact: bool = True) -> np.ndarray:
+        """A copy of the vector of length P of which every rank has its slice; not `exact`: as a step gathers it."""
         self._send[: len(mine)] = mine
         self._send[len(mine) :] = 0
-        return np.array(self.collective.all_gather(self._send, self.V, exact=True).vector[: self.P])
+        return np.array(self.collective.all_gather(self._send, self.V, exact=exact).vector[: self.P])
 
     def slices(self) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """This rank's slices of the float32 parameters and of the slots."""

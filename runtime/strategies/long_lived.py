@@ -46,8 +46,7 @@ class LongLived(Strategy):
         checkpoint: folder on any file system that Spark reaches, from which a new driver resumes in mid-epoch. None: a
             temporary folder on the driver, for recovery from lost workers only.
         wire_dtype: "float32", or "bfloat16": half the bytes, weights stay float32 where they are updated. If `deterministic`, sums
-            of gradients still travel as float32 (three quarters of the bytes). Within shared memory nothing is rounded. An attempt
-            that goes on from a checkpoint then begins with unrounded weights, so after a death results agree to rounding only.
+            of gradients still travel as float32 (three quarters of the bytes). Within shared memory nothing is rounded.
         timeout_s: seconds without a sign of life or progress after which a worker counts as frozen. Longer than the
             slowest step.
         checkpoint_every_s: seconds between checkpoints within an epoch; at epochs' ends they are made anyway.

@@ -88,7 +88,7 @@ def page(found: dict[str, dict], where: str) -> str:
         f"{len(cases)} cases, {right} as expected, no hang, {minutes:.0f} minutes of cases. {where}",
         "",
         '"same" is the result of the undisturbed run: the same bits; for `DriverReduce` and the broadcast store the same numbers to '
-        "1e-5, for the bfloat16 wire to 1e-2; for `Downpour` and `StaleSynchronous(2)` a loss within 15 % of the undisturbed one, and half of the first epoch's. And every "
+        "1e-5; for `Downpour` and `StaleSynchronous(2)` a loss within 15 % of the undisturbed one, and half of the first epoch's. And every "
         "row once an epoch, every step told of once. Otherwise the error that ends the fit. Seconds are those of the whole fit, 3 to 5 undisturbed; "
         "`timeout_s` was 5. The last column is what the user reads, its numbers and names left out.",
         "",

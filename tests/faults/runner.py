@@ -211,7 +211,7 @@ class Runner:
                 off = np.max(np.abs(weights(result) - weights(wanted)))
                 raise AssertionError(f"other bits than the undisturbed run: off by {off}")
         elif way.result == NUMBERS:
-            np.testing.assert_allclose(weights(result), weights(wanted), rtol=way.tolerance, atol=way.tolerance / 10)
+            np.testing.assert_allclose(weights(result), weights(wanted), rtol=1e-5, atol=1e-6)
         else:
             assert way.result == CONVERGES
             first, wanted, found = (

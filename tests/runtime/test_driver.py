@@ -193,6 +193,41 @@ def test_bfloat16_halves_the_bytes_and_stays_close(world_size):
     assert hooks.ends[0].sums[1:].tolist() == [67, sum(range(67)), sum(i * i for i in range(67))]
 
 
+@pytest.mark.parametrize("options", [{}, {"deterministic": True}, {"buckets": 2}, {"double_buffering": True}], ids=str)
+def test_with_bfloat16_a_death_changes_no_bit(options):
+    """The checkpoint holds float32 weights; all compute with rounded ones, from the first step of an attempt on."""
+    strategy, more = AllReduce(wire_dtype="bfloat16", timeout_s=5, **options), dict(epochs=2, transports=("tcp",))
+    calm, told, _ = fit_in_threads(mlp(dropout=True), shards(SIZES), 3, strategy, **more)
+    lost, hooks, _ = fit_in_threads(
+        mlp(dropout=True),
+        shards(SIZES),
+        3,
+        strategy,
+        faults=[Fault(1, 1, 3, "leave")],
+        checkpoint_every_steps=2,
+        **more,
+    )
+    assert [e.kind for e in hooks.events].count("retrying") == 1 and digest(lost) == digest(calm)
+    assert [(r.epoch, r.step) for r in hooks.steps] == [(r.epoch, r.step) for r in told.steps]
+    exact = fit_in_threads(mlp(dropout=True), shards(SIZES), 3, AllReduce(timeout_s=5, **options), **more)[0]
+    assert digest(calm) != digest(exact), "nothing was rounded"
+
+
+def test_with_bfloat16_weights_of_a_callback_are_rounded_like_all_others():
+    given = np.linspace(-1, 1, 48).astype(np.float32), np.full(5, 0.5, np.float32)
+    found = []
+    for faults in ((), [Fault(1, 1, 0, "leave")]):
+        hooks = Recorder()
+        hooks.decide = lambda end: Decision(weights=given) if end.epoch == 0 else None
+        found.append(
+            fit_in_threads(
+                mlp(), shards(SIZES), 3, AllReduce(wire_dtype="bfloat16", timeout_s=5), hooks=hooks, epochs=2, faults=faults,
+                transports=("tcp",),
+            )[0]
+        )  # fmt: skip
+    assert digest(found[0]) == digest(found[1])
+
+
 def test_more_workers_than_parameters_or_rows():
     one, _, _ = fit_in_threads(mlp(), shards((2, 1)), 1, epochs=2)
     many, hooks, _ = fit_in_threads(mlp(), shards((2, 1)), 4, epochs=2)
