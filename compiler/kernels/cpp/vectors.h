@@ -24,7 +24,8 @@ typedef float loose_vec __attribute__((vector_size(LANES * 4), aligned(4), may_a
 
 KERASOFT_INLINE vec load(const float* from) { return *reinterpret_cast<const loose_vec*>(from); }
 KERASOFT_INLINE void store(float* to, vec x) { *reinterpret_cast<loose_vec*>(to) = x; }
-KERASOFT_INLINE vec all(float x) { return vec{} + x; }
+// Not `vec{} + x`: that is 0 for -0, so it stays an addition before a broadcast between registers; x - 0 is x, one load.
+KERASOFT_INLINE vec all(float x) { return x - vec{}; }
 
 // The first `count` lanes; the others are zero, and are not written.
 KERASOFT_INLINE vec load(const float* from, int count) {
