@@ -19,6 +19,7 @@ os.environ["KERASOFT_MEASURE"] = "0"  # kernels by the shipped rules, whatever w
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXECUTORS = 4
+JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # starts sooner
 SPARE_CORES = 2  # for a second application, such as a driver that is killed
 
 
@@ -45,7 +46,8 @@ class Cluster:
             "spark.cores.max": str(executors),
             "spark.executor.cores": "1",
             "spark.executor.memory": "640m",
-            "spark.executor.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.driver.extraJavaOptions": JAVA,
+            "spark.executor.extraJavaOptions": JAVA,
             "spark.executorEnv.PYTHONPATH": str(ROOT),
             "spark.executorEnv.PYTHONWARNINGS": "default",
             "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
@@ -54,23 +56,24 @@ class Cluster:
             "spark.local.dir": str(self.folder / "local"),
         }
 
-    def session(self, name: str, executors: int = EXECUTORS, **more: str):
-        """A SparkSession, with `more` settings; stop it in the end."""
+    def session(self, name: str, executors: int = EXECUTORS, wait_for: int | None = None, **more: str):
+        """A SparkSession, with `more` settings, once it has all or `wait_for` of its executors; stop it in the end."""
         from pyspark.sql import SparkSession
 
         os.environ["PYSPARK_PYTHON"] = sys.executable
         builder = SparkSession.builder.appName(name)
         settings = self.settings(executors) | more
-        executors = int(settings["spark.cores.max"]) // int(settings["spark.executor.cores"])
+        if wait_for is None:
+            wait_for = int(settings["spark.cores.max"]) // int(settings["spark.executor.cores"])
         for key, value in settings.items():
             builder = builder.config(key, value)
         session = builder.getOrCreate()
         session.sparkContext.setLogLevel("OFF")
         tracker = session.sparkContext._jsc.sc().statusTracker()
         deadline = time.monotonic() + 90
-        while len(tracker.getExecutorInfos()) < executors + 1:
+        while len(tracker.getExecutorInfos()) < wait_for + 1:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{executors} executors did not come; see the logs in {self.folder}")
+                raise TimeoutError(f"{wait_for} executors did not come; see the logs in {self.folder}")
             time.sleep(0.1)
         return session
 
@@ -91,7 +94,7 @@ def _start(
         "SPARK_HOME": str(home),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "SPARK_DAEMON_MEMORY": "256m",
-        "SPARK_DAEMON_JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "SPARK_DAEMON_JAVA_OPTS": JAVA,
         "PYSPARK_PYTHON": sys.executable,
         **(more or {}),
     }
@@ -149,8 +152,8 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def spark(cluster):
-    """A SparkSession with four executor processes of one core each."""
-    session = cluster.session("kerasoft-tests")
+    """A SparkSession with four executor processes of one core each, whose workers need not import JAX anew."""
+    session = cluster.session("kerasoft-tests", **{"spark.python.daemon.module": "tests.faults.daemon"})
     yield session
     session.stop()
 
@@ -172,10 +175,10 @@ def pytest_runtest_protocol(item, nextitem):
 
 
 def pytest_collection_modifyitems(items):
-    """Whatever uses the cluster runs alone; the examples start Sparks of their own and wait for nobody."""
+    """Whatever uses the cluster is marked, to run in one process; the examples start Sparks of their own."""
     for item in items:
         if "examples" in item.path.parts:
             continue
         if {"cluster", "spark", "context"} & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("spark"):
-            item.add_marker(pytest.mark.alone)
+            item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.shipped)  # executors and driver alike: bits are compared between them

@@ -10,7 +10,7 @@ from tests.faults import matrix
 from tests.faults.cases import CASES, SAME, SAMPLE, WAYS, Case
 from tests.faults.strikes import HOWS, WHENS
 
-pytestmark = [pytest.mark.alone, pytest.mark.shipped]
+pytestmark = pytest.mark.shipped
 BY_NAME = {str(case): case for case in CASES}
 SOAK_GROUPS = int(os.environ.get("KERASOFT_FAULT_GROUPS", "100"))
 SEED = int(os.environ.get("KERASOFT_FAULT_SEED", "20261129"))

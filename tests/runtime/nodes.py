@@ -125,22 +125,7 @@ session.stop()
 
 def connected(url: str, folder: str, executors: int, settings: dict[str, str]):
     """A SparkSession on the cluster at `url`, once it has `executors` executors (it may get more)."""
-    from pyspark.sql import SparkSession
-
-    cluster = Cluster(url, pathlib.Path(folder))
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.appName("nodes")
-    for key, value in (cluster.settings(8) | settings).items():
-        builder = builder.config(key, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("OFF")
-    tracker = session.sparkContext._jsc.sc().statusTracker()
-    deadline = time.monotonic() + 90
-    while len(tracker.getExecutorInfos()) < executors + 1:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{executors} executors did not come")
-        time.sleep(0.1)
-    return session
+    return Cluster(url, pathlib.Path(folder)).session("nodes", 8, wait_for=executors, **settings)
 
 
 def watch(context, tell) -> None:

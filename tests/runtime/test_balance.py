@@ -11,6 +11,8 @@ from kerasoft.runtime.shards import assign
 
 from tests.runtime.cases import digest, fit_in_threads, mlp, shards
 
+pytestmark = pytest.mark.alone  # seconds are compared
+
 SLOW = 4
 ROW_S = 0.5e-3
 

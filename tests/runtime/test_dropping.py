@@ -10,6 +10,8 @@ from kerasoft.runtime.faults import Fault
 
 from tests.runtime.cases import Recorder, fit_in_threads, mlp, shards, weights
 
+pytestmark = pytest.mark.alone  # seconds are compared
+
 SIZES = (40, 0, 41, 39)
 TOTAL = sum(SIZES)
 IDS = [TOTAL, sum(range(TOTAL)), sum(i * i for i in range(TOTAL))]

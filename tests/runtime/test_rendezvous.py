@@ -13,6 +13,8 @@ from kerasoft.runtime.control_client import ControlClient
 from kerasoft.runtime.errors import DriverLost, HandshakeError, PeerFrozen, PeerLost, WaitTimeout
 from kerasoft.runtime.rendezvous import ControlServer
 
+pytestmark = pytest.mark.alone  # seconds are compared
+
 SECRET = wire.new_secret()
 
 

@@ -5,6 +5,8 @@ import time
 import pytest
 from kerasoft.runtime.reports import Stopwatch, add, profile
 
+pytestmark = pytest.mark.alone  # seconds are compared
+
 
 def test_every_moment_is_charged_once():
     watch = Stopwatch()

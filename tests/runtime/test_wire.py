@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from kerasoft.runtime import wire
 from kerasoft.runtime.errors import HandshakeError, WaitTimeout, WireError
 
+pytestmark = pytest.mark.alone  # seconds are compared
+
 
 @pytest.fixture
 def pair():

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.alone  # seconds are compared
+
 TRANSPORTS = {"tcp": ("tcp",), "unix": ("unix", "tcp"), "shm": ("shm", "unix", "tcp")}
 carried = pytest.mark.parametrize("transport", TRANSPORTS)
 VICTIM = 1
