@@ -323,9 +323,13 @@ class ControlServer:
             again = bool(self.table) and member.rank in self._replaceable and member.generation == self.generation
             if again:
                 self.table = tuple(member.peer if p.rank == member.rank else p for p in self.table)
+        # Events come after the table is sent: whoever hears of them sends at once, and a worker expects the table first.
         if again:
+            try:
+                self._send(member, Message(TABLE, {"table": [list(peer) for peer in self.table]}))
+            except PeerLost:
+                return
             self._events.put(Message(REJOINED, {}, rank=member.rank, generation=member.generation))
-            self._send(member, Message(TABLE, {"table": [list(peer) for peer in self.table]}))
             return
         with self._lock:
             if self.table or member.generation != self.generation:
@@ -335,12 +339,12 @@ class ControlServer:
                 return
             self.table = peers
         fields = {"table": [list(peer) for peer in peers]}
-        self._events.put(Message(FORMED, fields, generation=member.generation))
         for other in members:
             try:
                 self._send(other, Message(TABLE, fields))
             except PeerLost:
                 continue
+        self._events.put(Message(FORMED, fields, generation=member.generation))
 
     def _send(self, member: _Member, message: Message) -> None:
         try:

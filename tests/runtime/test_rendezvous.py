@@ -81,6 +81,27 @@ def test_everybody_gets_the_table(server):
     assert server.next_event(0.3) is None  # a goodbye is no loss
 
 
+def test_who_hears_of_the_table_may_send_at_once(server, monkeypatch):
+    send = rendezvous.ControlServer._send
+
+    def late(self, member, message):
+        if message.kind == rendezvous.TABLE:
+            time.sleep(0.2)  # as a thread that gets no core
+        send(self, member, message)
+
+    monkeypatch.setattr(rendezvous.ControlServer, "_send", late)
+
+    def answer():
+        next_of(server, "formed")
+        for rank in (0, 1):
+            server.send(rank, "start")
+
+    clients, _ = in_threads(lambda: joined(server), answer)
+    for client in clients:
+        assert client.table == server.table and client.receive(5, "the start").kind == "start"
+        client.close()
+
+
 def test_messages_both_ways(server):
     zero, one = joined(server)
     weights = np.random.default_rng(0).standard_normal(1_000_000).astype(np.float32)

@@ -80,6 +80,7 @@ def groups():
 
 
 GROUPS = groups()
+LATE = GROUPS[-2:]  # augmentations, which take longest to compile: `make soak`
 
 
 def build(rows):
@@ -121,7 +122,10 @@ def data(rows):
     return x, y
 
 
-@pytest.mark.parametrize("rows", GROUPS, ids=[f"{g[0].name}-to-{g[-1].name}" for g in GROUPS])
+@pytest.mark.parametrize(
+    "rows",
+    [pytest.param(g, marks=[pytest.mark.soak] if g in LATE else [], id=f"{g[0].name}-to-{g[-1].name}") for g in GROUPS],
+)
 def test_two_executors_give_the_bits_of_one_and_the_numbers_of_arrays(context, rows):
     x, y = data(rows)
     rdd = context.parallelize([(pick(x, i), pick(y, i)) for i in range(ROWS_OF_DATA)], 2)
