@@ -35,8 +35,10 @@ class Initializer:
     @property
     def may_wait(self) -> bool:
         """Whether a variable may call it when its value is first read: built-in, never fails, repeats its values."""
-        numbers = (getattr(self, "seed", 0), getattr(self, "value", 0))
-        return type(self) in _MAY_WAIT and all(isinstance(n, (int, float, np.number)) for n in numbers)
+        if type(self) not in _MAY_WAIT:
+            return False
+        number = (int, float, np.number)
+        return isinstance(getattr(self, "seed", 0), number) and isinstance(getattr(self, "value", 0), number)
 
     @property
     def fill(self) -> float | None:
