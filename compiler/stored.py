@@ -85,15 +85,15 @@ def _without_jax_cache() -> Iterator[None]:
 
 
 def _write(file: pathlib.Path, made: Any) -> None:
-    """Keeps an executable; a folder that cannot be written to costs a warning."""
+    """Keeps an executable; one that cannot be serialised, or a folder that cannot be written to, costs a warning."""
     inner = made._executable._unloaded_executable
     if inner.mut or inner.host_callbacks or inner.ordered_effects or inner.unordered_effects or made._params.const_args:
         return  # it holds what lives in this process only
     outputs = [[t.dtype.name, list(t.shape), bool(t.weak_type)] for t in inner.output_avals]
     tree = base64.b64encode(made.out_tree.serialize_using_proto()).decode()
     head = json.dumps({"name": inner.name, "outputs": outputs, "tree": tree}).encode()
-    body = head + b"\n" + inner.backend.serialize_executable(inner.xla_executable)
     try:
+        body = head + b"\n" + inner.backend.serialize_executable(inner.xla_executable)
         descriptor, part = tempfile.mkstemp(dir=file.parent, prefix="step-", suffix=".part")
         try:
             with os.fdopen(descriptor, "wb") as out:
@@ -103,7 +103,7 @@ def _write(file: pathlib.Path, made: Any) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(part)
             raise
-    except OSError as error:
+    except (OSError, jax.errors.JaxRuntimeError) as error:
         warnings.warn(f"the compiled step cannot be kept in {file.parent}: {error}", stacklevel=2)
 
 

@@ -116,6 +116,17 @@ def test_a_folder_that_cannot_be_written_to_costs_a_warning(folder, monkeypatch)
         assert regression().local().predict(params, state, batch)[0].shape == (4, 2)
 
 
+def test_an_executable_that_cannot_be_serialised_costs_a_warning(folder, monkeypatch):
+    def refuses(*_):
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: not this one")
+
+    monkeypatch.setattr(type(jax.devices()[0].client), "serialize_executable", refuses)
+    params, state, batch = arrays()
+    with pytest.warns(UserWarning, match="the compiled step cannot be kept in .*UNIMPLEMENTED"):
+        assert regression().local().predict(params, state, batch)[0].shape == (4, 2)
+    assert not list(folder.glob("step-*"))
+
+
 def test_threads_that_write_one_file_at_once(folder):
     params, state, batch = arrays()
     found = []
