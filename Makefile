@@ -16,6 +16,7 @@ test: java $(VENV)/.dev lint types
 	$(BIN)/python -m pytest -m "not soak and alone" tests/runtime $(PYTEST_ARGS)
 
 soak: java $(VENV)/.dev
+	KERASOFT_BUILD_NATIVE=all $(BIN)/pip install --quiet -e '.[dev]'
 	KERASOFT_TEST_XLA=shipped $(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev

@@ -167,7 +167,8 @@ def context(spark):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """Modules' and sessions' fixtures compile as the test does that first asks for them."""
-    xla_settings.use(shipped=item.get_closest_marker("shipped") is not None)
+    shipped = item.get_closest_marker("shipped") and not item.get_closest_marker("cluster")  # executors have XLA_FLAGS
+    xla_settings.use(shipped=bool(shipped))
     done = yield
     if nextitem is None or nextitem.path != item.path:
         xla_settings.forget()  # else two processes hold 10 GB in the end
@@ -181,4 +182,3 @@ def pytest_collection_modifyitems(items):
             continue
         if {"cluster", "spark", "context"} & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("spark"):
             item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.shipped)  # executors and driver alike: bits are compared between them

@@ -129,16 +129,16 @@ def test_the_default_policy_and_floatx(k):
         assert str(layer(np.ones((1, 2), "float32")).dtype) == "bfloat16"
         with pytest.raises(ValueError, match="Invalid `policy` argument"):
             k.config.set_dtype_policy(3)
-        k.utils.clear_session()
+        k.utils.clear_session(free_memory=False)
         assert k.config.dtype_policy().name == "float32"
         k.config.set_floatx("float16")
-        k.utils.clear_session()
+        k.utils.clear_session(free_memory=False)
         assert str(k.layers.Dense(2)(np.ones((1, 2), "float32")).dtype) == "float16"
         with pytest.raises(ValueError, match="Unknown `floatx` value: int8"):
             k.config.set_floatx("int8")
     finally:
         k.config.set_floatx("float32")
-        k.utils.clear_session()
+        k.utils.clear_session(free_memory=False)
 
 
 @BOTH

@@ -6,6 +6,7 @@ import json
 import pytest
 from kerasoft.compiler.kernels import lowerings
 from kerasoft.compiler.kernels.choice import case_of
+from kerasoft.compiler.kernels.quantised import has_vnni
 
 from kerasoft.benchmark import kernels, workloads
 
@@ -36,6 +37,8 @@ def test_a_group_that_there_is_not(capsys):
 
 @pytest.mark.parametrize("group", ["products in int8", "convolutions in int8", "convolutions in bfloat16"])
 def test_rows_of_few_bits_have_a_choice(group):
+    if "int8" in group and not has_vnni():
+        pytest.skip("without VNNI only XLA's sums of 8-bit products are exact")
     for _, _, graph in workloads.all_rows(group):
         cases = [case for n in graph.nodes if (case := case_of(n, {}, all_=True)) is not None]
         assert cases and all("xla" in case.candidates for case in cases)

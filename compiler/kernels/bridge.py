@@ -18,10 +18,10 @@ import warnings
 
 import jax
 
+from . import processor
 from .sources import fingerprint
 
 LIBRARIES = ("native", "onednn")  # what every host of a job has
-_LEVELS = {"v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"), "v3": ("avx2", "fma", "bmi2", "f16c")}
 _FOLDER = pathlib.Path(__file__).resolve().parent / "lib"
 _OFF = "KERASOFT_NATIVE"  # "0": as if no library were there
 
@@ -35,13 +35,8 @@ def cpu_level() -> str | None:
     """The instruction set that this process may use: "v4" (AVX-512), "v3" (AVX2), or None. KERASOFT_ISA lowers it."""
     if platform.machine() != "x86_64":
         return None
-    try:
-        flags = set(pathlib.Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
-    except OSError:
-        return None
-    levels = [level for level, wanted in _LEVELS.items() if flags.issuperset(wanted)]
     cap = os.environ.get("KERASOFT_ISA")
-    levels = [level for level in levels if cap is None or level <= cap]
+    levels = [level for level in processor.levels() if cap is None or level <= cap]
     return levels[0] if levels else None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from .convolution_calls import spec_of
 from .lowerings import lowering
+from .processor import flags
 
 RELU, ADDEND, BOUNDED = 1, 2, 4
 _ARGUMENTS = ("strides", "padding", "dilation", "groups")
@@ -27,11 +27,7 @@ _ARGUMENTS = ("strides", "padding", "dilation", "groups")
 @functools.cache
 def has_vnni() -> bool:
     """Whether this processor multiplies 8-bit integers without intermediate saturation."""
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(text.partition("flags")[2].partition("\n")[0].split())
+    return not {"avx512_vnni", "avx_vnni"}.isdisjoint(flags())
 
 
 def _fits_conv(types: Sequence[Any], attrs: Mapping[str, Any]) -> bool:

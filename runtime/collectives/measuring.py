@@ -2,9 +2,9 @@
 
 1. All ranks make the calls that a step makes, at the same time. So Python's own part of a call, rounding, memory that no
    cache holds and cores that ranks share are in the seconds; a model made of single messages misses them.
-2. A few calls each with few numbers, then eight times as many, up to the vector's length, `MOST` or as many as `LIMIT_S`
-   allows; then many calls each, the longest vectors first: the first tenths of a second after connecting are faster than
-   what follows, by up to two times for short vectors.
+2. A call or two with few numbers, then eight times as many, up to the vector's length or as many as `LIMIT_S` allows; then
+   several calls each, the longest vectors first: the first tenths of a second after connecting are faster than what
+   follows, by up to two times for short vectors.
 3. Between these lengths the cost is a straight line, beyond the last one the line goes on: R. Hockney's alpha + beta n, with
    a beta for each range, as caches make them.
 """
@@ -20,8 +20,8 @@ import numpy as np
 
 from .base import ALIGNMENT
 
-SCOUTS, PROBES, GROWTH, MOST = 3, (9, 31), 8, 1 << 21
-LIMIT_S, EACH_S = 0.1, 0.05
+SCOUTS, PROBES, GROWTH = 1, (3, 31), 8
+LIMIT_S, EACH_S = 0.5, 0.05
 
 
 class Line(NamedTuple):
@@ -56,7 +56,7 @@ def lengths(world_size: int, elements: int) -> Iterator[int]:
     [128, 1024, 10000]
     """
     length = ALIGNMENT * world_size
-    most = max(length, min(elements, MOST))
+    most = max(length, elements)
     while 2 * length <= most:
         yield length
         length *= GROWTH

@@ -53,7 +53,7 @@ def digest(model):
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_and_weights(name):
     """Against what Keras 3.15 gave (`record_keras_models.py`). No weight is drawn for this."""
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     found = digest(getattr(ks.applications, name)(weights=None))
     if name in OURS:
         assert (found["parameters"], found["output_shape"]) == (OURS[name], [None, 1000])
@@ -64,7 +64,7 @@ def test_layers_and_weights(name):
 def pair(name, **arguments):
     made = []
     for library in (keras, ks):
-        library.utils.clear_session()
+        library.utils.clear_session(free_memory=False)
         made.append(getattr(library.applications, name)(weights=None, **arguments))
     return made
 

@@ -34,7 +34,7 @@ def test_structures():
 
 
 def models(library):
-    library.utils.clear_session()
+    library.utils.clear_session(free_memory=False)
     made = []
     for seed, hidden in ((1, 6), (2, 3)):
         x = library.Input((4,))

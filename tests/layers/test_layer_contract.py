@@ -254,7 +254,7 @@ def given(row, values):
 
 def keras_side(row, xs):
     """The layer, its symbolic output shapes, random weights, output and gradients of sum(output²), from Keras."""
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     layer = row.make(keras.layers)
     symbolic = layer(*given(row, [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in xs]), **row.call)
     rng = np.random.default_rng(3)
@@ -288,7 +288,7 @@ def keras_side(row, xs):
 
 def our_side(row, xs, weights):
     """The same from kerasoft, through a traced graph."""
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     layer = row.make(layers)
     symbolic = layer(*given(row, [ks.Input(x.shape[1:], dtype=x.dtype.name) for x in xs]), **row.call)
     layer.set_weights(weights)

@@ -35,7 +35,7 @@ def dense(layer, x):
 
 
 def test_functional_structure_and_values():
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     a, b = ks.Input((4,), name="a"), ks.Input((4,), name="b")
     shared = Dense(2, name="shared")
     x, y = shared(a), shared(b)
@@ -66,7 +66,7 @@ def test_layer_order_is_that_of_keras():
     keras = pytest.importorskip("keras")
 
     def build(k):
-        k.utils.clear_session()
+        k.utils.clear_session(free_memory=False)
         i, j = k.Input((4,), name="i"), k.Input((4,), name="j")
         d = [k.layers.Dense(4, name=f"d{n}") for n in range(6)]
         x = d[0](i)
@@ -108,7 +108,7 @@ def test_a_model_may_begin_in_the_middle():
 
 
 def test_sequential_grows_and_shrinks():
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     model = ks.Sequential(name="s")
     with pytest.raises(GraphError, match="cannot be built because it has no layers"):
         model.build((None, 4))
@@ -149,7 +149,7 @@ def test_sequential_refuses_what_is_no_chain():
 
 
 def test_subclassed_models():
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     model = Net()
     assert not model.built
     out = model(X)
@@ -262,7 +262,7 @@ def test_inputs_are_cast_and_reshaped():
 
 
 def test_input():
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     x = ks.Input((3,), batch_size=2, dtype="int32", name="in")
     assert (x.shape, x.dtype, x.name) == ((2, 3), "int32", "in")
     assert ks.Input(batch_shape=(None, 5)).shape == (None, 5)

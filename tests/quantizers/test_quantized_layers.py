@@ -52,8 +52,8 @@ def quantized(k, mode, heads=True):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_quantised_model_is_keras_model(mode, tmp_path):
-    keras.utils.clear_session()
-    ks.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
+    ks.utils.clear_session(free_memory=False)
     theirs, ours = quantized(keras, mode, heads=False), quantized(ks, mode, heads=False)
     assert [(w.path, w.shape, w.dtype) for w in ours.weights] == [(w.path, w.shape, w.dtype) for w in theirs.weights]
     for mine, its in zip(ours.get_weights(), theirs.get_weights(), strict=True):
@@ -73,8 +73,8 @@ def test_a_quantised_model_is_keras_model(mode, tmp_path):
 
 
 def test_attention_is_quantised_and_saved_with_a_policy_a_path(tmp_path, mode="int8"):
-    ks.utils.clear_session()
-    keras.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
+    keras.utils.clear_session(free_memory=False)
     theirs, ours = quantized(keras, mode), quantized(ks, mode)
     want = np.asarray(theirs(X))
     np.testing.assert_allclose(ours(X), want, rtol=1e-5, atol=1e-6)
@@ -92,8 +92,8 @@ def there_and_back(k, tie):
 @pytest.mark.parametrize("tie", [True, False])
 @pytest.mark.parametrize("mode", ["int8", "int4, one scale a channel", "int4, groups of 3"])
 def test_a_reversible_embedding_is_quantised_both_ways(mode, tie, tmp_path):
-    keras.utils.clear_session()
-    ks.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
+    ks.utils.clear_session(free_memory=False)
     x = [np.array([[1, 2, 6]]), np.random.default_rng(1).normal(size=(1, 5)).astype("float32")]
     models = []
     for k in (keras, ks):
@@ -110,8 +110,8 @@ def test_a_reversible_embedding_is_quantised_both_ways(mode, tie, tmp_path):
 
 @pytest.mark.parametrize("mode", ["int8", "int4"])
 def test_low_rank_products_are_added_and_saved_in_the_weights(mode, tmp_path):
-    keras.utils.clear_session()
-    ks.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
+    ks.utils.clear_session(free_memory=False)
     models = []
     for k in (keras, ks):
         model, rng = quantized(k, mode, heads=False), np.random.default_rng(5)

@@ -122,7 +122,7 @@ def tree_of(path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_file_of_keras_is_read(name, tmp_path):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     theirs = randomised(MODELS[name](keras))
     theirs.save(tmp_path / "m.keras")
     ours = ks.saving.load_model(tmp_path / "m.keras")
@@ -134,7 +134,7 @@ def test_a_file_of_keras_is_read(name, tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_our_file_is_read_by_keras(name, tmp_path):
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     ours = randomised(MODELS[name](ks))
     ours.save(tmp_path / "m.keras")
     theirs = keras.saving.load_model(tmp_path / "m.keras")
@@ -147,8 +147,8 @@ def test_our_file_is_read_by_keras(name, tmp_path):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_weights_files_are_the_same_and_interchangeable(name, tmp_path):
-    keras.utils.clear_session()
-    ks.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
+    ks.utils.clear_session(free_memory=False)
     theirs, ours = randomised(MODELS[name](keras)), randomised(MODELS[name](ks), seed=2)
     theirs.save_weights(tmp_path / "theirs.weights.h5")
     ours.save_weights(tmp_path / "ours.weights.h5")
@@ -166,8 +166,8 @@ def test_weights_files_are_the_same_and_interchangeable(name, tmp_path):
 
 def test_configs_are_those_of_keras():
     for name in ("sequential", "branches", "nested"):
-        keras.utils.clear_session()
-        ks.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
+        ks.utils.clear_session(free_memory=False)
         theirs, ours = keras.saving.serialize_keras_object(MODELS[name](keras)), MODELS[name](ks)
         compare_configs(ks.saving.serialize_keras_object(ours), theirs, name)
 
@@ -191,7 +191,7 @@ def compare_configs(ours, theirs, where):
 
 
 def test_optimizer_state_goes_both_ways(tmp_path):
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
     theirs = sequential(keras)
     theirs.compile("adam", "mse")
     x, y = np.ones((4, 6), "float32"), np.ones((4, 2), "float32")

@@ -41,8 +41,8 @@ def same_weights(a, b):
 
 @pytest.mark.parametrize("rows", groups(), ids=group_id)
 def test_files_of_every_layer_go_both_ways(rows, tmp_path):
-    keras.utils.clear_session()
-    ks.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
+    ks.utils.clear_session(free_memory=False)
     theirs, ours = Combined(keras, rows).randomise(), Combined(ks, rows).randomise(seed=4)
     want = outputs(theirs.model, theirs.xs)
 

@@ -32,8 +32,8 @@ def close(got, want, **tolerance):
 
 
 def clear():
-    keras.utils.clear_session()
-    ks.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)
+    ks.utils.clear_session(free_memory=False)
 
 
 # --- compiled state: training goes on as if nothing had happened ---

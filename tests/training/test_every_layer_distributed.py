@@ -85,7 +85,7 @@ LATE = GROUPS[-2:]  # augmentations, which take longest to compile: `make soak`
 
 def build(rows):
     """One model with a branch a row: input(s) → layer → flat → dense → loss, and the names of its weights by row."""
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     ks.utils.set_random_seed(3)
     inputs, outputs = {}, {}
     for i, row in enumerate(rows):
@@ -150,7 +150,7 @@ WORDS = ["red fox", "blue", "green tea", "fox blue"]
 
 def text_model():
     """Layers of strings, which run on the executors' hosts before the compiled step."""
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     ks.utils.set_random_seed(3)
     word = ks.Input((1,), dtype="string", name="word")
     number = ks.Input((1,), dtype="int32", name="number")

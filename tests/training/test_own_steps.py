@@ -242,7 +242,7 @@ def test_random_masks_change_from_step_to_step_and_repeat_with_the_seed():
 
 def test_state_trees_go_both_ways():
     def state(k):
-        k.utils.clear_session()
+        k.utils.clear_session(free_memory=False)
         model = same_weights(k.Sequential([k.Input((4,)), k.layers.Dense(2, name="d")], name="s"))
         model.compile("adam", "mse", metrics=["mae"])
         model.fit(X, X[:, :2], verbose=0, shuffle=False)

@@ -126,7 +126,7 @@ def test_convolutions_are_split_by_channels():
     ),
 )
 def test_what_cannot_be_split_is_said(pins, said):
-    ks.utils.clear_session()
+    ks.utils.clear_session(free_memory=False)
     model = ks.Sequential([ks.Input((6,)), ks.layers.Dense(7, name="a"), ks.layers.Dense(8, name="b")])
     model.compile("sgd", "mse")
     x = np.zeros((4, 6), np.float32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kerasoft.runtime.collectives import measuring
-from kerasoft.runtime.collectives.measuring import LIMIT_S, MOST, Line, lengths, measured
+from kerasoft.runtime.collectives.measuring import LIMIT_S, Line, lengths, measured
 
 
 class Timed:
@@ -41,7 +41,7 @@ def test_predictions_are_alpha_and_beta(monkeypatch):
     for name, (alpha, beta) in one.costs.items():
         for elements in (128, 5_000, 300_000, 5_000_000, 80_000_000):
             assert found[name].seconds_of(elements) == pytest.approx(alpha + 2 * beta * elements), (name, elements)
-    assert max(n for name, n in one.calls if name == "cheap") == MOST
+    assert max(n for name, n in one.calls if name == "cheap") == 5_000_000
     longest = max(n for name, n in one.calls if name == "slow")  # eight times as many would be too slow
     assert found["slow"].seconds_of(longest // 8) * 8 <= LIMIT_S < found["slow"].seconds_of(longest) * 8
 
@@ -50,7 +50,7 @@ def test_predictions_are_alpha_and_beta(monkeypatch):
 def test_lengths_rise_to_the_vectors(world_size, elements):
     found = list(lengths(world_size, elements))
     assert found == sorted(set(found)) and found[0] < 128 * world_size
-    assert found[-1] == max(64 * world_size, min(elements, MOST))
+    assert found[-1] == max(64 * world_size, elements)
     assert all(2 <= b / a <= 16 for a, b in zip(found[:-1], found[1:], strict=True))  # a slope is not of noise
 
 

@@ -119,6 +119,7 @@ def test_every_row_comes_once_an_epoch_with_any_staleness(staleness):
     assert max(leads) == staleness
 
 
+@pytest.mark.alone  # seconds are compared
 def test_stragglers_cost_less_than_synchronous_steps():
     """In each step one worker, each in its turn, is four times slower than the others."""
     slow = [
