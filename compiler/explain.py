@@ -23,7 +23,7 @@ from .packing import unknown_sizes
 from .passes import passes_for
 from .program import StepSource
 from .regions import HEAD, Region, regions_of, scoped
-from .rows import applicable
+from .rows import find_tables
 
 SHOWN = 60  # kernels in the text, at most
 KINDS = ("train", "test", "predict", "update")
@@ -244,10 +244,12 @@ def explain(
 
 
 def _tables(source: StepSource, rows: int) -> dict[str, str]:
-    chosen = {t.name for t in applicable(source.tables, source.idle, rows)}
+    chosen = {t.name for t in source.tables_by_rows(rows)}
     small = f"updated whole: too small for batches of {rows} rows to touch few of its rows"
     found = {name: "updated by rows, in one process" if name in chosen else small for name in source.tables}
-    return found | {name: f"updated whole: {reason}" for name, reason in source.whole.items()}
+    train = source.train
+    reasons = {**(find_tables(train)[1] if train is not None else {}), **source.whole}
+    return found | {name: f"updated whole: {reason}" for name, reason in reasons.items()}
 
 
 def _part(

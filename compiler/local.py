@@ -12,7 +12,7 @@ import numpy as np
 
 from .adam_row_step import row_step
 from .allocator import keep_memory
-from .calls import Compiled, run, run_together
+from .calls import Compiled, Making, run, run_together
 from .compile_cache import use_default_cache
 from .errors import ProgramError, ShapeError
 from .fingerprint import Recipe
@@ -24,7 +24,6 @@ from .lower import sizes_of
 from .packing import CONTROL, join, pack_step, pack_update
 from .pieces import Pieces
 from .row_step import Placed, RowStep
-from .rows import applicable
 from .several import several, steps_together
 
 if TYPE_CHECKING:
@@ -48,10 +47,10 @@ class LocalStep:
         self.layout = source.layout
         self.pieces = Pieces(source.layout)
         self._by_rows: dict[tuple[str, ...], RowStep] = {}
-        self._train = self._jit_train() if source.train is not None and source.update is not None else None
-        self._gradient = self._jit("train", None) if source.train is not None else None
-        self._test = self._jit("test", self.pieces) if source.test is not None else None
-        self._predict = self._jit("predict", self.pieces) if source.predict is not None else None
+        self._train = self._jit_train() if source.before("train") is not None and source.update is not None else None
+        self._gradient = self._jit("train", None)
+        self._test = self._jit("test", self.pieces)
+        self._predict = self._jit("predict", self.pieces)
 
     def place(
         self, params: Any, state: Any, slots: Sequence[Any], iteration: int = 0, rows: int | None = None
@@ -62,7 +61,7 @@ class LocalStep:
             iteration: steps made. rows: of a batch, about; given, large tables may be updated by rows (`Placed`): rows that
                 nobody looks up are then behind until `settle`.
         """
-        tables = applicable(self._source.tables, self._source.idle, rows) if self._train is not None and rows else []
+        tables = self._source.tables_by_rows(rows) if self._train is not None and rows else []
         if tables:
             names = tuple(t.name for t in tables)
             if names not in self._by_rows:
@@ -126,7 +125,7 @@ class LocalStep:
         """
         if self._train is None or isinstance(params, Placed):
             return 1
-        return steps_together(self._source.optimised("train"), rows, batch_bytes)
+        return steps_together(self._source, rows, batch_bytes)
 
     def train_several(
         self, params, state, slots, batches, valid, row_id, keys, rows, count, iteration, learning_rate
@@ -169,40 +168,65 @@ class LocalStep:
         names, call = self._predict
         return call(self.weights(params), state, _arrays(names, batch, (None,) * 6))
 
-    def _jit(self, kind: str, pieces: Pieces | None) -> tuple[tuple[str, ...], Callable]:
-        """The graph as ``f(params, state, arrays)``, all stages in one executable."""
-        graph = self._source.optimised(kind)
-        names = tuple(n.attrs["name"] for n in graph.inputs)
-        choosers = Choosers(graph)
-        recipe = Recipe((graph,), (kind, self.layout, pieces is not None))
-        return names, Compiled(_whole(choosers, kind, self.layout, pieces), choosers, 2, recipe)
+    def _jit(self, kind: str, pieces: Pieces | None) -> tuple[tuple[str, ...], Callable] | None:
+        """The graph as ``f(params, state, arrays)``, all stages in one executable; None if there is no such graph."""
+        source, layout = self._source, self.layout
+        rest = (kind, layout, pieces is not None)
+        if source.before(kind) is None:
+            return None
+
+        def make() -> Making:
+            graph = source.optimised(kind)
+            choosers = Choosers(graph)
+            return Making(_whole(choosers, kind, layout, pieces), choosers, Recipe((graph,), rest))
+
+        return self._names(kind), Compiled(make, 2, self._before((kind,), rest))
 
     def _jit_train(self) -> tuple[tuple[str, ...], Callable]:
-        names, choosers, step = self._traced()
-        return names, Compiled(step, choosers, 3, self._recipe("step"), donate_argnums=(0, 1, 2))
+        def make() -> Making:
+            return Making(*self._traced(), self._recipe("step"))
+
+        before = self._before(("train", "update"), self._rest("step"))
+        return self._names("train"), Compiled(make, 3, before, donate_argnums=(0, 1, 2))
+
+    def _names(self, kind: str) -> tuple[str, ...]:
+        """Of the arrays of a step; passes keep a graph's inputs."""
+        graph = self._source.before(kind)
+        assert graph is not None
+        return tuple(n.attrs["name"] for n in graph.inputs)
+
+    def _rest(self, kind: str) -> tuple:
+        return (kind, self.layout, self._source.slots, self._source.flags)
 
     def _recipe(self, kind: str) -> Recipe:
-        graphs = tuple(map(self._source.optimised, ("train", "update")))
-        return Recipe(graphs, (kind, self.layout, self._source.slots, self._source.flags))
+        return Recipe(tuple(map(self._source.optimised, ("train", "update"))), self._rest(kind))
+
+    def _before(self, kinds: Sequence[str], rest: tuple) -> Recipe | None:
+        """What a function of these graphs is made of before their passes; None if that is not known."""
+        objective = self._source.objective
+        described = [
+            objective.described if kind == "train" and objective is not None else self._source.before(kind)
+            for kind in kinds
+        ]
+        graphs = tuple(graph for graph in described if graph is not None)
+        return Recipe(graphs, (*kinds, *rest)) if len(graphs) == len(kinds) else None
 
     @functools.cached_property
     def _several(self) -> tuple[tuple[str, ...], Callable]:
-        names, choosers, step = self._traced()
-        return names, several(step, names, choosers, self.layout.M, self._recipe("steps"))
+        names, before = self._names("train"), self._before(("train", "update"), self._rest("steps"))
+        return names, several(self._traced, names, self.layout.M, lambda: self._recipe("steps"), before)
 
-    def _traced(self) -> tuple[tuple[str, ...], Choosers, Callable]:
-        """Names of the arrays of a step, its choosers, and ``step(params, state, slots, arrays, iteration, rate)``."""
-        graph = self._source.optimised("train")
-        choosers = Choosers(graph)
+    def _traced(self) -> tuple[Callable, Choosers]:
+        """``step(params, state, slots, arrays, iteration, rate)`` and its choosers."""
+        choosers = Choosers(self._source.optimised("train"))
         gradient = _whole(choosers, "train", self.layout, self.pieces)
-        names = tuple(n.attrs["name"] for n in graph.inputs)
 
         def step(params, state, slots, arrays, iteration, learning_rate):
             gradients, new_state, sums = gradient(params, state, arrays)
             new_params, new_slots = self._updated(params, slots, gradients, iteration, learning_rate)
             return new_params, new_state, new_slots, sums
 
-        return names, choosers, step
+        return step, choosers
 
     def _updated(self, params, slots, gradients, iteration, learning_rate) -> tuple[tuple, tuple]:
         """The optimiser's step on each piece, as if each were a replica's slice; on the whole vectors where it must be."""

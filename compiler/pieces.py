@@ -10,16 +10,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import stored
-from .fingerprint import Recipe, fingerprint
 from .layout import Entry, Layout
+from .threads import threads
 
+SHARE = 1 << 20  # elements that are worth a thread to be copied
 LARGE = 1 << 14  # elements; variables of so many stand by themselves
 
 
@@ -82,8 +83,28 @@ class Pieces:
         return join([_part(flat[name], start, size) for name, start, size in homes])
 
     def flat(self, pieces: Sequence[Any]) -> np.ndarray:
-        """float32[P], a new vector, read-only; XLA copies with all threads into memory that it has used before."""
-        return np.asarray(_joiner(self)(tuple(pieces))) if self.shapes else np.zeros(0, np.float32)
+        """float32[P], a new vector, read-only; copied by as many threads as XLA has, as pages are new for the most part."""
+        out = np.empty(self.layout.P, np.float32)
+        arrays = dict(zip(self.names, map(np.asarray, pieces)))
+        homes = [(e, *self.home(e.name)) for e in self.layout.params]
+
+        def copy(entries: Sequence[tuple[Entry, str, int]]) -> None:
+            for e, name, start in entries:
+                out[e.offset : e.end] = arrays[name].ravel()[start : start + e.size]
+
+        parts = [[h for h in homes if first <= h[0].offset < last] for first, last in self._shares()]
+        if len(parts) < 2:
+            copy(homes)
+        else:
+            with futures.ThreadPoolExecutor(len(parts)) as pool:
+                list(pool.map(copy, parts))
+        out.setflags(write=False)
+        return out
+
+    def _shares(self) -> list[tuple[int, int]]:
+        """Ranges of the vector for the threads that copy it."""
+        count = min(threads(), self.layout.P // SHARE + 1)
+        return [(self.layout.P * i // count, self.layout.P * (i + 1) // count) for i in range(count)]
 
     def place(self, vector: Any) -> tuple[jax.Array, ...]:
         """The pieces of a flat vector on the device, in memory of their own, so that they may be donated."""
@@ -106,24 +127,3 @@ def _part(vector: Any, start: int, size: int) -> Any:
     if isinstance(vector, np.ndarray):
         return vector[start : start + size]
     return jax.lax.slice(vector, (start,), (start + size,))  # NumPy's way takes several times as long to trace
-
-
-@functools.lru_cache(maxsize=64)
-def _joiner(pieces: Pieces) -> Callable:
-    """``f(arrays) -> vector``, compiled once, or read from disk: tracing it takes a tenth of a second for sixty layers."""
-
-    def joined(arrays):
-        return jnp.array(pieces.vector(arrays, jnp.concatenate), jnp.float32, copy=True)  # never an argument itself
-
-    jitted = jax.jit(joined, keep_unused=True)
-    made: list[Callable] = []
-
-    def call(arrays):
-        if not made:
-            found = None
-            if stored.usable((arrays,)):
-                found = fingerprint(Recipe((), ("joined", pieces.layout)), None, (arrays,), {})
-            made.append(jitted if found is None else stored.kept_or_made(found, jitted, (arrays,)))
-        return made[0](arrays)
-
-    return call

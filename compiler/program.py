@@ -25,11 +25,12 @@ from .kernels.choice import Chooser
 from .kernels.optimizers import apart
 from .layout import Entry, Flags, InputSpec, Layout, SlotSpec, StepArgs, UpdateArgs
 from .local import LocalStep
+from .objective import Objective, TrainField
 from .options import compiler_options
 from .packing import PackedStage, bucket_ranges, bucket_stages, pack_buckets, pack_step, pack_update, unknown_sizes
 from .passes import optimise
 from .row_program import RowCalls, RowFootprint, by_rows, footprint
-from .rows import IdleRule, Table, find_tables
+from .rows import IdleRule, Table, applicable, find_tables
 from .threads import pin_threads, threads
 
 __all__ = [
@@ -50,9 +51,11 @@ class StepSource:
 
     Attributes:
         layout: the flat vector. inputs: the arrays of a batch. outputs: names of the model's outputs.
-        train, test, predict, update: graphs, or None where not needed.
+        train, test, predict, update: graphs, or None where not needed. `train` may be given as an `Objective`: then its gradients
+            are worked out when it is first read.
         slots: the optimiser's vectors. flags: how the runtime may cut a step.
-        idle: for tables that the train graph only looks up, by name: what the optimiser's steps without gradient do.
+        idle: for weights that the forward part of the train graph only looks up, by name: what the optimiser's steps without
+            gradient do.
         whole: for other weights that are looked up: why every step updates all of their rows.
         part_update: of an update over whole vectors: ``graph(names)`` is that of a worker that holds some of the weights, each
             whole, or a text says why there is none; None: not known.
@@ -61,7 +64,7 @@ class StepSource:
     layout: Layout
     inputs: tuple[InputSpec, ...] = ()
     outputs: tuple[str, ...] = ()
-    train: Graph | None = None
+    train: TrainField = TrainField()
     test: Graph | None = None
     predict: Graph | None = None
     update: Graph | None = None
@@ -75,9 +78,31 @@ class StepSource:
 
     @functools.cached_property
     def tables(self) -> dict[str, Table]:
-        """The tables of `idle`."""
-        found = find_tables(self.train)[0] if self.train is not None and self.idle else {}
+        """The tables of `idle` whose gradients are rows."""
+        found = find_tables(self.train)[0] if self.idle and self.train is not None else {}
         return {name: table for name, table in found.items() if name in self.idle}
+
+    def tables_by_rows(self, rows: int) -> list[Table]:
+        """The tables that a step of about so many rows updates by rows, in one process."""
+        forward = self.before("train") if self.idle else None
+        if forward is None or not applicable(find_tables(forward)[0], self.idle, rows):
+            return []  # known without gradients
+        return applicable(self.tables, self.idle, rows)
+
+    @property
+    def objective(self) -> Objective | None:
+        """What `train` is made of, where that is known."""
+        given = self.__dict__["train"]
+        return given if isinstance(given, Objective) else None
+
+    def before(self, kind: str) -> Graph | None:
+        """The graph `kind` before the passes, for what needs no gradients: those of an `Objective` are left out.
+
+        Its inputs are all that the graph has.
+        """
+        if kind == "train" and self.objective is not None:
+            return self.objective.forward
+        return getattr(self, kind)
 
     @functools.cached_property
     def _optimised(self) -> dict[str, Graph]:

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .calls import Compiled, run
+from .calls import Compiled, Making, run
 from .ir import Graph
 from .kernels.choice import Choosers
 from .kernels.rows import put_rows, sum_rows, take_rows
@@ -79,7 +79,7 @@ class RowStep:
         self.inputs = tuple(n.attrs["name"] for n in source.train.inputs)
         self._segmented = any(n.attrs["name"] == "segment" for n in source.optimised("update").inputs)
         self._choosers = Choosers(self._graph)
-        self._step = Compiled(self._traced, self._choosers, 3, donate_argnums=(0, 1, 2))
+        self._step = Compiled(lambda: Making(self._traced, self._choosers), 3, donate_argnums=(0, 1, 2))
         self._settle = jax.jit(self._settled, donate_argnums=0)
 
     # --- between flat vectors and tables ------------------------------------------------------------------------------

@@ -97,7 +97,10 @@ def is_lookup(n: Node) -> bool:
 
 
 def find_tables(graph: Graph) -> tuple[dict[str, Table], dict[str, str]]:
-    """The tables of a training graph, and for each param of two or more axes that is looked up but no table: why not."""
+    """The tables of a training graph, and for each param of two or more axes that is looked up but no table: why not.
+
+    Of a forward graph: those too that gradients may forbid.
+    """
     users: dict[Node, list[Node]] = {}
     for n in graph.nodes:
         for i in n.inputs:

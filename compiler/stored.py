@@ -34,11 +34,19 @@ from .compile_cache import WORTH_S, count_loaded, use_default_cache
 
 _MAGIC = b"kerasoft executable 1\n"
 
+coming: dict[pathlib.Path, Any] = {}  # what `opened` will give of files that are being read (`ahead`)
+used: list[str] | None = None  # fingerprints of executables that were found or kept, if somebody wants to know
 
-def path(name: str) -> pathlib.Path | None:
+
+def is_name(text: str) -> bool:
+    """Whether the text is such as `fingerprint` gives."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def path(name: str, kind: str = "step") -> pathlib.Path | None:
     """The file of the executable with this fingerprint; None if nothing is to be kept."""
     folder = use_default_cache()
-    return None if folder is None else pathlib.Path(folder) / f"step-{name}"
+    return None if folder is None else pathlib.Path(folder) / f"{kind}-{name}"
 
 
 def usable(arguments: Sequence[Any]) -> bool:
@@ -58,9 +66,8 @@ def kept_or_made(name: str, jitted: Any, arguments: Sequence[Any]) -> Any:
     file = path(name)
     if file is None:
         return jitted
-    found = _read(file, arguments)
+    found = kept(file, arguments)
     if found is not None:
-        count_loaded()
         return found
     begin = time.perf_counter()
     lowered = jitted.lower(*arguments)
@@ -69,6 +76,27 @@ def kept_or_made(name: str, jitted: Any, arguments: Sequence[Any]) -> Any:
     if time.perf_counter() - begin >= WORTH_S:
         _write(file, made)
     return made
+
+
+def kept(file: pathlib.Path, arguments: Sequence[Any]) -> Any:
+    """The compiled function in `file`; None if there is none, or none that may be used."""
+    try:
+        ahead = coming.pop(file, None)
+        head, executable = opened(file) if ahead is None or ahead.cancel() else ahead.result()
+        found = _loaded(head, executable, arguments)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # XLA has errors of its own for what it cannot load
+        warnings.warn(f"ignoring the compiled step in {file}: {error}. It is compiled anew.", stacklevel=2)
+        return None
+    count_loaded()
+    _note(file)
+    return found
+
+
+def _note(file: pathlib.Path) -> None:
+    if used is not None:
+        used.append(file.name.removeprefix("step-"))
 
 
 @contextlib.contextmanager
@@ -93,45 +121,64 @@ def _write(file: pathlib.Path, made: Any) -> None:
     tree = base64.b64encode(made.out_tree.serialize_using_proto()).decode()
     head = json.dumps({"name": inner.name, "outputs": outputs, "tree": tree}).encode()
     try:
-        body = head + b"\n" + inner.backend.serialize_executable(inner.xla_executable)
-        descriptor, part = tempfile.mkstemp(dir=file.parent, prefix="step-", suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(_MAGIC + hashlib.sha256(body).digest() + body)
-            os.replace(part, file)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(part)
-            raise
+        write_whole(file, _MAGIC, head + b"\n" + inner.backend.serialize_executable(inner.xla_executable))
+        _note(file)
     except (OSError, jax.errors.JaxRuntimeError) as error:
         warnings.warn(f"the compiled step cannot be kept in {file.parent}: {error}", stacklevel=2)
 
 
-def _read(file: pathlib.Path, arguments: Sequence[Any]) -> Any:
-    """The compiled function in `file`; None if there is none, or none that may be used."""
+def write_whole(file: pathlib.Path, magic: bytes, body: bytes) -> None:
+    """Writes what `read_whole` reads.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=file.name[:5], suffix=".part")
     try:
-        with open(file, "rb") as opened:
-            status = os.fstat(opened.fileno())
-            if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise ValueError("others than its owner can write to it, or it is not yours")
-            data = memoryview(opened.read())
-        start = len(_MAGIC) + 32
-        if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(data[start:]).digest() != data[len(_MAGIC) : start]:
-            raise ValueError("it is damaged, or of another format")
-        end = bytes(data[start : start + (1 << 20)]).index(b"\n") + start
-        return _loaded(json.loads(bytes(data[start:end])), bytes(data[end + 1 :]), arguments)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # XLA has errors of its own for what it cannot load
-        warnings.warn(f"ignoring the compiled step in {file}: {error}. It is compiled anew.", stacklevel=2)
-        return None
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(magic + hashlib.sha256(body).digest() + body)
+        os.replace(part, file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
 
 
-def _loaded(head: dict[str, Any], code: bytes, arguments: Sequence[Any]) -> Any:
+def read_whole(file: pathlib.Path, magic: bytes) -> memoryview:
+    """The body of a file that `write_whole` wrote.
+
+    Raises:
+        OSError: there is none. ValueError: it is damaged, or somebody else may have written it.
+    """
+    with open(file, "rb") as opened:
+        status = os.fstat(opened.fileno())
+        if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ValueError("others than its owner can write to it, or it is not yours")
+        data = memoryview(opened.read())
+    start = len(magic) + 32
+    if data[: len(magic)] != magic or hashlib.sha256(data[start:]).digest() != data[len(magic) : start]:
+        raise ValueError("it is damaged, or of another format")
+    return data[start:]
+
+
+def opened(file: pathlib.Path) -> tuple[dict[str, Any], Any]:
+    """What `_write` wrote of the results, and XLA's executable.
+
+    Raises:
+        FileNotFoundError; ValueError: see `read_whole`. Whatever XLA raises for what it cannot load.
+    """
+    data = read_whole(file, _MAGIC)
+    end = bytes(data[: 1 << 20]).index(b"\n")
+    device = jax.devices()[0]
+    devices = xla_client.DeviceList((device,))
+    executable = device.client.deserialize_executable(bytes(data[end + 1 :]), executable_devices=devices)
+    return json.loads(bytes(data[:end])), executable
+
+
+def _loaded(head: dict[str, Any], executable: Any, arguments: Sequence[Any]) -> Any:
     """An executable as JAX's `Compiled`, which dispatches as fast as `jax.jit`."""
     device = jax.devices()[0]
     devices = xla_client.DeviceList((device,))
-    executable = device.client.deserialize_executable(code, executable_devices=devices)
     leaves, in_tree = jax.tree.flatten((tuple(arguments), {}))
     inputs = [core.shaped_abstractify(leaf) for leaf in leaves]
     outputs = [core.ShapedArray(tuple(s), np.dtype(d), weak_type=w) for d, s, w in head["outputs"]]

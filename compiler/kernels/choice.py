@@ -76,6 +76,7 @@ class Chooser:
         picked: {node: Picked} for nodes that had a choice.
         needs: the native libraries that the executable calls.
         variant: of XLA's own lowerings in this executable.
+        asked: the choices (`Case.key`) that measured times could decide.
 
     Raises:
         CompilerError: the user asked for a lowering that there is not.
@@ -98,6 +99,7 @@ class Chooser:
             if case is not None:
                 cases[n] = case
         free = [c for n, c in cases.items() if self._wish(n.op.name) is None and _is_timed(c)]
+        self.asked = tuple(sorted({c.key for c in free}))
         self._times = known_times(free, measure) if free else {}
         self.variant = variant if variant is not None else self._best_variant(graph, cases)
         for case in cases.values():
@@ -164,18 +166,21 @@ class Chooser:
 
 
 class Choosers:
-    """A `Chooser` for each batch shape of one jitted function, all under the variant that the first one chose."""
+    """A `Chooser` for each batch shape of one jitted function, all under the variant that the first one chose.
 
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self._variant: str | None = None
+    Attributes:
+        variant: that one; None before.
+    """
+
+    def __init__(self, graph: Graph, variant: str | None = None):
+        self.graph, self.variant = graph, variant
         self._made: dict[frozenset, Chooser] = {}
 
     def __call__(self, sizes: Mapping[str, Any]) -> Chooser:
         key = frozenset(sizes.items())
         if key not in self._made:
-            self._made[key] = Chooser(self.graph, sizes, self._variant)
-        self._variant = self._made[key].variant
+            self._made[key] = Chooser(self.graph, sizes, self.variant)
+        self.variant = self._made[key].variant
         return self._made[key]
 
 

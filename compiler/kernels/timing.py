@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -85,6 +87,16 @@ def known_times(cases: Iterable[Case], measure: bool) -> dict[str, dict[str, flo
         if measure and todo:
             times |= _measured(list(todo.values()), decisions, budget)
         return times
+
+
+def decided(keys: Iterable[str]) -> str:
+    """SHA-256 of what is known of these choices (`Case.key`): the same, the same kernels."""
+    found: dict[str, Any] = {}
+    if settings.budget_s():
+        with _lock:
+            known = _decisions(tuple(sorted(machine.description().items()))).known
+            found = {key: known[key].to_json() if key in known else None for key in keys}
+    return hashlib.sha256(json.dumps(sorted(found.items())).encode()).hexdigest()
 
 
 @functools.cache

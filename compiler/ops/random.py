@@ -14,8 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import arithmetic as a
+from . import rules
 from . import shape as s
 from .registry import op
 
@@ -79,8 +81,8 @@ def _random_bits(key: Any, *, salt: int, shape: tuple) -> jax.Array:
     return _fill(*_threefry(k0, k1, jnp.uint32(0xFFFFFFFF), jnp.uint32(salt)), tuple(shape))
 
 
-random_bits_rows = op("random_bits_rows", lower=_random_bits_rows)
-random_bits = op("random_bits", lower=_random_bits)
+random_bits_rows = op("random_bits_rows", lower=_random_bits_rows, result=rules.words)
+random_bits = op("random_bits", lower=_random_bits, result=rules.words)
 bits_to_uniform = op(
     "bits_to_uniform",
     lower=lambda bits: (jnp.asarray(bits) >> jnp.uint32(8)).astype(jnp.int32).astype(jnp.float32) * jnp.float32(2**-24),
@@ -114,7 +116,7 @@ def _below(bits: Any, probability: float) -> Any:
     limit = round(probability * 2**32)
     if limit >= 2**32:
         return a.ones_like(bits, dtype="bool")
-    return a.less(bits, jnp.asarray(limit, jnp.uint32))
+    return a.less(bits, np.uint32(limit))
 
 
 # --- one block for each row ---------------------------------------------------------------------------------------

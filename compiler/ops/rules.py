@@ -121,6 +121,13 @@ def windows(sizes: Sequence[Any], window: Sequence[int], strides: Sequence[int],
     return made if all(n > 0 for n in made) else None
 
 
+def words(types: Sequence[Any], attrs: Mapping[str, Any]) -> Type | None:
+    """Random bits of shape `shape` from a key, one block for each id of a row if there are ids."""
+    key, *ids = types
+    fine = key.shape == (2,) and all(t.dtype == "uint32" for t in types) and all(t.rank == 1 for t in ids)
+    return TensorType((*(t.shape[0] for t in ids), *attrs["shape"]), "uint32") if fine else None
+
+
 def kernel_and_bias(types: Sequence[Any], attrs: Mapping[str, Any]) -> Type | None:
     """The gradients of a convolution's kernel and bias."""
     shape = attrs["kernel_shape"]

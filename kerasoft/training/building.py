@@ -1,4 +1,7 @@
-"""Building: a model that is not built yet gets its weights from the shapes of the arrays that it is given."""
+"""Building: a model that is not built yet gets its weights from the shapes of the arrays that it is given.
+
+And what the disk may hold of its step is read meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,14 @@ def build(model: Any, signature: Any) -> Any:
     if not all(layer.built for layer in model._flatten_layers()):
         model.compute_output_spec(x)
     return x
+
+
+def read_ahead(model: Any, signature: Any, batch_size: int) -> Any:
+    """Begins to read what the last training of such a model ran; `finish` the `ReadAhead` when it has run."""
+    from ..compiler.ahead import ReadAhead
+
+    weights = [(v.path, v.shape, v.dtype, v.trainable) for v in model.weights]
+    return ReadAhead(repr((type(model).__name__, type(model.optimizer).__name__, signature, batch_size, weights)))
 
 
 def symbolic(structure: Any) -> Any:

@@ -118,7 +118,7 @@ def id_limits(traced: Any) -> dict[str, tuple[int, str]]:
     from ..compiler.ir import topological
 
     found: dict[str, tuple[int, str]] = {}
-    graph = next(g for g in (traced.source.predict, traced.source.test, traced.source.train) if g is not None)
+    graph = next(g for g in map(traced.source.before, ("predict", "test", "train")) if g is not None)
     for node in topological(graph.outputs):
         if node.op.name != "embedding_lookup":
             continue

@@ -16,7 +16,7 @@ from ..models.host_part import on_host
 from ..runtime.local import LocalLoop, sum_batches
 from ..runtime.loop import Profile, TrainJob, step_keys
 from . import checks, label_checks
-from .building import build
+from .building import build, read_ahead
 from .feeds import ArrayFeed, GeneratorFeed
 from .hooks import FitHooks
 from .inputs import Arrays, class_weights, is_arrays, split_validation, to_arrays, unpack
@@ -56,6 +56,7 @@ def fit_local(
         validation = train.split_off(validation_split, validation_batch_size or batch_size, validation_steps)
     elif validation_data is not None:
         validation = _validation(model, validation_data, validation_batch_size or batch_size, validation_steps)
+    ahead = None if model._trainer.programs else read_ahead(model, train.signature, train.batch_size)
     program = model._program(train.signature, "train")
     source = program.source
     train.check(program.traced, finite=not _ends_on_nan(callbacks))
@@ -64,7 +65,7 @@ def fit_local(
         validation.program = model._program(validation.signature, "test")
         validation.check(validation.program.traced)
     seed = int(np.random.randint(0, 2**31 - 1)) if seed is None else int(seed)
-    status = model._trainer.status = Status(seed=seed, graph=source.train)
+    status = model._trainer.status = Status(seed=seed, source=source)
     feed = train.feed(bool(shuffle), seed, source.flags.exact_rows)
     callbacks = _callback_list(model, callbacks, verbose, epochs, feed.steps, history=True)
     hooks = FitHooks(model, callbacks, program.traced.targets, source.layout, program.store, status)
@@ -109,6 +110,8 @@ def fit_local(
         if epochs > initial_epoch:
             optimizer.finalize_variable_values(model.trainable_weights)
     callbacks.on_train_end(dict(hooks.logs))
+    if ahead is not None:
+        ahead.finish()
     seconds = {p: s for p, s in result.profile.seconds.items() if p != "other"}
     seconds["input"] = seconds.get("input", 0.0) + read_s
     seconds["compile"] = seconds.get("compile", 0.0) + prepared_s - read_s

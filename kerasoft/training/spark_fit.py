@@ -80,7 +80,7 @@ def fit_spark(
     source = program.source
     _check_memory(strategy, report, source, size, rows.lengths, [data, *([validation] if validation else [])])
     seed = int(np.random.randint(0, 2**31 - 1)) if seed is None else int(seed)
-    status = model._trainer.status = Status(seed=seed, graph=source.train)
+    status = model._trainer.status = Status(seed=seed, source=source)
     steps = Plan(data.table.rows, size, steps_per_epoch).steps
     callbacks = _callback_list(model, callbacks, verbose, epochs, steps, history=True)
     checks.refuse_in_cluster(callbacks.callbacks)

@@ -18,7 +18,7 @@ class Status:
         sums: float64[M], the epoch's sums so far.
         report: the step whose batch hook is being called (a `StepReport`).
         end: the last finished epoch (an `EpochEnd`).
-        graph: the model's forward graph (`compiler.ir.Graph`).
+        source: the model's `StepSource`; None where nothing is trained.
     """
 
     epoch: int = 0
@@ -28,4 +28,9 @@ class Status:
     sums: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     report: Any = None
     end: Any = None
-    graph: Any = None
+    source: Any = None
+
+    @property
+    def graph(self) -> Any:
+        """The training graph (`compiler.ir.Graph`), or None."""
+        return None if self.source is None else self.source.train

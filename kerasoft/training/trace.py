@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .. import ops, tree
-from ..compiler.gradient import gradient
 from ..compiler.ir import Graph, symbol
 from ..compiler.ir import source as labelled
-from ..compiler.ops.registry import constant, input_node
+from ..compiler.objective import Objective
+from ..compiler.ops.registry import input_node
 from ..compiler.ops.sparse import is_sparse, of_pieces, unpacked, widest_part
 from ..compiler.program import Flags, InputSpec, Layout, SlotSpec, StepSource
 from ..compiler.rows import find_tables
@@ -76,11 +76,10 @@ def trace_model(
     traced = _Trace(model, signature, compiled, padded=True)
     result = traced.run(parts, optimizer)
     if result.source.flags.exact_rows:
-        coupled_by = result.coupled_by
-        result = _Trace(model, signature, compiled, padded=False).run(parts, optimizer)
+        again = _Trace(model, signature, compiled, padded=False)
+        again.exact_rows, coupled_by = True, result.coupled_by
+        result = again.run(parts, optimizer)
         result.coupled_by = coupled_by if result.coupled_by is None else result.coupled_by
-        flags = dataclasses.replace(result.source.flags, exact_rows=True)
-        result.source = dataclasses.replace(result.source, flags=flags)
     return result
 
 
@@ -113,7 +112,7 @@ class _Trace:
         self.scopes: list[Scope] = []
 
     def run(self, parts: Sequence[str], optimizer: Any) -> Traced:
-        graphs: dict[str, Graph | None] = {}
+        graphs: dict[str, Any] = {}
         sums: dict[str, Any] = {}
         if PREDICT in parts:
             graphs["predict"] = self._predict()
@@ -135,7 +134,7 @@ class _Trace:
         if TRAIN in parts:
             graphs["update"], slots, update_mode = trace_optimizer(optimizer, list(params.values()), layout)
             part_update = trace_parts(optimizer, list(params), layout) if update_mode == "replicated" else None
-            idle, whole = trace_tables(optimizer, graphs["train"], params, slots)
+            idle, whole = trace_tables(optimizer, _forward_of(graphs["train"]), params, slots)
         flags = Flags(self.exact_rows, self.couples_rows, update_mode)
         inputs = tuple(InputSpec(leaf.name, leaf.shape, leaf.dtype) for leaf in self.signature.leaves)
         names = self.output_names
@@ -168,7 +167,7 @@ class _Trace:
         self._look_at(scope, ())
         return self._graph({f"sum/{name}": node for name, node in sums.items()}), sums
 
-    def _train(self) -> tuple[Graph, dict]:
+    def _train(self) -> tuple[Graph | Objective, dict]:
         with self._scope(True) as scope:
             total, sums = self._objective(scope, training=True)
             # What is assigned to a trained weight (SpectralNormalization) holds for this step: the optimizer moves it.
@@ -181,9 +180,13 @@ class _Trace:
             }
         self._look_at(scope, ())
         nodes = {name: scope.node_of(v) for name, v in scope.params.items() if id(v) in moved}
-        gradients = gradient({total: constant(1.0)}, list(nodes.values()), segments_of(scope, self.model, total))
-        found = {f"grad/{name}": dy for name, dy in zip(nodes, gradients, strict=True) if dy is not None}
-        return self._graph({**found, **states, **{f"sum/{name}": node for name, node in sums.items()}}), sums
+        forward = self._graph({**states, **{f"sum/{name}": node for name, node in sums.items()}})
+        objective = Objective(forward, total, nodes, segments_of(scope, self.model, total))
+        if objective.may_fail:
+            objective.graph  # noqa: B018 (raises now, before anything is done for a training that cannot be)
+        if any(leaf.columns is not None for leaf in self.signature.leaves):
+            check_sparse(objective.graph.nodes)
+        return objective, sums
 
     def _scope(self, training: bool) -> Scope:
         scope = Scope(training=training, variables=self.variables, **self.control)
@@ -343,10 +346,13 @@ def trace_parts(optimizer: Any, names: Sequence[str], layout: Layout) -> Any:
 
 
 def trace_tables(
-    optimizer: Any, train: Graph, variables: dict[str, Any], slots: Sequence[SlotSpec]
+    optimizer: Any, forward: Graph, variables: dict[str, Any], slots: Sequence[SlotSpec]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """For the weights that a training graph only looks up: what idle rows do; for the others that are: why not."""
-    tables, whole = find_tables(train)
+    """For the weights that a forward graph only looks up: what idle rows do; for the others that are: why not.
+
+    A gradient that is more than rows may still forbid it: `StepSource.tables`.
+    """
+    tables, whole = find_tables(forward)
     tables = {name: table for name, table in tables.items() if name in variables}  # frozen weights are not updated
     found = optimizer.trace_idle({name: variables[name] for name in tables}, [s.name for s in slots]) if tables else {}
     whole |= {name: rule for name, rule in found.items() if isinstance(rule, str)}
@@ -389,6 +395,10 @@ def are_named(model: Any, y_pred: Any) -> bool:
         return True
     known = getattr(model, "output_names", None)
     return known is not None and len(known) == len(tree.flatten(y_pred))
+
+
+def _forward_of(train: Graph | Objective) -> Graph:
+    return train.forward if isinstance(train, Objective) else train
 
 
 def _size(size: Any) -> Any:

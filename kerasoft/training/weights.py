@@ -19,7 +19,7 @@ class WeightStore:
     def __init__(self, traced: Any):
         self.layout = traced.source.layout
         self.variables: dict[str, Any] = traced.variables
-        train = traced.source.train
+        train = traced.source.before("train")
         self._changing = {e.name for e in self.layout.params}
         if train is not None:
             self._changing |= {n.removeprefix("state/") for n in train.output_names if n.startswith("state/")}

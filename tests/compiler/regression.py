@@ -5,6 +5,7 @@ import numpy as np
 from kerasoft.compiler import program as kp
 from kerasoft.compiler.gradient import gradient
 from kerasoft.compiler.ir import Graph, symbol
+from kerasoft.compiler.objective import Objective
 from kerasoft.compiler.ops import arithmetic as a
 from kerasoft.compiler.ops import linalg
 from kerasoft.compiler.ops import shape as s
@@ -15,8 +16,8 @@ B = symbol("b")
 N = symbol("n")
 
 
-def regression(synchronised=False):
-    """y = (x - mean) @ k + c; the mean is over the batch, or over the global batch."""
+def regression(synchronised=False, late=False, factor=0.5):
+    """y = (x - mean) @ k + c; the mean is over the batch, or over the global batch. `late`: train is an `Objective`."""
     x, y = input_node("x/0", (B, 3), "float32"), input_node("y/0", (B, 2), "float32")
     valid, rows, share = (
         input_node("valid", (B,), "float32"),
@@ -31,12 +32,15 @@ def regression(synchronised=False):
     predicted = linalg.matmul(a.subtract(x, mean), k) + c
     error = a.multiply(a.subtract(predicted, y), v)
     loss = s.sum(error * error) * a.divide(1.0, rows)
-    dk, dc = gradient({loss: constant(1.0)}, [k, c])
-    train = Graph(
-        (x, y, valid, rows, share),
-        (dk, dc, a.multiply(share, moving * 0.5 + mean * 0.5), loss * rows, s.sum(valid)),
-        ("grad/k", "grad/c", "state/moving", "sum/loss/total", "sum/loss/count"),
-    )
+    given = {
+        "state/moving": a.multiply(share, moving * factor + mean * 0.5),
+        "sum/loss/total": loss * rows,
+        "sum/loss/count": s.sum(valid),
+    }
+    train = Objective(Graph((x, y, valid, rows, share), tuple(given.values()), tuple(given)), loss, {"k": k, "c": c})
+    if not late:
+        dk, dc = gradient({loss: constant(1.0)}, [k, c])
+        train = Graph((x, y, valid, rows, share), (dk, dc, *given.values()), ("grad/k", "grad/c", *given))
     test = Graph((x, y, valid, rows), (loss * rows,), ("sum/loss/total",))
     predict = Graph((x,), (linalg.matmul(a.subtract(x, moving), k) + c + still,), ("out/0",))
     p, g, m = (input_node(n, (N,), "float32") for n in ("param", "gradient", "slot/momentum"))

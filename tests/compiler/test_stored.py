@@ -48,7 +48,7 @@ def results():
 
 def test_the_same_bits_from_disk_and_nothing_is_compiled(folder):
     compiled = results()
-    assert len(list(folder.iterdir())) == 4, "train, several, test, predict"
+    assert len(list(folder.glob("step-*"))) == 4, "train, several, test, predict"
     assert all(f.stat().st_mode & 0o777 == 0o600 for f in folder.iterdir())
     before, loaded = compile_cache.compilations(), compile_cache.cache_hits()
     assert results() == compiled
@@ -88,7 +88,7 @@ def other_code(data):
 def test_a_damaged_file_is_ignored_and_written_anew(folder, damage):
     params, state, batch = arrays()
     want = np.asarray(regression().local().predict(params, state, batch)[0])
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("step-*")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     with pytest.warns(
@@ -96,13 +96,13 @@ def test_a_damaged_file_is_ignored_and_written_anew(folder, damage):
     ):
         found = np.asarray(regression().local().predict(params, state, batch)[0])
     np.testing.assert_array_equal(found, want)
-    assert stored._read(file, (params, state, (batch["x/0"],))) is not None
+    assert stored.kept(file, (params, state, (batch["x/0"],))) is not None
 
 
 def test_a_file_that_others_may_write_to_is_not_used(folder):
     params, state, batch = arrays()
     regression().local().predict(params, state, batch)
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("step-*")
     file.chmod(0o666)
     with pytest.warns(UserWarning, match="others than its owner can write to it, or it is not yours"):
         regression().local().predict(params, state, batch)
@@ -139,8 +139,8 @@ def test_threads_that_write_one_file_at_once(folder):
     for t in threads:
         t.join()
     assert len(found) == 4 and len({np.asarray(f).tobytes() for f in found}) == 1
-    (file,) = folder.iterdir()
-    assert stored._read(file, (params, state, (batch["x/0"],))) is not None
+    (file,) = folder.glob("step-*")
+    assert stored.kept(file, (params, state, (batch["x/0"],))) is not None
 
 
 AT_ONCE = """
@@ -161,7 +161,8 @@ def test_processes_at_once(tmp_path):
     made = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) for _ in range(3)]
     said = [p.communicate(timeout=120)[0] for p in made]
     assert all(p.returncode == 0 for p in made) and len(set(said)) == 1
-    assert sorted(f.name[:5] for f in tmp_path.iterdir()) == ["step-"] * 4, "no parts are left"
+    assert sorted(f.name[:5] for f in tmp_path.iterdir()) == ["plan-"] * 4 + ["step-"] * 4
+    assert not list(tmp_path.glob("*.part"))
 
 
 # --- the name --------------------------------------------------------------------------------------------------------
