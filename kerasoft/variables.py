@@ -97,13 +97,23 @@ class Variable:
 
     def _draw(self) -> np.ndarray:
         """Calls the initializer; for one that may wait, when the value is read first."""
+        array = self.drawn()
+        self._hold(array)
+        return array
+
+    def drawn(self) -> np.ndarray:
+        """What its initializer gives; nothing is kept."""
         array = np.asarray(self.initializer(self._shape, dtype=self._dtype.name), self._dtype)
         if array.shape != self._shape:
             raise ValueError(
                 f"The initializer of variable '{self.path}' gave shape {array.shape}, expected {self._shape}."
             )
-        self._hold(array)
         return array
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody has read or set it, so that its initializer is still to be called."""
+        return self._array is None
 
     @property
     def _value(self) -> np.ndarray:

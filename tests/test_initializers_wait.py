@@ -1,5 +1,7 @@
 """When variables call their initializers."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -96,3 +98,40 @@ def test_numbers_that_are_known_without_a_call():
     assert v.fill is None and ks.Variable([0.0, 0.0]).fill is None
     with pytest.raises(ValueError, match="broadcast"):
         ks.Variable(ks.initializers.Constant([1, 2, 3]), shape=(2,))
+
+
+def test_fit_draws_on_a_thread_what_nobody_has_read_or_set(monkeypatch):
+    from kerasoft.training.building import DrawAhead
+
+    drawn = []
+    original = ks.initializers.GlorotUniform.__call__
+
+    def counted(self, shape, dtype=None):
+        drawn.append((threading.current_thread().name, shape))
+        return original(self, shape, dtype)
+
+    monkeypatch.setattr(ks.initializers.GlorotUniform, "__call__", counted)
+
+    def made():
+        ks.utils.set_random_seed(3)
+        return ks.Sequential([ks.Input((2,)), ks.layers.Dense(3), ks.layers.Dense(4), ks.layers.Dense(5)])
+
+    want = [w.tolist() for w in made().get_weights()]
+    drawn.clear()
+    model = made()
+    first, second, third = (layer.kernel for layer in model.layers)
+    held = second.numpy()
+    draws = DrawAhead(model)
+    third.assign(np.ones((4, 5)))
+    draws.settle()
+    assert sorted(drawn) == [("MainThread", (3, 4)), ("kerasoft-draw", (2, 3)), ("kerasoft-draw", (4, 5))]
+    assert second.numpy() is held and third.numpy().tolist() == np.ones((4, 5)).tolist()
+    assert [w.tolist() for w in model.get_weights()[:4]] == want[:4] and len(drawn) == 3
+    assert not first.waits and not first.numpy().flags.writeable
+
+    model.compile("sgd", "mse")
+    again = made()
+    again.compile("sgd", "mse")
+    drawn.clear()
+    again.fit(np.ones((2, 2), "f"), np.ones((2, 5), "f"), verbose=0)
+    assert {name for name, _ in drawn} == {"kerasoft-draw"} and len(drawn) == 3

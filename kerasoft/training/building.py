@@ -1,10 +1,11 @@
 """Building: a model that is not built yet gets its weights from the shapes of the arrays that it is given.
 
-And what the disk may hold of its step is read meanwhile.
+And what can be done while it is traced: what the disk may hold of its step is read, first weights are drawn.
 """
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from .. import tree
@@ -25,6 +26,28 @@ def read_ahead(model: Any, signature: Any, batch_size: int) -> Any:
 
     weights = [(v.path, v.shape, v.dtype, v.trainable) for v in model.weights]
     return ReadAhead(repr((type(model).__name__, type(model.optimizer).__name__, signature, batch_size, weights)))
+
+
+class DrawAhead:
+    """First values of a model's weights, drawn on a thread; `settle` gives them to those that still wait."""
+
+    def __init__(self, model: Any):
+        self._variables = [v for v in model.weights if v.waits]
+        self._arrays: list[Any] = []
+        self._thread = threading.Thread(target=self._draw, name="kerasoft-draw")
+        self._thread.start()
+
+    def _draw(self) -> None:
+        try:
+            self._arrays += map(lambda v: v.drawn(), self._variables)
+        except Exception:  # noqa: BLE001 (whoever reads that weight draws it, and hears of it)
+            return
+
+    def settle(self) -> None:
+        self._thread.join()
+        for variable, array in zip(self._variables, self._arrays, strict=False):
+            if variable.waits:
+                variable.adopt(array)
 
 
 def symbolic(structure: Any) -> Any:

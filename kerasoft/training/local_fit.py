@@ -16,7 +16,7 @@ from ..models.host_part import on_host
 from ..runtime.local import LocalLoop, sum_batches
 from ..runtime.loop import Profile, TrainJob, step_keys
 from . import checks, label_checks
-from .building import build, read_ahead
+from .building import DrawAhead, build, read_ahead
 from .feeds import ArrayFeed, GeneratorFeed
 from .hooks import FitHooks
 from .inputs import Arrays, class_weights, is_arrays, split_validation, to_arrays, unpack
@@ -56,7 +56,9 @@ def fit_local(
         validation = train.split_off(validation_split, validation_batch_size or batch_size, validation_steps)
     elif validation_data is not None:
         validation = _validation(model, validation_data, validation_batch_size or batch_size, validation_steps)
-    ahead = None if model._trainer.programs else read_ahead(model, train.signature, train.batch_size)
+    ahead = draws = None
+    if not model._trainer.programs:
+        ahead, draws = read_ahead(model, train.signature, train.batch_size), DrawAhead(model)
     program = model._program(train.signature, "train")
     source = program.source
     train.check(program.traced, finite=not _ends_on_nan(callbacks))
@@ -78,6 +80,8 @@ def fit_local(
         seed = status.seed = feed.seed = resume["seed"]
         if resume["batch"]:
             hooks.carry(resume["sums"], resume["rows"])
+    if draws is not None:
+        draws.settle()
     params, state = program.store.read()
     job = TrainJob(
         source=source,
