@@ -1,10 +1,10 @@
 // C = A B for float32 matrices, either of them also transposed, with a bias, an activation or a gate on the way out.
 //
-// Three ways to cut the work; in none does the order of a sum depend on who works. With many rows, B is packed once for all
-// threads, and parts take rows of C. With few rows, parts take a panel of B each, pack it and use it while it is in the
-// cache: small parts, for the second thread comes tens of microseconds late. Where the inner size is the large one
-// (gradients of weights), each part takes columns or rows of C and packs its own blocks; the sums of B's columns (a bias's
-// gradient) come along.
+// Four ways to cut the work; in none does the order of a sum depend on who works. With many rows, B is packed once for all
+// threads, and parts take rows of C. With few rows, parts take neighbouring panels of B, pack one after the other and use it
+// while it is in the cache: small parts, for the second thread may come late. Gradients of weights: where the batch is small,
+// B is packed once and parts take rows of C, packing A as they first use it; else each part takes columns or rows of C and
+// packs its own blocks. The sums of B's columns (a bias's gradient) come along.
 #include <algorithm>
 #include <atomic>
 
@@ -12,6 +12,7 @@
 #include "parallel.h"
 #include "product.h"
 #include "registry.h"
+#include "strided.h"
 #include "workspace.h"
 
 namespace kerasoft {
@@ -36,6 +37,8 @@ void multiply_block(const float* a, int64_t lda, int64_t rows, int64_t n, int64_
 }
 
 constexpr int64_t kFewRows = 512;
+constexpr int64_t kPanelDepth = 16384 / kColumns;     // of a panel at most: it is read from the second cache
+constexpr int64_t kShortPanels = 96 << 10;            // floats of all panels that by_short_depth keeps in the second cache
 
 // Rows `from` .. `from + depth` of panels of B.
 void pack_block(const float* b, Sizes s, bool transposed, int64_t from, int64_t depth, int64_t column, int64_t count,
@@ -63,36 +66,47 @@ void one_after_other(ffi::ThreadPool& pool, int64_t first, const Before& before,
   });
 }
 
-// As by_rows, for few rows.
+// As by_rows, for few rows. A part takes neighbouring panels, whose lines it fetches while it uses the one before. Where there
+// are few panels, rows are shared out too, and each share packs for itself.
 void by_panels(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, bool transposed, float* c, Finish finish) {
-  const int64_t panels = divide_up(s.n, kColumns), blocks = divide_up(s.k, kDepth);
-  const bool direct = s.k == kDirect[0] || s.k == kDirect[1];
-  Workspace rows(direct ? 0 : size_t(blocks) * s.m * kStride * sizeof(float));
+  const int64_t panels = divide_up(s.n, kColumns), blocks = divide_up(s.k, kPanelDepth), enough = 4 * thread_count(pool);
+  const int64_t groups = std::min(panels, enough), shares = std::min(divide_up(enough, 2 * panels), divide_up(s.m, 2 * kRows));
+  const bool copied = falls_together(s.k);
+  const int64_t row_blocks = copied ? divide_up(s.k, kDepth) : 0;
+  Workspace rows(size_t(row_blocks) * s.m * kStride * sizeof(float));
   const auto pack = [&](int64_t q) {
     pack_rows(a + q * kDepth, s.k, s.m, std::min<int64_t>(kDepth, s.k - q * kDepth), rows.floats() + q * s.m * kStride);
   };
-  one_after_other(pool, direct ? 0 : blocks, pack, panels, [&](int64_t panel) {
-    const int64_t column = panel * kColumns, count = std::min<int64_t>(kColumns, s.n - column);
-    Workspace packed(size_t(kDepth) * kColumns * sizeof(float));
-    for (int64_t q = 0; q < blocks; ++q) {
-      const int64_t from = q * kDepth, depth = std::min<int64_t>(kDepth, s.k - from);
-      pack_block(b, s, transposed, from, depth, column, count, packed.floats());
-      Finish f;
-      f.accumulate = q > 0;
-      if (q + 1 == blocks) {
-        f.relu = finish.relu;
-        if (finish.bias) f.bias = finish.bias + column;
-        if (finish.gate) f.gate = finish.gate + column;
-      }
-      if (s.k == kDirect[0]) {
-        product<kDirect[0], 1>(s.m, count, depth, a + from, 0, packed.floats(), c + column, s.n, f);
-      } else if (s.k == kDirect[1]) {
-        product<kDirect[1], 1>(s.m, count, depth, a + from, 0, packed.floats(), c + column, s.n, f);
-      } else {
-        product<kStride, 1>(s.m, count, depth, rows.floats() + q * s.m * kStride, 0, packed.floats(), c + column, s.n, f);
+  const auto work = [&](int64_t part) {
+    const Range mine = range_of(panels, groups, part / shares), of_rows = range_of(s.m, shares, part % shares);
+    const int64_t first = of_rows.begin, m = of_rows.end - first;
+    Workspace space(size_t(kPanelDepth) * kColumns * sizeof(float));
+    float* panel = space.floats();
+    for (int64_t q = 0; q < (copied ? row_blocks : blocks); ++q) {
+      const Range depth = copied ? Range{q * kDepth, std::min<int64_t>(s.k, (q + 1) * kDepth)} : range_of(s.k, blocks, q);
+      const int64_t from = depth.begin, k = depth.end - from;
+      const int64_t distance = copied ? kStride : s.k;
+      const float* left = (copied ? rows.floats() + q * s.m * kStride : a + from) + first * distance;
+      for (int64_t p = mine.begin; p < mine.end; ++p) {
+        const int64_t column = p * kColumns, count = std::min<int64_t>(kColumns, s.n - column);
+        pack_block(b, s, transposed, from, k, column, count, panel);
+        Finish f;
+        f.accumulate = from > 0;
+        if (depth.end == s.k) {
+          f.relu = finish.relu;
+          if (finish.bias) f.bias = finish.bias + column;
+          if (finish.gate) f.gate = finish.gate + first * s.n + column;
+        }
+        Fetch fetch;
+        if (p + 1 < mine.end && count == kColumns && !(transposed && k < s.k)) {
+          fetch.next = transposed ? b + (column + kColumns) * s.k : b + from * s.n + column + kColumns;
+          fetch.step = transposed ? kColumns : s.n;
+        }
+        strided_product(m, count, k, left, distance, panel, c + first * s.n + column, s.n, f, fetch);
       }
     }
-  });
+  };
+  one_after_other(pool, row_blocks, pack, groups * shares, work);
 }
 
 // A (m, k) by B (k, n) or, transposed, (n, k).
@@ -157,6 +171,30 @@ void by_depth(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, fl
   });
 }
 
+// As by_depth, for so few rows of A' and B that all panels of B stay in the second cache: they are packed once for all
+// threads, and parts take rows of C.
+void by_short_depth(ffi::ThreadPool& pool, Sizes s, const float* a, const float* b, float* c, float* sums) {
+  const int64_t panels = divide_up(s.n, kColumns), chunks = divide_up(s.m, kRows), distance = s.k * kColumns;
+  const int64_t groups = std::min<int64_t>(divide_up(panels, 2), 8), parts = std::min(chunks, 8 * thread_count(pool));
+  Workspace packed(size_t(panels) * distance * sizeof(float));
+  const auto pack = [&](int64_t group) {
+    const Range mine = range_of(panels, groups, group);
+    const int64_t column = mine.begin * kColumns, count = std::min(s.n, mine.end * kColumns) - column;
+    pack_panels(b + column, s.n, s.k, count, packed.floats() + mine.begin * distance, distance);
+    for (int64_t p = mine.begin; sums && p < mine.end; ++p)
+      sum_panel(packed.floats() + p * distance, s.k, std::min<int64_t>(kColumns, s.n - p * kColumns), sums + p * kColumns);
+  };
+  one_after_other(pool, groups, pack, parts, [&](int64_t part) {
+    const Range mine = range_of(chunks, parts, part);
+    Workspace space(size_t(s.k) * kRows * sizeof(float));
+    for (int64_t i = mine.begin; i < mine.end; ++i) {
+      const Range rows = range_of(s.m, chunks, i);
+      chunk_by_panels(int(rows.end - rows.begin), s.n, s.k, a + rows.begin, s.m, packed.floats(), distance, space.floats(),
+                      c + rows.begin * s.n, s.n, Finish());
+    }
+  });
+}
+
 // Inputs: A (m, k), B (k, n) or (n, k)[, bias (n)][, gate (m, n)]; flags: 1 B is transposed, 2 bias, 4 relu, 8 gate.
 ffi::Error Gemm(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, int64_t flags, ffi::RemainingArgs inputs,
                 ffi::Result<Floats> c) {
@@ -175,7 +213,8 @@ ffi::Error Gemm(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, int64_t f
 ffi::Error GemmTransposed(ffi::ThreadPool pool, int64_t m, int64_t n, int64_t k, Floats a, Floats b,
                           ffi::RemainingRets results) {
   float* sums = results.size() > 1 ? (*results.get<Floats>(1))->typed_data() : nullptr;
-  by_depth(pool, {m, n, k}, a.typed_data(), b.typed_data(), (*results.get<Floats>(0))->typed_data(), sums);
+  const auto run = k * divide_up(n, kColumns) * kColumns <= kShortPanels ? by_short_depth : by_depth;
+  run(pool, {m, n, k}, a.typed_data(), b.typed_data(), (*results.get<Floats>(0))->typed_data(), sums);
   return ffi::Error::Success();
 }
 

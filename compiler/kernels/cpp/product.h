@@ -35,32 +35,76 @@ struct Finish {
   const float* gate = nullptr;  // results become 0 where this matrix, laid out as C, is not positive
 };
 
-template <int M, int AR, int AK>
-inline void tile(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int64_t columns, const Finish& f) {
-  Vec acc[M][2];
-  float edge[M * kColumns];  // stands in for C where columns are missing
-  float* out = c;
-  int64_t ld = ldc;
-  const bool whole = columns >= kColumns;
-  if (!whole) {
-    out = edge, ld = kColumns;
-    if (f.accumulate)
-      for (int r = 0; r < M; ++r) std::memcpy(edge + r * kColumns, c + r * ldc, columns * sizeof(float));
+// A tile of C in registers, M rows of two vectors: what it holds before the products ...
+template <int M>
+KERASOFT_INLINE void start_tile(Vec (&acc)[M][2], const float* c, int64_t ldc, int64_t columns, const Finish& f) {
+  if (f.accumulate && columns < kColumns) {
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) {
+      float row[kColumns] = {};
+      std::memcpy(row, c + r * ldc, columns * sizeof(float));
+      acc[r][0] = load(row), acc[r][1] = load(row + kLanes);
+    }
+    return;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < M; ++r) {
-    if (f.accumulate) {
-      acc[r][0] = load(out + r * ld);
-      acc[r][1] = load(out + r * ld + kLanes);
-    } else {
-      acc[r][0] = Vec{}, acc[r][1] = Vec{};
+    acc[r][0] = f.accumulate ? load(c + r * ldc) : Vec{};
+    acc[r][1] = f.accumulate ? load(c + r * ldc + kLanes) : Vec{};
+  }
+}
+
+// ... and what becomes of it.
+template <int M>
+KERASOFT_INLINE void end_tile(Vec (&acc)[M][2], float* c, int64_t ldc, int64_t columns, const Finish& f) {
+  const bool whole = columns >= kColumns;
+  const Vec zero{};
+  if (f.bias) {
+    float row[kColumns] = {};
+    std::memcpy(row, f.bias, (whole ? kColumns : columns) * sizeof(float));
+    Vec b0 = load(row), b1 = load(row + kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) acc[r][0] += b0, acc[r][1] += b1;
+  }
+  if (f.relu) {
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) {
+      acc[r][0] = acc[r][0] < zero ? zero : acc[r][0];  // NaN stays NaN
+      acc[r][1] = acc[r][1] < zero ? zero : acc[r][1];
     }
   }
-  if (k >= kWorthFetching) {
+  if (!whole) {
+    float edge[M * kColumns];
 #pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) store(edge + r * kColumns, acc[r][0]), store(edge + r * kColumns + kLanes, acc[r][1]);
     for (int r = 0; r < M; ++r)
-      __builtin_prefetch(out + r * ld, 1), __builtin_prefetch(out + r * ld + kColumns - 1, 1);
+      for (int64_t j = 0; j < columns; ++j)
+        c[r * ldc + j] = !f.gate || f.gate[r * ldc + j] > 0 ? edge[r * kColumns + j] : 0.0f;
+    return;
   }
+  if (f.gate) {
+#pragma GCC unroll 16
+    for (int r = 0; r < M; ++r) {
+      acc[r][0] = load(f.gate + r * ldc) > zero ? acc[r][0] : zero;
+      acc[r][1] = load(f.gate + r * ldc + kLanes) > zero ? acc[r][1] : zero;
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < M; ++r) store(c + r * ldc, acc[r][0]), store(c + r * ldc + kLanes, acc[r][1]);
+}
+
+// The tile's lines of C come while its products are computed.
+template <int M>
+KERASOFT_INLINE void fetch_tile(const float* c, int64_t ldc) {
+#pragma GCC unroll 16
+  for (int r = 0; r < M; ++r) __builtin_prefetch(c + r * ldc, 1), __builtin_prefetch(c + r * ldc + kColumns - 1, 1);
+}
+
+template <int M, int AR, int AK>
+inline void tile(int64_t k, const float* a, const float* b, float* c, int64_t ldc, int64_t columns, const Finish& f) {
+  Vec acc[M][2];
+  start_tile<M>(acc, c, ldc, columns, f);
+  if (k >= kWorthFetching) fetch_tile<M>(c, ldc);
   for (int64_t i = 0; i < k; ++i) {
     Vec b0 = load(b), b1 = load(b + kLanes);
     b += kColumns;
@@ -72,39 +116,7 @@ inline void tile(int64_t k, const float* a, const float* b, float* c, int64_t ld
     }
     a += AK;
   }
-  if (f.bias) {
-    float row[kColumns] = {};
-    std::memcpy(row, f.bias, (whole ? kColumns : columns) * sizeof(float));
-    Vec b0 = load(row), b1 = load(row + kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < M; ++r) acc[r][0] += b0, acc[r][1] += b1;
-  }
-  if (f.relu) {
-    Vec zero{};
-#pragma GCC unroll 16
-    for (int r = 0; r < M; ++r) {
-      acc[r][0] = acc[r][0] < zero ? zero : acc[r][0];  // NaN stays NaN
-      acc[r][1] = acc[r][1] < zero ? zero : acc[r][1];
-    }
-  }
-  if (f.gate && whole) {
-    Vec zero{};
-#pragma GCC unroll 16
-    for (int r = 0; r < M; ++r) {
-      acc[r][0] = load(f.gate + r * ldc) > zero ? acc[r][0] : zero;
-      acc[r][1] = load(f.gate + r * ldc + kLanes) > zero ? acc[r][1] : zero;
-    }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < M; ++r) {
-    store(out + r * ld, acc[r][0]);
-    store(out + r * ld + kLanes, acc[r][1]);
-  }
-  if (!whole) {
-    for (int r = 0; r < M; ++r)
-      for (int64_t j = 0; j < columns; ++j)
-        c[r * ldc + j] = !f.gate || f.gate[r * ldc + j] > 0 ? edge[r * kColumns + j] : 0.0f;
-  }
+  end_tile<M>(acc, c, ldc, columns, f);
 }
 
 using Tile = void (*)(int64_t, const float*, const float*, float*, int64_t, int64_t, const Finish&);
@@ -196,6 +208,14 @@ inline void pack_panels(const float* b, int64_t ldb, int64_t k, int64_t n, float
         for (int64_t j = 0; j < rest; ++j) sums[whole * kColumns + j] += at[j];
     }
   }
+}
+
+// The sums over k of a panel's columns.
+inline void sum_panel(const float* panel, int64_t k, int64_t columns, float* sums) {
+  Vec x{}, y{};
+  for (int64_t i = 0; i < k; ++i, panel += kColumns) x += load(panel), y += load(panel + kLanes);
+  store(sums, x, int(columns < kLanes ? columns : kLanes));
+  if (columns > kLanes) store(sums + kLanes, y, int(columns - kLanes));
 }
 
 typedef float Four __attribute__((vector_size(16)));
