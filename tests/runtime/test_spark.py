@@ -187,7 +187,7 @@ def test_a_rank_takes_its_executors_cores_and_the_bits_stay(cluster, calm):
     script += """
 from kerasoft.runtime.spark import Layout
 for workers in (1, 2):
-    layout = Layout(session.sparkContext, workers, 4)
+    layout = Layout(session.sparkContext, (workers, workers), 4)
     result, hooks = fit(session.sparkContext, mlp(dropout=True), shards(SIZES), exact(workers=workers), epochs=3)
     print(layout.cpus, layout.slots, digest(result), [e.kind for e in hooks.events if e.kind == "worker_lost"])
 session.stop()
