@@ -94,6 +94,7 @@ def test_a_users_error_in_a_step_is_told_and_not_retried():
         )
 
 
+@pytest.mark.alone  # with another second's delay another rank is stuck
 def test_who_is_stuck_is_named_by_those_who_wait():
     strategy = StaleSynchronous(1, timeout_s=1)
     _, hooks, _ = fit_in_threads(
