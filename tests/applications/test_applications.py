@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 NAMES = sorted(n for n in ks.applications.__all__ if n[0].isupper())
 SMALLEST = {"InceptionV3": 75}
 COMPARED = ("ResNet50", "InceptionV3", "MobileNetV3Small", "EfficientNetB0")
+LARGE = ("InceptionV3", "EfficientNetB0")  # half a minute each: `make soak`
 
 
 def test_all_of_keras_are_here():
@@ -80,7 +81,7 @@ def scattered(random, variable):
     return random.standard_normal(shape) * np.sqrt(1.5 / fan)
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.soak] if n in LARGE else []) for n in COMPARED])
 def test_numbers(name, tmp_path):
     """The weights of Keras' model, also by way of a file, give Keras' predictions."""
     size = SMALLEST.get(name, 32)

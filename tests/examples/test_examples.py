@@ -54,6 +54,7 @@ def test_mnist(tmp_path):
     assert float(re.search(r"test accuracy ([0-9.]+)", out).group(1)) > 0.8
 
 
+@pytest.mark.soak  # its page is run by tests/docs
 def test_text_classifier_on_its_own_lines(tmp_path):
     out = run(ROOT / "examples" / "text_classifier.py", "--epochs", 8, folder=tmp_path)
     assert float(re.search(r"test accuracy ([0-9.]+)", out).group(1)) == 1.0
