@@ -20,7 +20,7 @@ import numpy as np
 
 from .base import ALIGNMENT
 
-SCOUTS, PROBES, GROWTH = 1, (3, 31), 8
+SCOUTS, PROBES, GROWTH, COLD = 1, (4, 31), 8, 2
 LIMIT_S, EACH_S = 0.5, 0.05
 
 
@@ -85,10 +85,10 @@ def measured(collective: Any, names: Sequence[str], elements: int) -> dict[str, 
 
 
 def _seconds(collective: Any, names: Sequence[str], length: int, rounds: int) -> dict[str, float]:
-    """The slowest rank's median for each topology, the same on all ranks; they take turns."""
+    """The slowest rank's median for each topology, the same on all ranks; they take turns. The first `COLD` calls do not count."""
     vector = np.ones(length, np.float32)
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds + 1):
+    for _ in range(rounds + COLD):
         for name in names:
             collective.use(name)
             collective.barrier()
@@ -96,6 +96,6 @@ def _seconds(collective: Any, names: Sequence[str], length: int, rounds: int) ->
             collective.all_gather(collective.reduce_scatter(vector), length)
             taken[name].append(time.perf_counter() - began)
     table = np.zeros((collective.world_size, len(names)))
-    table[collective.rank] = [statistics.median(seconds[1:]) for seconds in taken.values()]
+    table[collective.rank] = [statistics.median(seconds[COLD:]) for seconds in taken.values()]
     slowest = collective.all_reduce_small(table.reshape(-1)).reshape(table.shape).max(0)
     return dict(zip(names, slowest.tolist(), strict=True))
