@@ -2,7 +2,7 @@
 
 1. All ranks make the calls that a step makes, at the same time. So Python's own part of a call, rounding, memory that no
    cache holds and cores that ranks share are in the seconds; a model made of single messages misses them.
-2. A call or two with few numbers, then eight times as many, up to the vector's length or as many as `LIMIT_S` allows; then
+2. A call or two with few numbers, then four times as many, up to the vector's length or as many as `LIMIT_S` allows; then
    several calls each, the longest vectors first: the first tenths of a second after connecting are faster than what
    follows, by up to two times for short vectors.
 3. Between these lengths the cost is a straight line, beyond the last one the line goes on: R. Hockney's alpha + beta n, with
@@ -20,7 +20,7 @@ import numpy as np
 
 from .base import ALIGNMENT
 
-SCOUTS, PROBES, GROWTH, COLD = 1, (4, 31), 8, 2
+SCOUTS, PROBES, GROWTH, COLD = 1, (4, 31), 4, 2
 LIMIT_S, EACH_S = 0.5, 0.05
 
 
@@ -53,7 +53,7 @@ def lengths(world_size: int, elements: int) -> Iterator[int]:
 
     >>> from kerasoft.runtime.collectives.measuring import lengths
     >>> list(lengths(2, 10_000))
-    [128, 1024, 10000]
+    [128, 512, 2048, 10000]
     """
     length = ALIGNMENT * world_size
     most = max(length, elements)
