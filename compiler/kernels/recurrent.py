@@ -136,22 +136,34 @@ for _kind in _CELLS:
 # --- conv_lstm ----------------------------------------------------------------------------------------------------
 
 
-@lowering("conv_lstm", "native", fits=lambda types, attrs: is_float32(types), needs="native")
-def _conv_lstm(z, h0, c0, kernel, *rest, has_mask, wanted):
-    (mask,) = optional(rest, has_mask)
-    filters = kernel.shape[-2]
-    sequence = (*z.shape[:-1], filters)
-    names = ("sequence", "h", "c", "gates", "cells")
-    shapes = dict(zip(names, (sequence, h0.shape, c0.shape, z.shape, sequence)))
+def _call_conv_lstm(given: Sequence[Any], names: Sequence[str], shapes: Mapping[str, tuple], wanted: Any) -> tuple:
+    """Those of the results `names` that are `wanted`; `given` as cpp/conv_lstm.cpp takes it."""
     read = {names[i] for i in wanted} if wanted is not None else set(names)
     order = ("sequence", "h", "c", "cells", "gates")
     results = jax.ffi.ffi_call(
         "kerasoft.conv_lstm",
-        [jax.ShapeDtypeStruct(shapes[name] if name in read or name in "hc" else (0,), z.dtype) for name in order],
+        [jax.ShapeDtypeStruct(shapes[n] if n in read or n in ("h", "c") else (0,), given[0].dtype) for n in order],
         input_output_aliases={0: 4} if "gates" in read else {},
-    )(z, h0, c0, kernel, _mask(mask))
+    )(*given)
     found = dict(zip(order, results))
     return tuple(found[name] for i, name in enumerate(names) if wanted is None or i in wanted)
+
+
+@lowering("conv_lstm", "native", fits=lambda types, attrs: is_float32(types), needs="native")
+def _conv_lstm(z, h0, c0, kernel, *rest, has_mask, wanted):
+    (mask,) = optional(rest, has_mask)
+    sequence = (*z.shape[:-1], kernel.shape[-2])
+    names = ("sequence", "h", "c", "gates", "cells")
+    shapes = dict(zip(names, (sequence, h0.shape, c0.shape, z.shape, sequence)))
+    return _call_conv_lstm((z, none(), none(), h0, c0, kernel, _mask(mask)), names, shapes, wanted)
+
+
+@lowering("conv_lstm_of_input", "native", fits=lambda types, attrs: is_float32(types), needs="native")
+def _conv_lstm_of_input(x, input_kernel, *rest, has_bias, has_mask, wanted):
+    bias, h0, c0, kernel, mask = optional(rest, has_bias, True, True, True, has_mask)
+    names = ("sequence", "h", "c")
+    shapes = dict(zip(names, ((*x.shape[:-1], kernel.shape[-2]), h0.shape, c0.shape))) | {"gates": (0,), "cells": (0,)}
+    return _call_conv_lstm((x, input_kernel, or_none(bias), h0, c0, kernel, _mask(mask)), names, shapes, wanted)
 
 
 @lowering("conv_lstm_grad", "native", fits=lambda types, attrs: is_float32(types), needs="native")

@@ -18,7 +18,7 @@ from ..ir import Node
 from . import shape
 from .convolution import _convolve, _grad_input, conv_grad_kernel
 from .recurrent_steps import cotangents, optional, or_zeros, selecting
-from .registry import item, op
+from .registry import VJP, item, op
 
 UNROLLED = 16  # XLA computes convolutions inside a loop with one thread and slowly; so many steps are written out
 
@@ -131,6 +131,25 @@ def _grad(c0, kernel, *rest, has_mask, has_gradients) -> tuple:
 
 
 conv_lstm_grad = op("conv_lstm_grad", lower=_grad, flops=lambda t, a, r: _flops(t[2 + a["has_mask"]].shape, t[1]))
+
+
+@selecting
+def _of_input(x, kernel, *rest, has_bias, has_mask) -> tuple:
+    """x (b, t, s.., c), kernel (k.., c, 4f)[, bias (4f)], h0, c0, recurrent kernel[, mask], as conv_lstm
+    -> sequence, h, c."""
+    (bias,), rest = optional(rest[:has_bias], has_bias), rest[has_bias:]
+    ones = (1,) * (jnp.ndim(kernel) - 2)
+    z = _convolve(jnp.reshape(x, (-1, *x.shape[2:])), jnp.asarray(kernel), ones, "same", ones, 1)
+    z = z if bias is None else z + bias
+    return _lower(z.reshape((*x.shape[:2], *z.shape[1:])), *rest, has_mask=has_mask, wanted=(0, 1, 2))
+
+
+conv_lstm_of_input = op(  # made by passes
+    "conv_lstm_of_input",
+    lower=_of_input,
+    gradient=VJP,
+    flops=lambda t, a, r: _flops(t[0].shape[:-1], t[1]) + _flops(t[0].shape[:-1], t[4 + a["has_bias"]]),
+)
 
 
 def conv_lstm(z: Any, h0: Any, c0: Any, recurrent_kernel: Any, mask: Any = None) -> tuple:

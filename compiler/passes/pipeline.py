@@ -14,6 +14,7 @@ from .drop_unused_results import DropUnusedResults
 from .fold_batch_normalization import FoldBatchNormalization
 from .fold_constants import FoldConstants
 from .fuse_batch_norm_relu import FuseBatchNormRelu
+from .fuse_conv_lstm import FuseConvLstm
 from .fuse_convolutions import FuseBiasGradients, FuseConvolutions
 from .fuse_dense import FuseDense
 from .fuse_lookups import FuseLookups
@@ -35,6 +36,7 @@ def passes_for(kind: str) -> tuple[Pass, ...]:
             *_CLEANING,
             FoldBatchNormalization(),
             FuseConvolutions(),
+            FuseConvLstm(),
             FuseDense(),
             FuseLookups(),
             FuseSparseProducts(),

@@ -6,6 +6,9 @@
 // sum over the innermost window axis and the channels is over neighbours in memory: a row of pixels times a panel, as in
 // an LSTM's product, for each place of the outer window axes. A step is cut among the threads by lines of pixels.
 //
+// Or the input itself is given, whose convolution is then summed with the state's: its channels stand behind the state's
+// in the image, its kernel's rows behind those of the recurrent kernel. So the gates' sums are never written to memory.
+//
 // Where the innermost window is 3, lines also stand transformed (winograd.h, along that axis only): 4 pixels from 6
 // products in place of 12. A tile whose products are not all finite is computed by plain sums, so that NaN and infinities
 // come out where they do there.
@@ -91,9 +94,20 @@ struct Bordered {
     if (grid.turns()) made.turned = pieces.take(made.grid.batch * made.turned_image());
     return made;
   }
-  void clear() const {
-    std::fill(data, data + grid.batch * image(), 0.0f);
-    if (turned) std::fill(turned, turned + grid.batch * turned_image(), 0.0f);
+  // Zeros where no line is ever written: around the image.
+  void clear_border() const {
+    const int64_t floats = width(2) * channels, before = low[2] * channels, after = before + grid.size[2] * channels;
+    for (int64_t i = 0; i < grid.batch * width(0) * width(1); ++i) {
+      const int64_t d = i / width(1) % width(0) - low[0], h = i % width(1) - low[1];
+      float* line = data + i * floats;
+      if (d >= 0 && d < grid.size[0] && h >= 0 && h < grid.size[1]) {
+        std::fill(line, line + before, 0.0f);
+        std::fill(line + after, line + floats, 0.0f);
+      } else {
+        std::fill(line, line + floats, 0.0f);
+        if (turned) std::fill(turned + i * turned_line(), turned + (i + 1) * turned_line(), 0.0f);
+      }
+    }
   }
 };
 

@@ -153,7 +153,7 @@ void run(ffi::ThreadPool& pool, const Backward& call) {
     turn_panels(panels + shape.offset(p), g.taps(), 4 * g.filters, shape.vectors_of(p) * LANES,
                 turned_panels + 2 * shape.offset(p));
   }
-  for (const Bordered& image : images) image.clear();
+  for (const Bordered& image : images) image.clear_border();
   for (int64_t step = g.steps - 1; step >= -1; --step) {
     const Bordered &later = images[(step + 1) % 2], &now = images[(step + 2) % 2];
     each_line(pool, g, [&](int64_t batch, int64_t line) {

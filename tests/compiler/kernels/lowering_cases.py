@@ -322,6 +322,18 @@ def _convolutional_lstm(random: np.random.Generator) -> Call:
     return Call(tuple(arrays), lambda *nodes: list(conv_lstm(*nodes)), {"mask": has_mask})
 
 
+def convolutional_lstm_of_input(random: np.random.Generator) -> Call:
+    batch, steps, channels, filters = (int(v) for v in random.integers(1, 6, 4))
+    sizes, window = [int(v) for v in random.integers(1, 10, 2)], [int(v) for v in random.integers(1, 4, 2)]
+    has_bias, has_mask = (bool(v) for v in random.integers(0, 2, 2))
+    kernels = [(floats(random, *window, c, 4 * filters) / 3).astype(np.float32) for c in (channels, filters)]
+    arrays = [floats(random, batch, steps, *sizes, channels), kernels[0]] + [floats(random, 4 * filters)] * has_bias
+    arrays += [floats(random, batch, *sizes, filters) for _ in range(2)] + kernels[1:]
+    arrays += [random.random((batch, steps)) < 0.7] * has_mask
+    attrs = {"has_bias": has_bias, "has_mask": has_mask, "wanted": (0, 1, 2)}
+    return call_of("conv_lstm_of_input", arrays, attrs, outputs=3)
+
+
 def lookup(random: np.random.Generator) -> Call:
     count, width = int(random.choice([1, 7, 90])), int(random.choice([1, 16, 67]))
     ids = random.integers(-count - 1, count + 1, (5, 300)[: random.integers(1, 3)]).astype(np.int32)
@@ -406,6 +418,9 @@ ROWS: dict[str, Row] = {
         nonfinite=lambda call: False,
         draws=3,
         skipped=frozenset({"winograd", "space-to-depth"}) | HALF,
+    ),
+    "conv_lstm_of_input": Row(
+        convolutional_lstm_of_input, bound=500.0, gradients=False, nonfinite=lambda call: False, draws=6
     ),
     "adam": Row(adam_step, bound=8.0, gradients=False),
     "matmul": Row(product),

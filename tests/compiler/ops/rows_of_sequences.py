@@ -153,9 +153,27 @@ def _conv_lstm_loop(z, h, c, kernel, mask=None):
     return np.stack(ys, 1), h, c
 
 
+def _conv_lstm_of_input_loop(x, kernel, bias, *rest):
+    wide = np.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0)))
+    sums = [np.einsum("btkc,kcn->btn", wide[:, :, p : p + 3], kernel) for p in range(x.shape[2])]
+    return _conv_lstm_loop(np.stack(sums, 2) + bias, *rest)
+
+
 _conv_lstm_in = (real(b, 3, 4, 8), unit(b, 4, 2), unit(b, 4, 2), unit(3, 2, 8))
 row("conv_lstm", conv_lstm.conv_lstm, *_conv_lstm_in, want=_conv_lstm_loop)
 row("conv_lstm", conv_lstm.conv_lstm, *_conv_lstm_in, bools(b, 3), want=_conv_lstm_loop, label="mask")
+row(
+    "conv_lstm_of_input",
+    lambda *v: tuple(
+        item(conv_lstm.conv_lstm_of_input(*v, has_bias=True, has_mask=True, wanted=None), i) for i in range(3)
+    ),
+    real(b, 3, 4, 3),
+    unit(3, 3, 8),
+    real(8),
+    *_conv_lstm_in[1:],
+    bools(b, 3),
+    want=_conv_lstm_of_input_loop,
+)
 row("conv_lstm_grad", lambda *v: conv_lstm.conv_lstm(*v)[1], *_conv_lstm_in, want=lambda *v: _conv_lstm_loop(*v)[1])
 
 # --- control, leaves, collective ----------------------------------------------------------------------------------
