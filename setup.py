@@ -4,7 +4,7 @@ They are optional: where they cannot be built (no x86-64, no compiler and no zig
 compiler is $CXX, g++ or clang++, else the one in the ziglang package (see build_backend.py). One source gives one
 library for each instruction set (x86-64-v3: AVX2 and FMA; x86-64-v4: AVX-512), of which the best is loaded.
 
-KERASOFT_BUILD_NATIVE=0 leaves them out, a name (native, onednn, mkl) builds one only; KERASOFT_REQUIRE_NATIVE=1 makes a
+KERASOFT_BUILD_NATIVE=0 leaves them out, a name (native, onednn, mkl, v3, v4, native_v3) builds one only; KERASOFT_REQUIRE_NATIVE=1 makes a
 library that cannot be built an error.
 
 In a checkout: python setup.py build_ext --inplace. That and an editable installation build for this machine's instruction set
@@ -120,7 +120,8 @@ class Build(build_ext):
         if wanted == "0":
             return
         extensions = [ext for ext in self.extensions if wanted == "all" or wanted in ext.name]
-        here = processor()["levels"]() if self.inplace and wanted != "all" else []
+        chosen = wanted == "all" or any(level in wanted for level in processor()["LEVELS"])
+        here = processor()["levels"]() if self.inplace and not chosen else []
         if here:  # else this machine runs none of them, and who builds here wants them for others
             extensions = [ext for ext in extensions if ext.name.endswith(here[0])]
         levels = {ext.name.rpartition("_")[2] for ext in extensions}
