@@ -189,7 +189,13 @@ def reduce_weighted_values(values, sample_weight=None, mask=None, reduction="sum
     ):
         return divide_no_nan(total, sample_weight)
     count = _local_count(values, weights, mask, reduction)
-    return divide_no_nan(total, count) if count is not None else total / max(_size(weighted.shape), 1)
+    if count is not None:
+        return divide_no_nan(total, count)
+    if all(isinstance(d, int) for d in weighted.shape):
+        return total / max(_size(weighted.shape), 1)
+    return ops.divide(
+        total, ops.sum(ops.ones_like(weighted))
+    )  # one number for the batch, times the weights of its rows
 
 
 def reduce_terms(values, weights=None, mask=None, reduction="sum_over_batch_size", *, valid=None, batch=None) -> Terms:

@@ -116,6 +116,13 @@ CASES = {
         (rows(30, 6), rows(30, seed=2)),
         dict(batch_size=7),
     ),
+    "a loss of the whole batch, sample weights": (
+        mlp,
+        lambda k: k.optimizers.SGD(0.1),
+        lambda k: dict(loss=k.losses.Dice(), weighted_metrics=["mse"]),
+        (rows(25, 6), np.eye(3, dtype="float32")[classes(25, 3)]),
+        dict(batch_size=10, sample_weight=np.linspace(0, 2, 25, dtype="float32")),
+    ),
     "cnn with batch normalisation": (
         cnn,
         lambda k: k.optimizers.SGD(0.05, momentum=0.9),
