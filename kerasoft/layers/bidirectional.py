@@ -59,9 +59,9 @@ class Bidirectional(Configured):
         self.supports_masking = True
         self.input_spec = layer.input_spec
 
-    def build(self, input_shape, initial_state_shape=None):
+    def build(self, sequences_shape, initial_state_shape=None):
         for one in (self.forward_layer, self.backward_layer):
-            build_inner(one, input_shape)
+            build_inner(one, sequences_shape)
 
     def call(self, sequences, initial_state=None, mask=None, training=None):
         arguments = {}

@@ -152,23 +152,25 @@ class RNN(Configured):
         sizes = self.cell.state_size
         return [sizes] if isinstance(sizes, int) else list(sizes)
 
-    def build(self, input_shape, initial_state_shape=None):
-        if len(input_shape) < 3:
+    def build(self, sequences_shape, initial_state_shape=None):
+        if len(sequences_shape) < 3:
             raise ValueError(
                 f"{type(self).__name__} '{self.name}' needs (batch, steps, features), got input shape "
-                f"{tuple(input_shape)}."
+                f"{tuple(sequences_shape)}."
             )
-        build_inner(self.cell, (input_shape[0], *input_shape[2:]))
+        build_inner(self.cell, (sequences_shape[0], *sequences_shape[2:]))
         if self.stateful:
             if self.states is not None:
                 self.reset_state()
-            elif input_shape[0] is None:
+            elif sequences_shape[0] is None:
                 raise ValueError(
                     "When using `stateful=True` in a RNN, the batch size must be static. Found dynamic batch size: "
-                    f"sequence.shape={tuple(input_shape)}"
+                    f"sequence.shape={tuple(sequences_shape)}"
                 )
             else:
-                object.__setattr__(self, "states", tree.map_structure(_state, self.get_initial_state(input_shape[0])))
+                object.__setattr__(
+                    self, "states", tree.map_structure(_state, self.get_initial_state(sequences_shape[0]))
+                )
 
     def get_initial_state(self, batch_size):
         state = initial_state_of(self.cell, batch_size, self.compute_dtype)

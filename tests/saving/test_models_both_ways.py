@@ -233,7 +233,17 @@ def wrapped(k):
     )
 
 
+def handed_on(k):
+    """Recurrent layers that begin with the states of others."""
+    L, x = k.layers, k.Input((3, 2))
+    y, *states = L.LSTM(3, return_sequences=True, return_state=True)(x)
+    z = L.LSTM(3, return_sequences=True)(x, initial_state=states)
+    both = L.Bidirectional(L.LSTM(3))(L.Concatenate()([y, z]), initial_state=[*states, *states])
+    return k.Model(x, [both, L.GRU(3)(x, initial_state=states[0])])
+
+
 GRAPHS = {
+    "handed on": (handed_on, X.reshape(4, 3, 2)),
     "dicts": (dicts, {"p": X, "q": X + 1}),
     "twice": (twice, X),
     "functions": (functions, X),
