@@ -67,7 +67,7 @@ class LayerNormalization(Configured):
                 f"Axis {self.axis} is out of bounds for input shape {tuple(input_shape)}. Received: axis={self.axis}"
             )
         self.axis = [self.axis] if isinstance(self.axis, int) else sorted(self.axis)  # as in Keras's config
-        shape = tuple(known(self, input_shape, a) for a in axes)
+        shape = tuple(known(self, input_shape, a) for a in self.axis)  # -1 before 1, as in Keras
         self.gamma = self.weight("gamma", shape, autocast=False) if self.scale or self.rms_scaling else None
         self.beta = self.weight("beta", shape, autocast=False) if self.center and not self.rms_scaling else None
 

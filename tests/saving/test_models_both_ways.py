@@ -242,8 +242,15 @@ def handed_on(k):
     return k.Model(x, [both, L.GRU(3)(x, initial_state=states[0])])
 
 
+def of_two_axes(k):
+    x = k.Input((3, 2))
+    y = k.layers.LayerNormalization(axis=[1, -1], gamma_initializer="glorot_uniform")(x)
+    return k.Model(x, k.layers.LayerNormalization(axis=[-2, 2], center=False)(y))
+
+
 GRAPHS = {
     "handed on": (handed_on, X.reshape(4, 3, 2)),
+    "of two axes": (of_two_axes, X.reshape(4, 3, 2)),
     "dicts": (dicts, {"p": X, "q": X + 1}),
     "twice": (twice, X),
     "functions": (functions, X),
