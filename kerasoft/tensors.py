@@ -67,6 +67,7 @@ class KerasTensor:
         self.record_history = record_history
         self._keras_history: Any = None
         self._keras_mask: Any = None
+        self.mask_sources: tuple[tuple[KerasTensor, int], ...] = ()  # of a mask: see Masks.mask_sources
 
     @property
     def history(self) -> Any:
@@ -143,7 +144,10 @@ class Call:
         args, kwargs: as given, structures that hold KerasTensors.
         inputs: the KerasTensors among them; outputs: the results, flat.
         line: the user's ``file:line`` of the call.
+        mask_sources: tensors that the masks are computed from which the operation takes by itself, and by how many ops.
     """
+
+    mask_sources: tuple[tuple[KerasTensor, int], ...] = ()
 
     def __init__(self, operation: Operation, args: tuple = (), kwargs: dict | None = None, outputs: Any = None):
         self.operation = operation

@@ -84,6 +84,9 @@ class Embedding(LowRank, Configured):
     def compute_mask(self, inputs, mask=None):
         return ops.not_equal(inputs, 0) if self.mask_zero else None
 
+    def mask_sources(self, inputs, previous):
+        return [(inputs, 1)]
+
     def get_config(self):
         return {"activity_regularizer": None, **super().get_config()}
 
@@ -166,6 +169,9 @@ class Masking(Configured):
 
     def compute_mask(self, inputs, mask=None):
         return ops.any(ops.not_equal(inputs, self.mask_value), axis=-1)
+
+    def mask_sources(self, inputs, previous):
+        return [(inputs, 2)]
 
     def call(self, inputs):
         keep = ops.any(ops.not_equal(inputs, self.mask_value), axis=-1, keepdims=True)

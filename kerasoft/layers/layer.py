@@ -133,12 +133,15 @@ class Layer(Building, Masks, Stateless, Precision, Operation):
     def _symbolic_call(self, args: tuple, kwargs: dict) -> Any:
         try:
             outputs = self._quick_call(args[0]) if len(args) == 1 and not kwargs else None
-            if outputs is None:
+            quick = outputs is not None
+            if not quick:
                 if type(self).compute_output_spec is not Layer.compute_output_spec or self._tells_shapes:
                     outputs = self._spec_call(args, kwargs)
                 else:
                     outputs = self._infer(args, kwargs)
-            Call(self, args, kwargs, outputs)
+            call = Call(self, args, kwargs, outputs)
+            if not quick:
+                self._note_masks(call)
             return outputs
         except Exception as error:
             locate(error, self, args, kwargs)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from .. import tree
 from ..scope import get_mask, set_mask
-from ..tensors import is_tensor
-from .call_arguments import CallArguments
+from ..tensors import Call, KerasTensor, is_tensor
+from .call_arguments import CallArguments, signature_of
 
 
 class Masks:
@@ -58,3 +59,49 @@ class Masks:
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """The mask of the output; by default the input's."""
         return previous_mask
+
+    # --- symbolic calls ---
+
+    def _note_masks(self, call: Call) -> None:
+        """Notes what the masks are computed from that a symbolic call takes and gives. Depths of calls count it."""
+        for x in (*call.inputs, *call.outputs):
+            if x._keras_mask is not None:
+                break
+        else:
+            return
+        signature = signature_of(type(self))
+        arguments = CallArguments(signature, call.args, call.kwargs)
+        kwargs, previous = self._with_masks(signature, arguments, call.kwargs)
+        if self._records_masks(call):
+            taken = [value for name, value in kwargs.items() if value is not call.kwargs.get(name)]
+            call.mask_sources = sources_of(taken)
+        for x in call.outputs:
+            mask = x._keras_mask
+            if mask is not None and not mask.mask_sources:
+                mask.mask_sources = _farthest(self.mask_sources(arguments.first, previous))
+
+    def _records_masks(self, call: Call) -> bool:
+        """Whether Keras adds the masks to the call's arguments: not if it has had to make others of these."""
+        one = len(call.args) == 1 and not call.kwargs and isinstance(call.args[0], KerasTensor)
+        return one and call.args[0].dtype == self.input_dtype
+
+    def mask_sources(self, inputs: Any, previous: Any) -> Any:
+        """Tensors that the output's mask is computed from, and by how many ops of Keras's; as for `compute_mask`."""
+        return sources_of(previous)
+
+
+def sources_of(masks: Any, ops: int = 0) -> tuple[tuple[KerasTensor, int], ...]:
+    """What symbolic masks are computed from, and by how many ops; `ops` more are added."""
+    found: list[tuple[KerasTensor, int]] = []
+    for mask in tree.flatten(masks):
+        if isinstance(mask, KerasTensor):
+            found.extend([(mask, 0)] if mask.history is not None else mask.mask_sources)
+    return _farthest((x, count + ops) for x, count in found)
+
+
+def _farthest(sources: Iterable[tuple[KerasTensor, int]]) -> tuple[tuple[KerasTensor, int], ...]:
+    """Each tensor once: masks meet again after each residual connection."""
+    found: dict[KerasTensor, int] = {}
+    for x, count in sources:
+        found[x] = max(count, found.get(x, 0))
+    return tuple(found.items())

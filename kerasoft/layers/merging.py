@@ -8,6 +8,7 @@ import math
 from .. import ops
 from ..scope import get_mask, set_mask
 from .configured import Configured
+from .masks import sources_of
 
 
 class Merge(Configured):
@@ -51,6 +52,11 @@ class Merge(Configured):
         if any(m is None for m in mask):
             return None
         return functools.reduce(ops.logical_or, mask)
+
+    def mask_sources(self, inputs, previous):
+        return sources_of(previous[:1], len(previous) - 1) + tuple(
+            source for i, mask in enumerate(previous[1:], 1) for source in sources_of(mask, len(previous) - i)
+        )
 
 
 def _shapes(input_shape, text):
@@ -224,6 +230,15 @@ class Concatenate(Merge):
                 m = ops.broadcast_to(ops.expand_dims(m, -1), x.shape)
             full.append(m)
         return ops.any(ops.concatenate(full, axis=self.axis), axis=-1)
+
+    def mask_sources(self, inputs, previous):
+        found = []
+        for x, mask in zip(inputs, previous, strict=True):
+            widened = mask is not None and len(mask.shape) < len(x.shape)
+            if mask is None or widened:
+                found.append((x, 4 if widened else 3))
+            found.extend(sources_of(mask, 4 if widened else 2))
+        return found
 
 
 class Dot(Merge):

@@ -139,6 +139,9 @@ class Functional(Model, manages_build=True):
     def _cast_inputs(self, structure: Any) -> Any:
         return structure  # each input is cast to its own dtype
 
+    def _records_masks(self, call: Call) -> bool:
+        return True
+
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         values = self._standardized(inputs)
         if mask is not None:

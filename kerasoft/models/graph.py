@@ -70,6 +70,10 @@ def map_graph(inputs: list, outputs: list, structure: Any = None) -> CallGraph:
         for parent in call.parents:
             if parent in inside:
                 depths[parent] = max(depth + 1, depths.get(parent, 0))
+        for x, ops in call.mask_sources:  # Keras has operations for what a mask is computed by
+            parent = call_of(x)
+            if parent in inside:
+                depths[parent] = max(depth + 1 + ops, depths.get(parent, 0))
     for x in inputs:  # inputs that lead nowhere are kept: they may be used by losses
         call = call_of(x)
         if call is not None and call.operation not in operation_depths and call.is_input:

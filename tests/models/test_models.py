@@ -81,6 +81,36 @@ def test_layer_order_is_that_of_keras():
     assert [w.path for w in mine.weights] == [w.path for w in theirs.weights]
 
 
+@pytest.mark.parametrize("merge", ["Masking", "Concatenate", "Add", "Attention", "Embedding", "again"])
+def test_layer_order_counts_keras_operations_of_masks(merge):
+    keras = pytest.importorskip("keras")
+
+    def build(k, longer):
+        k.utils.clear_session(free_memory=False)
+        L, i, j, ids = k.layers, k.Input((3, 2), name="i"), k.Input((3, 2), name="j"), k.Input((3,), name="ids")
+        x = y = L.Masking(name="mask")(L.Dense(2, name="x")(i))
+        if merge == "Attention":
+            y = L.MultiHeadAttention(1, 2, name="merge")(x, x)
+        elif merge == "Embedding":
+            y = L.Add(name="merge")(
+                [L.Embedding(5, 2, mask_zero=True, name="table")(L.Rescaling(1.0, name="r")(ids)), x]
+            )
+        elif merge == "again":
+            y = L.Masking(1.0, name="merge")(L.GRU(2, return_sequences=True, name="gru")(x))
+        elif merge != "Masking":
+            y = getattr(L, merge)(name="merge")([x, L.LayerNormalization(name="norm")(x), x])
+            y = L.Concatenate(name="last")([L.Dense(2, name="unmasked")(j), y])
+        y = L.LSTM(2, name="y")(L.BatchNormalization(name="batch")(y))
+        z = j
+        for n in range(longer):
+            z = L.Dense(2, name=f"z{n}")(z)
+        return k.Model([i, j, ids], L.Concatenate(name="both")([L.GRU(2, name="z")(z), y]))
+
+    for longer in range(10):
+        mine, theirs = build(ks, longer), build(keras, longer)
+        assert [layer.name for layer in mine.layers] == [layer.name for layer in theirs.layers], longer
+
+
 def test_nested_models_share_weights():
     inner_in = ks.Input((4,))
     inner = ks.Model(inner_in, Dense(4, activation="tanh")(inner_in), name="inner")

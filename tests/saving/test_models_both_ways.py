@@ -233,6 +233,13 @@ def wrapped(k):
     )
 
 
+def masked(k):
+    """Two layers of one shape, whose order depends on the length of a mask's way."""
+    L, x = k.layers, k.Input((3, 2))
+    y = L.LSTM(3)(L.Masking()(L.Dense(4)(x)))
+    return k.Model(x, L.Concatenate()([L.LSTM(3)(L.LayerNormalization()(L.Dense(4)(x))), y]))
+
+
 def handed_on(k):
     """Recurrent layers that begin with the states of others."""
     L, x = k.layers, k.Input((3, 2))
@@ -249,6 +256,7 @@ def of_two_axes(k):
 
 
 GRAPHS = {
+    "masked": (masked, X.reshape(4, 3, 2)),
     "handed on": (handed_on, X.reshape(4, 3, 2)),
     "of two axes": (of_two_axes, X.reshape(4, 3, 2)),
     "dicts": (dicts, {"p": X, "q": X + 1}),
