@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -104,6 +105,69 @@ class Stage {
   std::shared_ptr<Crew> current_;
 };
 
+// Threads that have just helped and wait for the next parallel_for, for 20 microseconds: to wake one takes about as long,
+// and a step of small products calls a dozen of them one after the other. XLA's own work may have to wait that long for a
+// thread, which is why it is not longer.
+class Bench {
+ public:
+  static Bench& get() {
+    static Bench* one = new Bench();
+    return *one;
+  }
+
+  // Gives the crew to a thread that waits, if there is one.
+  bool call(const std::shared_ptr<Crew>& crew) {
+    for (Seat& seat : seats_) {
+      int expected = kWaiting;
+      if (seat.state.load(std::memory_order_relaxed) == kWaiting &&
+          seat.state.compare_exchange_strong(expected, kCalled, std::memory_order_acquire)) {
+        seat.crew = crew;
+        seat.state.store(kReady, std::memory_order_release);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Works for the crews that come, until none has come for a while.
+  void wait() {
+    for (Seat& seat : seats_) {
+      int expected = kFree;
+      if (!seat.state.compare_exchange_strong(expected, kWaiting, std::memory_order_acq_rel)) continue;
+      for (auto end = Clock::now() + kPatience;;) {
+        if (seat.state.load(std::memory_order_acquire) == kReady) {
+          const std::shared_ptr<Crew> crew = std::move(seat.crew);
+          seat.state.store(kTaken, std::memory_order_relaxed);
+          crew->work();
+          seat.state.store(kWaiting, std::memory_order_release);
+          end = Clock::now() + kPatience;
+        }
+        for (int i = 0; i < 16 && seat.state.load(std::memory_order_relaxed) != kReady; ++i) pause();
+        expected = kWaiting;  // it is not while somebody is just calling
+        if (Clock::now() > end && seat.state.compare_exchange_strong(expected, kFree, std::memory_order_acq_rel)) break;
+      }
+      return;
+    }
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr std::chrono::microseconds kPatience{20};
+  static constexpr int kFree = 0, kWaiting = 1, kCalled = 2, kReady = 3, kTaken = 4, kSeats = 64;
+  struct alignas(64) Seat {
+    std::atomic<int> state{kFree};
+    std::shared_ptr<Crew> crew;
+  };
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+
+  Seat seats_[kSeats];
+};
+
 inline int64_t thread_count(const ffi::ThreadPool& pool) {
   int64_t n = pool.num_threads();
   return n < 1 ? 1 : n;
@@ -122,7 +186,11 @@ void parallel_for(ffi::ThreadPool& pool, int64_t parts, const Body& body) {
   stage.enter(crew);
   int64_t helpers = (parts < threads ? parts : threads) - 1;
   for (int64_t i = 0; i < helpers; ++i) {
-    pool.Schedule([crew] { crew->work(); });
+    if (Bench::get().call(crew)) continue;
+    pool.Schedule([crew] {
+      crew->work();
+      Bench::get().wait();
+    });
   }
   crew->work();
   struct Leave {
